@@ -1,0 +1,46 @@
+"""Stops a run whose loss is no longer a number, before it is saved over a good one."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+
+class StopOnNonFinite(pl.Callback):
+    """Raises FloatingPointError that names the files of the first batch with a bad loss.
+
+    Args:
+        every_n_steps: steps between two looks on a GPU, where a look waits for the device. The
+            batches in between are remembered, and a look always comes before a checkpoint.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+        self._seen: list[tuple[int, Tensor, list[str]]] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = outputs["loss"].detach()
+        self._seen.append((trainer.global_step, loss, batch["path"]))
+        if loss.device.type == "cpu" or len(self._seen) >= self.every_n_steps:
+            self._look()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        seen, self._seen = self._seen, []
+        if not seen or torch.stack([loss for _, loss, _ in seen]).isfinite().all():
+            return
+        step, loss, paths = next(entry for entry in seen if not entry[1].isfinite())
+        raise FloatingPointError(
+            f"the loss of step {step} is {loss.item()}. Its photos:\n  "
+            + "\n  ".join(paths)
+            + "\nLower the learning rate (model.optimizer.lr) or look at these files; "
+            "checkpoints/last.ckpt is from before"
+        )

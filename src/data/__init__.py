@@ -1,0 +1,1 @@
+"""Data sets: files and label maps, procedural scenes, superpixel maps, the LightningDataModule."""

@@ -1,0 +1,137 @@
+"""The one LightningDataModule that all training and evaluation shares."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from src.data.dataset import Augmentation, Batch, Collate, SegmentationDataset, StreamSampler
+from src.data.layouts import Layout
+from src.data.slic import Superpixels
+from src.data.store import SuperpixelStore, check_label_exists
+
+SPLITS = ("train", "val", "test")
+
+
+class SegmentationData(pl.LightningDataModule):
+    """Photos with labels and superpixels of any layout.
+
+    Batches are dicts: image (B,3,H,W) float32 RGB in [0,1]; label (B,H,W) int64, classes 0..K-1 and
+    255; superpixels (B,H,W) int64, ids 0..S-1 and -1 in padding; path, list of B names; and, where
+    `level_sizes` is given, pooling, one `PoolingWeights` a pyramid level.
+
+    Args:
+        layout: makes the layout, called with `root=`.
+        root: folder of the data set.
+        cache_dir: where superpixel maps (and scenes) are kept.
+        image_size: (H, W) that photos are resized to.
+        batch_size: photos a batch and process.
+        superpixels: parameters of the maps.
+        augmentation: of the train split; None for none.
+        steps_per_epoch: batches between two validations; None for one pass over the photos.
+        num_workers: loader processes, and processes that compute maps.
+        level_sizes: (h, w) of each level of the extractor's pyramid.
+        seed: of shuffling and augmentation.
+    """
+
+    def __init__(
+        self,
+        layout: Callable[..., Layout],
+        root: str | Path | None,
+        cache_dir: str | Path,
+        image_size: Sequence[int] = (224, 224),
+        batch_size: int = 4,
+        superpixels: Superpixels = Superpixels(),  # noqa: B008 - frozen
+        augmentation: Augmentation | None = None,
+        steps_per_epoch: int | None = None,
+        num_workers: int = 2,
+        level_sizes: Sequence[tuple[int, int]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ValueError(f"data.image_size={list(image_size)}: give [height, width]")
+        self.layout = layout(root=root)
+        self.cache_dir = Path(cache_dir)
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.superpixels, self.augmentation = superpixels, augmentation
+        self.steps_per_epoch = steps_per_epoch
+        self.collate = Collate(superpixels.count, level_sizes)
+        self.datasets: dict[str, SegmentationDataset] = {}
+
+    def store(self, split: str) -> SuperpixelStore:
+        """The superpixel maps of a split, computed or not."""
+        records = self.layout.records(split)
+        return SuperpixelStore(self.cache_dir, records, self.image_size, self.superpixels)
+
+    def prepare_data(self) -> None:
+        """Makes scenes and superpixel maps, in worker processes, where they are not made yet."""
+        self.layout.prepare()
+        self.superpixels.check_backend()
+        if self.superpixels.mode == "stored":
+            for split in SPLITS:
+                self.store(split).prepare(self.num_workers, f"superpixels ({split})")
+
+    def setup(self, stage: str) -> None:
+        """Opens the splits that `stage` needs."""
+        splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ())
+        for split in splits:
+            records = self.layout.records(split)
+            store = None
+            if self.superpixels.mode == "stored":
+                store = SuperpixelStore(
+                    self.cache_dir, records, self.image_size, self.superpixels
+                )
+            else:  # nothing has read the files yet
+                for record in records:
+                    check_label_exists(record)
+            self.datasets[split] = SegmentationDataset(
+                records,
+                self.image_size,
+                self.superpixels,
+                store,
+                self.augmentation if split == "train" else None,
+                self.seed,
+            )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """A stretch of the endless training stream."""
+        dataset = self.datasets["train"]
+        rank, world_size = self._rank()
+        batches = self.steps_per_epoch or max(1, len(dataset) // (self.batch_size * world_size))
+        length = batches * self.batch_size * world_size
+        sampler = StreamSampler(len(dataset), length, self.seed, rank, world_size)
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every photo once, in order."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every photo once, in order."""
+        return self._evaluation_loader("test")
+
+    def _rank(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
+        dataset = self.datasets[split]
+        rank, world_size = self._rank()
+        return self._loader(dataset, range(rank, len(dataset), world_size))
+
+    def _loader(
+        self, dataset: SegmentationDataset, sampler: StreamSampler | range
+    ) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # seeds the workers, which draw nothing from it
+        )

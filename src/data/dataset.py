@@ -1,0 +1,207 @@
+"""Samples and batches: photo, label and superpixels, augmented together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset, Sampler, default_collate
+
+from src.data.images import read_image, read_label, resize_image, resize_label
+from src.data.labels import IGNORE
+from src.data.layouts import Record
+from src.data.slic import Superpixels
+from src.data.store import SuperpixelStore
+from src.ops.pyramid import pooling_weights
+from src.ops.superpixels import NO_SUPERPIXEL
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random flip, scale and crop, the same for all maps of a photo.
+
+    Attributes:
+        flip: probability of a horizontal flip.
+        scale: range of the enlargement; below 1 the photo is padded, with label 255.
+    """
+
+    flip: float = 0.5
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"data.augmentation.scale={list(self.scale)}: need 0 < low <= high")
+
+    def __call__(
+        self,
+        rng: np.random.Generator,
+        image: NDArray[np.uint8],
+        label: NDArray[np.uint8],
+        superpixels: NDArray[np.int64] | None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64] | None]:
+        """Augments one sample; sizes stay (H,W)."""
+        scale = float(np.exp(rng.uniform(*np.log(self.scale))))
+        place = rng.uniform(size=2)
+        flipped = rng.uniform() < self.flip
+        if scale != 1:
+            size = np.array(label.shape)
+            window = size / scale
+            start = place * (size - window)
+            box = (start[1], start[0], start[1] + window[1], start[0] + window[0])
+            picture = Image.fromarray(image).transform(
+                (label.shape[1], label.shape[0]),
+                Image.Transform.EXTENT,
+                box,
+                Image.Resampling.BILINEAR,
+            )
+            image = np.asarray(picture)
+            at = [
+                np.floor(start[i] + (np.arange(size[i]) + 0.5) / scale).astype(int) for i in (0, 1)
+            ]
+            label = _take(label, *at, fill=IGNORE)
+            if superpixels is not None:
+                superpixels = _take(superpixels, *at, fill=NO_SUPERPIXEL)
+        if flipped:
+            image, label = image[:, ::-1], label[:, ::-1]
+            superpixels = None if superpixels is None else superpixels[:, ::-1]
+        return image, label, superpixels
+
+
+def _take(array: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], fill: int) -> NDArray[Any]:
+    """array[rows, cols], `fill` where outside."""
+    inside = np.ix_((rows >= 0) & (rows < array.shape[0]), (cols >= 0) & (cols < array.shape[1]))
+    taken = array[np.ix_(rows.clip(0, array.shape[0] - 1), cols.clip(0, array.shape[1] - 1))]
+    filled = np.full_like(taken, fill)
+    filled[inside] = taken[inside]
+    return filled
+
+
+class SegmentationDataset(Dataset[Batch]):
+    """Photos, labels and superpixel maps of one split at one size.
+
+    A sample's randomness hangs on the seed and on its place in the training stream alone, not on
+    workers or on what was loaded before.
+
+    Args:
+        records: the files.
+        image_size: (H, W) of every sample.
+        superpixels: parameters of the maps.
+        store: where the maps lie, None to compute them after augmentation.
+        augmentation: None for none.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        image_size: tuple[int, int],
+        superpixels: Superpixels,
+        store: SuperpixelStore | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.records, self.image_size = list(records), image_size
+        self.superpixels, self.store = superpixels, store
+        self.augmentation, self.seed = augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Batch:
+        """One sample.
+
+        Args:
+            key: index, or (index, place in the training stream).
+
+        Returns:
+            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; path.
+        """
+        index, place = key if isinstance(key, tuple) else (key, 0)
+        record = self.records[index]
+        image = resize_image(read_image(record.image), self.image_size)
+        try:
+            label = record.label_map(read_label(record.label))
+        except ValueError as error:
+            raise ValueError(f"{record.label}: {error}") from error
+        label = resize_label(label, self.image_size)
+        superpixels = None if self.store is None else self.store[index].astype(np.int64)
+        if self.augmentation is not None:
+            rng = np.random.default_rng((self.seed, place))
+            image, label, superpixels = self.augmentation(rng, image, label, superpixels)
+        if superpixels is None:
+            superpixels = self.superpixels(np.ascontiguousarray(image)).astype(np.int64)
+        return {
+            "image": torch.tensor(image.transpose(2, 0, 1).copy()).float() / 255,
+            "label": torch.tensor(label.copy()).long(),
+            "superpixels": torch.tensor(superpixels.copy()),
+            "path": str(record.image),
+        }
+
+
+class StreamSampler(Sampler[tuple[int, int]]):
+    """An endless stream of shuffled passes over the records, cut into epochs of a fixed length.
+
+    Epoch e is always the same stretch of the stream, so a resumed run goes on where it stopped,
+    and no batch is ever short.
+
+    Args:
+        num_records: records a pass.
+        epoch_length: samples an epoch, over all ranks.
+        seed: of the shuffling.
+        rank: of this process, which takes every `world_size`-th sample.
+        world_size: processes.
+    """
+
+    def __init__(
+        self, num_records: int, epoch_length: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.num_records, self.epoch_length, self.seed = num_records, epoch_length, seed
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.epoch_length // self.world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        start = self.epoch * self.epoch_length
+        order: list[int] = []
+        shuffled = -1
+        for place in range(start + self.rank, start + self.epoch_length, self.world_size):
+            current = place // self.num_records
+            if current != shuffled:
+                rng = np.random.default_rng((self.seed, current))
+                order, shuffled = rng.permutation(self.num_records).tolist(), current
+            yield order[place % self.num_records], place
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Stacks samples and builds the sparse pooling matrices of the batch, in the worker.
+
+    Attributes:
+        num_superpixels: S, rows per image.
+        level_sizes: of the extractor's pyramid; None leaves the matrices out.
+    """
+
+    num_superpixels: int
+    level_sizes: Sequence[tuple[int, int]] | None = None
+
+    def __call__(self, samples: list[Batch]) -> Batch:
+        """Batch with image (B,3,H,W), label (B,H,W), superpixels (B,H,W), path, pooling."""
+        batch: Batch = default_collate(samples)
+        if self.level_sizes is not None:
+            batch["pooling"] = pooling_weights(
+                batch["superpixels"], self.num_superpixels, self.level_sizes
+            )
+        return batch
+
+

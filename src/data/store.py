@@ -1,0 +1,248 @@
+"""Superpixel maps of a split, computed once in worker processes and read back memory-mapped.
+
+A store is a folder named by the hash of everything that decides its content. It is filled under the
+name `<key>.partial` and renamed when complete, so a folder without that ending is whole. Every map
+written is entered in a table of checksums after its pixels: whatever a killed run left is checked
+against it and continued, never believed.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from src.data.images import read_image, read_label, resize_image
+from src.data.layouts import DataError, Record
+from src.data.slic import Superpixels
+from src.utils.parallel import map_in_workers
+
+_FORMAT = 1
+_MAPS, _CHECKSUMS, _INDEX = "maps.u16", "checksums.u64", "index.json"
+_DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
+
+
+def check_label_exists(record: Record) -> None:
+    """Raises FileNotFoundError for a photo without a label."""
+    if not record.label.is_file():
+        raise FileNotFoundError(
+            f"{record.image} has no label {record.label}: add the label or remove the photo"
+        )
+
+
+def check_record(record: Record) -> NDArray[np.uint8]:
+    """Reads a photo and its label, checks that they fit, and returns the photo.
+
+    Raises:
+        ValueError, FileNotFoundError: naming the file and the remedy.
+    """
+    check_label_exists(record)
+    image, label = read_image(record.image), read_label(record.label)
+    if image.shape[:2] != label.shape:
+        raise ValueError(
+            f"{record.image} is {image.shape[1]}x{image.shape[0]} but its label {record.label} is "
+            f"{label.shape[1]}x{label.shape[0]}: they must have one size"
+        )
+    try:
+        record.label_map(label)
+    except ValueError as error:
+        raise ValueError(f"{record.label}: {error}") from error
+    return image
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Checks one record and segments its photo; what a worker does."""
+
+    superpixels: Superpixels
+    image_size: tuple[int, int]
+
+    def __call__(self, item: tuple[int, Record]) -> tuple[int, NDArray[np.uint16] | str]:
+        index, record = item
+        try:
+            image = check_record(record)
+        except (ValueError, OSError) as error:
+            return index, str(error)
+        return index, self.superpixels(resize_image(image, self.image_size))
+
+
+def _identity(path: Path) -> list[str | int]:
+    if not path.exists():  # reported with all other bad files when it is read
+        return [str(path.absolute())]
+    status = path.stat()
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+
+
+class SuperpixelStore:
+    """The superpixel maps of a split.
+
+    Args:
+        cache_dir: folder of all stores.
+        records: the split's photos and labels.
+        image_size: (H, W) that photos are resized to before segmentation.
+        superpixels: parameters of the maps.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path,
+        records: Sequence[Record],
+        image_size: tuple[int, int],
+        superpixels: Superpixels,
+    ) -> None:
+        self.records, self.superpixels = list(records), superpixels
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.identity = {
+            "format": _FORMAT,
+            "image_size": list(self.image_size),
+            "superpixels": superpixels.identity(),
+        }
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
+        for record in self.records:
+            # The label decides no map, but whether it was checked.
+            entry = [_identity(record.image), _identity(record.label), record.label_map.table]
+            digest.update(json.dumps(entry).encode())
+        self.path = Path(cache_dir) / "superpixels" / digest.hexdigest()[:20]
+        self._maps: NDArray[np.uint16] | None = None
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return (len(self.records), *self.image_size)
+
+    @property
+    def _num_bytes(self) -> int:
+        return 2 * int(np.prod(self._shape))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint16]:
+        """The map of record `index`, (H,W) uint16."""
+        if self._maps is None:  # opened where it is used, for every worker maps the file itself
+            self._maps = self._open()
+        return np.array(self._maps[index])
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_maps": None}
+
+    def _open(self) -> NDArray[np.uint16]:
+        maps = self.path / _MAPS
+        if not maps.is_file():
+            raise DataError(f"no superpixel maps at {self.path}: run python -m src.precompute")
+        if maps.stat().st_size != self._num_bytes:
+            raise DataError(
+                f"superpixel store {maps} has {maps.stat().st_size} bytes instead of "
+                f"{self._num_bytes}: it was damaged after it was written. Delete the folder "
+                f"{self.path}; the next run computes it anew"
+            )
+        return np.memmap(maps, np.uint16, "r", shape=self._shape)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the maps are all there."""
+        return (self.path / _INDEX).is_file()
+
+    def prepare(self, num_workers: int, description: str = "superpixels") -> None:
+        """Computes what is missing; a run that finds another at it waits for that one.
+
+        Args:
+            num_workers: processes.
+            description: what the progress bar says.
+
+        Raises:
+            DataError: bad files, all of them, after all good ones are done; a cache that cannot be
+                written or is too small; a damaged store.
+        """
+        if self.complete:
+            self._open()
+            return
+        self.superpixels.check_backend()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(f"{self.path}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                print(f"another run is computing {self.path.name}; waiting for it")
+                lock.acquire()
+            try:
+                if not self.complete:
+                    self._compute(num_workers, description)
+            finally:
+                lock.release()
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: OSError) -> DataError:
+        cache = self.path.parent.parent
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(self.path.parent).free
+            what = f"is full: {self._num_bytes:,} bytes are needed, {free:,} are free"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            what = "cannot be written"
+        else:
+            what = f"failed ({error})"
+        return DataError(
+            f"the cache folder {cache} {what}. Choose another with data.cache_dir=FOLDER; what is "
+            "done so far is kept and continued"
+        )
+
+    def _compute(self, num_workers: int, description: str) -> None:
+        partial = self.path.with_suffix(".partial")
+        partial.mkdir(exist_ok=True)
+        with open(partial / _MAPS, "ab") as file:
+            _reserve(file.fileno(), self._num_bytes)
+        checksum_file = partial / _CHECKSUMS
+        if not checksum_file.is_file() or checksum_file.stat().st_size != 8 * len(self):
+            checksum_file.write_bytes(bytes(8 * len(self)))
+
+        problems: dict[int, str] = {}
+        if len(self):
+            maps = np.memmap(partial / _MAPS, np.uint16, "r+", shape=self._shape)
+            checksums = np.memmap(checksum_file, np.uint64, "r+", shape=(len(self),))
+            todo = [
+                (index, record)
+                for index, record in enumerate(self.records)
+                if not checksums[index] or checksums[index] != _checksum(maps[index])
+            ]
+            segment = _Segment(self.superpixels, self.image_size)
+            for index, result in map_in_workers(segment, todo, num_workers, description):
+                if isinstance(result, str):
+                    problems[index] = result
+                    continue
+                maps[index] = result
+                checksums[index] = _checksum(result)
+            maps.flush()
+            checksums.flush()
+        if problems:
+            raise DataError(
+                f"{len(problems)} of {len(self)} records cannot be used; correct or remove the "
+                "files (python -m src.precompute checks a whole set)",
+                [problems[index] for index in sorted(problems)],
+            )
+        with open(partial / _INDEX, "w", encoding="utf-8") as file:
+            photos = [str(record.image) for record in self.records]
+            json.dump(self.identity | {"photos": photos}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(self.path)
+
+
+def _reserve(descriptor: int, num_bytes: int) -> None:
+    """Takes the space at once, so that a full disk shows now and not in the middle."""
+    if num_bytes and hasattr(os, "posix_fallocate"):  # Linux
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    else:
+        os.truncate(descriptor, num_bytes)
+
+
+def _checksum(array: NDArray[np.uint16]) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).tobytes()) | _DONE_BIT

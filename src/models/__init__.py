@@ -1,0 +1,1 @@
+"""The extractor and the LightningModules that train on it."""

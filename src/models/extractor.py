@@ -1,0 +1,191 @@
+"""The feature extractor: cascaded ResNet bottlenecks read out as a linear hypercolumn (Fig. 1)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Mean and spread of natural photos in [0,1] (ImageNet's, the field's convention).
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3, 1x1 up, added to the input (He et al. 2016)."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        inner = channels // 4
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, inner, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, inner, 3, padding=1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.shortcut: nn.Module = (
+            nn.Identity()
+            if in_channels == channels
+            else nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+class Extractor(nn.Module):
+    """Photo -> soft semantic features F.
+
+    A stride-2 stem, then stages of bottlenecks with max pooling between them. Each stage is read
+    out by a 1x1 projection; the levels' channels add up to `dim`. The projections (and their batch
+    norm) are linear, so that superpixels can be pooled at the levels' own resolutions
+    (`src.ops.pyramid`).
+
+    Args:
+        widths: channels of each stage.
+        blocks: bottlenecks of each stage.
+        dim: D, channels of F, divided evenly among the stages.
+        readout_scale: initial weight of a batch norm behind each projection, which sets the
+            features' spread at the start; None for no batch norm, as the paper's text has it.
+
+    >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
+    >>> [tuple(level.shape[1:]) for level in levels]
+    [(32, 25, 35), (32, 13, 18), (32, 7, 9), (32, 4, 5)]
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (64, 128, 256, 512),
+        blocks: Sequence[int] = (1, 2, 6, 11),
+        dim: int = 128,
+        readout_scale: float | None = 0.15,
+    ) -> None:
+        super().__init__()
+        if len(widths) != len(blocks) or dim % len(widths):
+            raise ValueError(
+                f"widths={list(widths)} and blocks={list(blocks)} need one entry a stage each, "
+                f"and dim={dim} must divide evenly among the stages"
+            )
+        # What rebuilds this network; goes into checkpoints as plain numbers.
+        self.hparams: dict[str, Any] = {
+            "widths": [int(w) for w in widths],
+            "blocks": [int(b) for b in blocks],
+            "dim": int(dim),
+            "readout_scale": readout_scale,
+        }
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+        )
+        self.stages = nn.ModuleList()
+        self.readouts = nn.ModuleList()
+        in_channels = 32
+        for width, depth in zip(widths, blocks, strict=True):
+            cascade = [Bottleneck(in_channels if i == 0 else width, width) for i in range(depth)]
+            self.stages.append(nn.Sequential(*cascade))
+            readout: list[nn.Module] = [nn.Conv2d(width, dim // len(widths), 1)]
+            if readout_scale is not None:
+                readout.append(nn.BatchNorm2d(dim // len(widths)))
+            self.readouts.append(nn.Sequential(*readout))
+            in_channels = width
+        self._initialise(readout_scale)
+
+    def _initialise(self, readout_scale: float | None) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if readout_scale is not None:
+            for readout in self.readouts:
+                nn.init.constant_(readout[-1].weight, readout_scale)  # type: ignore[index, arg-type]
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """Feature levels at their own resolutions.
+
+        Args:
+            image: (B,3,H,W) RGB in [0,1], any size.
+
+        Returns:
+            Levels (B,D/L,h_l,w_l), h_l = ceil(H / 2^(l+1)), finest first.
+        """
+        x = self.stem((image - self.mean) / self.std)
+        levels = []
+        for index, (stage, readout) in enumerate(zip(self.stages, self.readouts, strict=True)):
+            if index:
+                x = F.max_pool2d(x, 2, ceil_mode=True)
+            x = stage(x)
+            levels.append(readout(x))
+        return levels
+
+    def level_sizes(self, image_size: Sequence[int]) -> list[tuple[int, int]]:
+        """Sizes (h, w) of the levels of `pyramid` for an image of size (H, W)."""
+        height, width = image_size
+        return [
+            (-(-height // 2**scale), -(-width // 2**scale))
+            for scale in range(1, len(self.stages) + 1)
+        ]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The feature map F.
+
+        Args:
+            image: (B,3,H,W) RGB in [0,1], any size.
+
+        Returns:
+            (B,D,H,W), the bilinear upsamplings of the pyramid, concatenated.
+        """
+        size = image.shape[-2:]
+        return torch.cat(
+            [
+                F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+                for level in self.pyramid(image)
+            ],
+            1,
+        )
+
+
+def load_extractor(checkpoint: str | Path) -> Extractor:
+    """Rebuilds the extractor of a checkpoint, in eval mode on the CPU.
+
+    Args:
+        checkpoint: file written by training (`RUN_DIR/checkpoints/best.ckpt`). Nothing in it is
+            executed: it is read with `weights_only=True` and names no classes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint of this project.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}: give RUN_DIR/checkpoints/best.ckpt of a training run "
+            "(make train writes one)"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        extractor = Extractor(**content["extractor"])
+        state = content["state_dict"]
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a checkpoint written by python -m src.train: {error}"
+        ) from error
+    prefix = "extractor."
+    extractor.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    )
+    return extractor.eval()

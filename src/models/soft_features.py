@@ -1,0 +1,148 @@
+"""Training of soft semantic features on superpixels."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from src.data.dataset import Batch
+from src.data.labels import IGNORE
+from src.metrics.baselines import colour_features
+from src.metrics.pair_auc import PairAUC
+from src.models.extractor import Extractor
+from src.ops.pyramid import pyramid_superpixel_mean
+from src.ops.superpixels import superpixel_majority
+
+# Lab units that the height or width of the picture is worth in the colour + position baseline:
+# about where it scores best on road scenes.
+POSITION_WEIGHT = 100.0
+_UNTRAINED_SEED = 0
+
+
+class SoftFeatureModule(pl.LightningModule):
+    """Extractor + superpixel loss (Fig. 2).
+
+    Args:
+        extractor: the network.
+        loss: of (features (B,S,D), labels (B,S), valid (B,S)), a scalar.
+        optimizer: made from the parameters.
+        num_superpixels: S.
+        total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
+        power: of the polynomial decay of the learning rate.
+        warmup_steps: of linear growth before it.
+        channels_last: memory layout of the convolutions; faster on most devices.
+        compile: compile the network with `torch.compile`.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        num_superpixels: int,
+        total_steps: int,
+        power: float = 0.9,
+        warmup_steps: int = 0,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.extractor = extractor
+        if channels_last:
+            self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss, self.optimizer = loss, optimizer
+        self.num_superpixels = num_superpixels
+        self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
+        # A function, not a wrapped module: the state's keys stay what they are.
+        self.pyramid = torch.compile(extractor.pyramid) if compile else extractor.pyramid
+        self.val_pairs = PairAUC()
+        self.test_pairs = nn.ModuleDict(
+            {name: PairAUC() for name in ("trained", "untrained", "lab", "lab_position")}
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The feature map F (B,D,H,W) of images (B,3,H,W) in [0,1]."""
+        features: Tensor = self.extractor(image)
+        return features
+
+    def superpixel_features(
+        self, batch: Batch, pyramid: Callable[[Tensor], list[Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pools a network's features and the labels of a batch.
+
+        Returns:
+            features (B,S,D), labels (B,S), valid (B,S): superpixels with pixels and a label.
+        """
+        superpixels = batch["superpixels"]
+        features, counts = pyramid_superpixel_mean(
+            pyramid(batch["image"]), superpixels, self.num_superpixels, batch.get("pooling")
+        )
+        labels = superpixel_majority(batch["label"], superpixels, self.num_superpixels, IGNORE)
+        return features, labels, (counts > 0) & (labels != IGNORE)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.loss(*self.superpixel_features(batch, self.pyramid))
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        features, labels, valid = self.superpixel_features(batch, self.pyramid)
+        self.log(
+            "val/loss", self.loss(features, labels, valid), batch_size=len(labels), sync_dist=True
+        )
+        self.val_pairs.update(features, labels, valid)
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self.val_pairs.compute()
+        self.log_dict({f"val/{name}": value for name, value in scores.items()})
+        self.log("val_auc", scores["pair_auc"], prog_bar=True, logger=False)
+        self.val_pairs.reset()
+
+    def on_test_start(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_UNTRAINED_SEED)
+            untrained = Extractor(**self.extractor.hparams)
+        # Not a submodule: it is no part of the model.
+        self._untrained = untrained.to(self.device).eval().pyramid
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        features, labels, valid = self.superpixel_features(batch, self.pyramid)
+        self.log(
+            "test/loss", self.loss(features, labels, valid), batch_size=len(labels), sync_dist=True
+        )
+        colour = (batch["image"], batch["superpixels"], self.num_superpixels)
+        compared = {
+            "trained": features,
+            "untrained": self.superpixel_features(batch, self._untrained)[0],
+            "lab": colour_features(*colour),
+            "lab_position": colour_features(*colour, position_weight=POSITION_WEIGHT),
+        }
+        for name, values in compared.items():
+            self.test_pairs[name].update(values, labels, valid)  # type: ignore[operator]
+
+    def on_test_epoch_end(self) -> None:
+        for name, metric in self.test_pairs.items():
+            scores = metric.compute()  # type: ignore[operator]
+            if name == "trained":
+                self.log_dict({f"test/{key}": value for key, value in scores.items()})
+            else:
+                self.log(f"test/pair_auc_{name}", scores["pair_auc"])
+            metric.reset()  # type: ignore[operator]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.extractor.parameters())
+
+        def poly(step: int) -> float:
+            decay = (1 - min(step, self.total_steps) / self.total_steps) ** self.power
+            return float(decay * min(1.0, (step + 1) / (self.warmup_steps + 1)))
+
+        schedule = {"scheduler": LambdaLR(optimizer, poly), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # What rebuilds the network, as plain numbers: see load_extractor.
+        checkpoint["extractor"] = self.extractor.hparams

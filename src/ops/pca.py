@@ -1,0 +1,39 @@
+"""Principal components of feature maps, for looking at them."""
+
+import torch
+from torch import Tensor
+
+
+def pca(features: Tensor, dim: int = 3) -> Tensor:
+    """Projects each image's features on their first principal components.
+
+    The sign of a component, which is arbitrary, is chosen so that its entry of largest magnitude is
+    positive: the same features always give the same picture.
+
+    Args:
+        features: (B,D,H,W).
+        dim: components to keep, at most D.
+
+    Returns:
+        (B,dim,H,W), mean 0 per image, components by falling variance.
+    """
+    flat = features.flatten(2).float()
+    flat = flat - flat.mean(2, keepdim=True)
+    _, axes = torch.linalg.eigh(flat @ flat.mT)
+    axes = axes.flip(-1)[..., :dim]
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    axes = axes * torch.where(largest < 0, -1.0, 1.0)
+    return (axes.mT @ flat).unflatten(2, features.shape[2:])
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """Brings each channel of each image to [0,1]; a constant channel becomes 0.
+
+    Args:
+        maps: (B,C,H,W).
+
+    Returns:
+        (B,C,H,W).
+    """
+    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+    return (maps - low) / torch.where(high > low, high - low, 1.0)

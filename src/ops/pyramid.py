@@ -1,0 +1,191 @@
+"""Superpixel means of a feature pyramid, pooled at the levels' own resolutions.
+
+Bilinear upsampling (U) and averaging over a superpixel (M, one row a superpixel, one column a
+pixel) are both linear, so Eq. 3 of the upsampled map is `(M U) x` with `M U` a small sparse matrix
+that depends on the superpixels alone. It is built once per batch, away from the device; the
+full-resolution map exists neither forward nor backward.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from src.ops.superpixels import batch_index, superpixel_counts
+
+
+class PoolingWeights(NamedTuple):
+    """The sparse matrix M U of one level in compressed rows, and its transpose for the backward.
+
+    Attributes:
+        cells: (N,) int32, columns: native pixels of the batch, b*h*w + y*w + x.
+        weights: (N,) entries, the summed bilinear weights.
+        starts: (B*S,) int32, first entry of each superpixel.
+        superpixels: (N,) int32, rows of the transpose's entries, b*S + s.
+        superpixel_weights: (N,) entries of the transpose.
+        cell_starts: (B*h*w,) int32, first entry of each native pixel.
+    """
+
+    cells: Tensor
+    weights: Tensor
+    starts: Tensor
+    superpixels: Tensor
+    superpixel_weights: Tensor
+    cell_starts: Tensor
+
+
+def _interpolation(size: int, level: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Source cells (size,2) and weights (size,2) of 1-D linear resizing, align_corners=False."""
+    position = ((torch.arange(size, dtype=torch.float64) + 0.5) * level / size - 0.5).clamp(min=0)
+    first = position.floor().long().clamp(max=level - 1)
+    fraction = position - first
+    cells = torch.stack([first, (first + 1).clamp(max=level - 1)], 1)
+    return cells, torch.stack([1 - fraction, fraction], 1).to(dtype)
+
+
+@lru_cache(maxsize=64)
+def _upsampling(
+    size: tuple[int, int], level: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Bilinear upsampling as a sparse matrix (H*W, h*w)."""
+    (rows, row_weights), (cols, col_weights) = (
+        _interpolation(n, m, dtype) for n, m in zip(size, level, strict=True)
+    )
+    cells = rows[:, None, :, None] * level[1] + cols[None, :, None, :]
+    weights = row_weights[:, None, :, None] * col_weights[None, :, None, :]
+    pixels = torch.arange(size[0] * size[1]).repeat_interleave(4)
+    shape = (size[0] * size[1], level[0] * level[1])
+    matrix = torch.sparse_coo_tensor(
+        torch.stack([pixels, cells.flatten()]), weights.flatten(), shape, check_invariants=False
+    )
+    return matrix.to(device).coalesce()
+
+
+def _starts(rows: Tensor, num_rows: int) -> Tensor:
+    """First entry of each row, given the sorted row of every entry."""
+    ends = torch.bincount(rows, minlength=num_rows).cumsum(0)
+    return F.pad(ends[:-1], (1, 0)).int()
+
+
+def pooling_weights(
+    superpixels: Tensor,
+    num_superpixels: int,
+    level_sizes: Sequence[tuple[int, int]],
+    dtype: torch.dtype = torch.float32,
+) -> list[PoolingWeights]:
+    """Builds the pooling matrices of a batch, one a pyramid level.
+
+    On a GPU this waits for the device (the number of entries depends on the data), so training
+    builds them in the loader's workers.
+
+    Args:
+        superpixels: (B,H,W) integer ids.
+        num_superpixels: S.
+        level_sizes: (h, w) of each level.
+        dtype: of the weights.
+
+    Returns:
+        One `PoolingWeights` a level.
+    """
+    batch, height, width = superpixels.shape
+    num_pixels = height * width
+    # M: pixels sorted by superpixel. The row of no superpixel is cut off by the mask below.
+    rows, order = batch_index(superpixels, num_superpixels).sort(stable=True)
+    membership = torch.sparse_coo_tensor(
+        torch.stack([rows, order % num_pixels]),
+        torch.ones(len(rows), dtype=dtype, device=rows.device),
+        (batch * (num_superpixels + 1), num_pixels),
+        is_coalesced=True,
+        check_invariants=False,
+    )
+    levels = []
+    for level in level_sizes:
+        num_cells = level[0] * level[1]
+        upsampling = _upsampling((height, width), tuple(level), dtype, rows.device)
+        product = torch.sparse.mm(membership, upsampling).coalesce()
+        table_row, cell = product.indices()
+        image, row = table_row // (num_superpixels + 1), table_row % (num_superpixels + 1)
+        kept = row < num_superpixels
+        row = (image * num_superpixels + row)[kept]
+        cell = (image * num_cells + cell)[kept]
+        weight = product.values()[kept]
+        by_cell, transposed = cell.sort(stable=True)
+        levels.append(
+            PoolingWeights(
+                cells=cell.int(),
+                weights=weight,
+                starts=_starts(row, batch * num_superpixels),
+                superpixels=row[transposed].int(),
+                superpixel_weights=weight[transposed],
+                cell_starts=_starts(by_cell, batch * num_cells),
+            )
+        )
+    return levels
+
+
+class _SparseProduct(torch.autograd.Function):
+    """(M U) x; its gradient is (M U)^T g. Both gather rows, so neither needs atomics."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor, pooling: PoolingWeights) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.pooling = pooling
+        return F.embedding_bag(
+            pooling.cells,
+            values,
+            pooling.starts,
+            mode="sum",
+            per_sample_weights=pooling.weights.to(values.dtype),
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
+        pooling = ctx.pooling
+        return F.embedding_bag(
+            pooling.superpixels,
+            gradient.contiguous(),
+            pooling.cell_starts,
+            mode="sum",
+            per_sample_weights=pooling.superpixel_weights.to(gradient.dtype),
+        ), None
+
+
+def pyramid_superpixel_mean(
+    pyramid: Sequence[Tensor],
+    superpixels: Tensor,
+    num_superpixels: int,
+    weights: Sequence[PoolingWeights] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`superpixel_mean` of the concatenated bilinear upsamplings, without building them (Eq. 3).
+
+    Args:
+        pyramid: levels (B,C_l,h_l,w_l) of any sizes; half precision is pooled in float32.
+        superpixels: (B,H,W) integer ids.
+        num_superpixels: S.
+        weights: of these superpixels and level sizes, from `pooling_weights`; built here if absent.
+
+    Returns:
+        means: (B,S,sum of C_l), zero where a superpixel has no pixel.
+        counts: (B,S) int64.
+
+    >>> means, counts = pyramid_superpixel_mean(
+    ...     [torch.tensor([[[[4.0]]]])], torch.tensor([[[0, 1], [1, 1]]]), 2)
+    >>> means.flatten().tolist(), counts.flatten().tolist()
+    ([4.0, 4.0], [1, 3])
+    """
+    batch = len(superpixels)
+    dtype = torch.promote_types(pyramid[0].dtype, torch.float32)
+    if weights is None:
+        sizes = [(level.shape[2], level.shape[3]) for level in pyramid]
+        weights = pooling_weights(superpixels, num_superpixels, sizes, dtype)
+    counts = superpixel_counts(superpixels, num_superpixels)
+    sums = [
+        # (B,C,h,w) -> (B*h*w, C): free of copies where the network runs in channels_last
+        _SparseProduct.apply(level.to(dtype).permute(0, 2, 3, 1).flatten(0, 2), pooling)
+        for level, pooling in zip(pyramid, weights, strict=True)
+    ]
+    means = torch.cat(sums, 1).unflatten(0, (batch, num_superpixels))
+    return means / counts.clamp(min=1)[..., None], counts

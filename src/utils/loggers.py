@@ -1,0 +1,77 @@
+"""Loggers: a CSV that a resumed run continues, and W&B that never asks."""
+
+import csv
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from lightning_fabric.loggers.csv_logs import _ExperimentWriter
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+
+
+class _Writer(_ExperimentWriter):
+    """Lightning's writer deletes what an earlier run left; this one goes on with it."""
+
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            with path.open(newline="") as file:
+                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """The configuration is in config.yaml."""
+
+
+class RunCSVLogger(CSVLogger):
+    """`RUN_DIR/metrics.csv`, one row a logged step.
+
+    Args:
+        save_dir: the run directory.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="")
+        self._experiment = _Writer(log_dir=self.log_dir)  # type: ignore[assignment]
+
+    def resume_at(self, step: int) -> None:
+        """Drops the rows after `step`, which the resumed run will write again."""
+        path = Path(self.log_dir) / "metrics.csv"
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            names, rows = list(reader.fieldnames or []), list(reader)
+        unfinished = path.with_suffix(".partial")
+        with unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=names)
+            writer.writeheader()
+            writer.writerows(row for row in rows if int(row["step"]) <= step)
+        unfinished.replace(path)
+
+
+def make_wandb_logger(
+    save_dir: str,
+    project: str,
+    id: str,
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto",
+    **options: Any,
+) -> WandbLogger:
+    """A W&B logger that never prompts.
+
+    Args:
+        save_dir: the run directory.
+        project: W&B project.
+        id: of the run; a resumed run keeps it.
+        mode: "auto" is online where there are credentials and offline where not.
+        options: of `wandb.init` (group, name, tags, ...).
+    """
+    if mode == "auto":
+        mode = "online" if wandb.api.api_key else "offline"
+    if mode == "online" and not wandb.api.api_key:
+        raise ValueError(
+            "logger.mode=online needs credentials: run wandb login, set WANDB_API_KEY, or choose "
+            "logger.mode=offline"
+        )
+    return WandbLogger(
+        save_dir=save_dir, project=project, id=id, resume="allow", mode=mode, **options
+    )

@@ -1,0 +1,76 @@
+"""A function over many items in worker processes, with a progress bar."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.data import DataLoader, Dataset
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Call(Dataset[Any], Generic[Item, Result]):
+    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> None:
+        self.function, self.items = function, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Result:
+        return self.function(self.items[index])
+
+
+def _as_is(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+def map_in_workers(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    num_workers: int,
+    description: str,
+    chunk: int = 8,
+) -> Iterator[Result]:
+    """Yields `function(item)` in the order of the items.
+
+    The workers are a DataLoader's: what holds for loading (start method, error propagation,
+    one thread each) holds here.
+
+    Args:
+        function: picklable; its exceptions are raised here.
+        items: may be empty.
+        num_workers: processes; 0 runs in this one.
+        description: what the progress bar says.
+        chunk: items a worker takes at a time.
+    """
+    loader = DataLoader(
+        _Call(function, items),
+        batch_size=chunk,
+        num_workers=min(num_workers, -(-len(items) // chunk)),
+        collate_fn=_as_is,
+        # A generator of its own: the loader would draw from the global one, and a run that finds
+        # its maps ready would then train on other numbers than the run that made them.
+        generator=torch.Generator(),
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task(description, total=len(items))
+        for results in loader:
+            for result in results:
+                yield result
+                progress.advance(task)
