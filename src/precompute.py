@@ -41,6 +41,7 @@ def precompute(data: SegmentationData) -> list[str]:
 @hydra.main(config_path="../conf", config_name="precompute", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> None:
+    """Lists every bad file of the set; exit status 1 if there is any."""
     problems = precompute(instantiate(cfg.data))
     for problem in problems:
         print(f"  - {problem}", file=sys.stderr)

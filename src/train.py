@@ -28,14 +28,14 @@ def resumed_config(run_dir: Path, overrides: list[str]) -> DictConfig:
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
         raise FileNotFoundError(f"nothing to resume: no {run_dir}/checkpoints/last.ckpt")
     cfg = OmegaConf.load(run_dir / "config.yaml")
-    changes = OmegaConf.from_dotlist([o.lstrip("+") for o in overrides])
-    changes.pop("resume")
-    for key in changes:
-        if isinstance(cfg.get(key), DictConfig) and not isinstance(changes[key], DictConfig):
-            raise ValueError(f"{key}={changes[key]}: a resumed run keeps its {key}")
-    merged = OmegaConf.merge(cfg, changes, {"run_dir": str(run_dir)})
-    assert isinstance(merged, DictConfig)
-    return merged
+    assert isinstance(cfg, DictConfig)
+    for override in overrides:
+        key, _, _ = override.partition("=")
+        if key == "experiment" or OmegaConf.is_dict(OmegaConf.select(cfg, key)):
+            raise ValueError(f"{override}: a resumed run keeps its {key}; only values can change")
+    changes = [o for o in overrides if not o.startswith("resume=")]
+    cfg.merge_with_dotlist([*changes, f"run_dir={run_dir}"])
+    return cfg
 
 
 def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
@@ -53,9 +53,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     pl.seed_everything(cfg.seed, verbose=False)
 
     module = instantiate(cfg.model)
-    data = instantiate(
-        cfg.data, level_sizes=module.extractor.level_sizes(cfg.data.image_size)
-    )
+    data = instantiate(cfg.data, level_sizes=module.extractor.level_sizes(cfg.data.image_size))
     csv = RunCSVLogger(str(run_dir))
     if resume:
         csv.resume_at(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
@@ -75,7 +73,11 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     if best is not None and best.best_model_score is not None:
         metrics[best.monitor] = float(best.best_model_score)
     (tested,) = trainer.test(
-        module, data, ckpt_path=run_dir / "checkpoints" / "best.ckpt", verbose=False, weights_only=True
+        module,
+        data,
+        ckpt_path=run_dir / "checkpoints" / "best.ckpt",
+        verbose=False,
+        weights_only=True,
     )
     metrics |= tested
     metrics |= {
@@ -93,6 +95,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> float | None:
+    """Composes the configuration of a new or a resumed run and trains."""
     hydra_config = HydraConfig.get()
     if cfg.resume:
         cfg = resumed_config(Path(cfg.resume), list(hydra_config.overrides.task))

@@ -20,7 +20,12 @@ class StopOnNonFinite(pl.Callback):
         self._seen: list[tuple[int, Tensor, list[str]]] = []
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         loss = outputs["loss"].detach()
         self._seen.append((trainer.global_step, loss, batch["path"]))

@@ -82,9 +82,7 @@ class SegmentationData(pl.LightningDataModule):
             records = self.layout.records(split)
             store = None
             if self.superpixels.mode == "stored":
-                store = SuperpixelStore(
-                    self.cache_dir, records, self.image_size, self.superpixels
-                )
+                store = SuperpixelStore(self.cache_dir, records, self.image_size, self.superpixels)
             else:  # nothing has read the files yet
                 for record in records:
                     check_label_exists(record)

@@ -61,12 +61,12 @@ class Augmentation:
                 Image.Resampling.BILINEAR,
             )
             image = np.asarray(picture)
-            at = [
+            rows, cols = (
                 np.floor(start[i] + (np.arange(size[i]) + 0.5) / scale).astype(int) for i in (0, 1)
-            ]
-            label = _take(label, *at, fill=IGNORE)
+            )
+            label = _take(label, rows, cols, IGNORE)
             if superpixels is not None:
-                superpixels = _take(superpixels, *at, fill=NO_SUPERPIXEL)
+                superpixels = _take(superpixels, rows, cols, NO_SUPERPIXEL)
         if flipped:
             image, label = image[:, ::-1], label[:, ::-1]
             superpixels = None if superpixels is None else superpixels[:, ::-1]
@@ -203,5 +203,3 @@ class Collate:
                 batch["superpixels"], self.num_superpixels, self.level_sizes
             )
         return batch
-
-

@@ -101,4 +101,3 @@ class LabelMap:
         pairs = dict.fromkeys(range(_CITYSCAPES_LAST_RAW + 1), IGNORE)
         pairs |= {raw: i for i, raw in enumerate(CITYSCAPES_IDS.values())}
         return cls._from_pairs(tuple(CITYSCAPES_IDS), pairs)
-

@@ -91,15 +91,14 @@ class ADE20K:
     images/{training,validation}/*.jpg
     annotations/{training,validation}/*.png"""
     DOWNLOAD = "http://sceneparsing.csail.mit.edu (ADEChallengeData2016.zip, 923 MB)"
-    _FOLDERS = {"train": "training", "val": "validation", "test": "validation"}
 
     def __init__(self, root: str | Path | None) -> None:
         self.root = _require_root(root, "ADE20K", self.TREE, self.DOWNLOAD)
         info = self.root / "objectInfo150.txt"
         if not info.is_file():
             raise DataError(f"ADE20K: {info} is missing. Expected\n{self.TREE}")
-        rows = [r.split("\t") for r in info.read_text(encoding="utf-8").splitlines()[1:] if r.strip()]
-        names = [row[-1].split(",")[0].strip() for row in rows]
+        rows = info.read_text(encoding="utf-8").splitlines()[1:]
+        names = [row.split("\t")[-1].split(",")[0].strip() for row in rows if row.strip()]
         if len(names) != 150:
             raise DataError(f"ADE20K: {info} lists {len(names)} classes instead of 150")
         self.label_map = LabelMap.shifted(names)
@@ -109,7 +108,7 @@ class ADE20K:
         """The files are the user's."""
 
     def records(self, split: str) -> list[Record]:
-        name = self._FOLDERS.get(split, split)
+        name = "training" if split == "train" else "validation"
         folder = _split_folder(self.root / "images" / name, (self.root / "images").glob("*"))
         images = _pictures(folder)
         labels = self.root / "annotations" / name

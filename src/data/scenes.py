@@ -17,9 +17,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
-from src.data.layouts import DataError, Folder, Record
 from src.data.labels import LabelMap
+from src.data.layouts import DataError, Folder, Record
 from src.utils.parallel import map_in_workers
 
 Array = NDArray[np.float64]
@@ -41,7 +42,9 @@ def _rotated(rng: np.random.Generator, size: int) -> tuple[Array, Array]:
     y, x = np.mgrid[:size, :size] - rng.uniform(0, size, (2, 1, 1))
     angle = rng.uniform(0, np.pi)
     bend = 3 * (_noise(rng, size, size / 3) - 0.5)
-    return np.cos(angle) * y + np.sin(angle) * x + bend, np.cos(angle) * x - np.sin(angle) * y + bend
+    return np.cos(angle) * y + np.sin(angle) * x + bend, np.cos(angle) * x - np.sin(
+        angle
+    ) * y + bend
 
 
 def _smooth_step(value: Array, width: float) -> Array:
@@ -50,11 +53,9 @@ def _smooth_step(value: Array, width: float) -> Array:
 
 def _nearest_seeds(rng: np.random.Generator, size: int, cell: float) -> tuple[Array, Array]:
     """Distances to the nearest and second nearest of jittered seeds, in units of `cell`."""
-    from scipy.spatial import cKDTree
-
     grid = np.stack(np.meshgrid(*[np.arange(-cell, size + cell, cell)] * 2), -1).reshape(-1, 2)
     seeds = grid + rng.uniform(0, 0.8 * cell, grid.shape)
-    pixels = np.stack(np.mgrid[:size, :size], -1).reshape(-1, 2)
+    pixels = np.argwhere(np.ones((size, size), bool))
     near = cKDTree(seeds).query(pixels, k=2)[0].reshape(size, size, 2) / cell
     return near[..., 0], near[..., 1]
 
@@ -86,7 +87,9 @@ def _cells(rng: np.random.Generator, size: int) -> Array:
 
 def _fibre(rng: np.random.Generator, size: int) -> Array:
     v, u = _rotated(rng, size)
-    field = ndimage.gaussian_filter(rng.standard_normal((2 * size, 2 * size)), (0.7, 9), mode="wrap")
+    field = ndimage.gaussian_filter(
+        rng.standard_normal((2 * size, 2 * size)), (0.7, 9), mode="wrap"
+    )
     at = np.stack([v, u]) % (2 * size - 1)
     value = ndimage.map_coordinates(field / field.std(), at, order=1)
     return np.clip(0.5 + 0.35 * value, 0, 1)
@@ -139,18 +142,18 @@ def _blob(rng: np.random.Generator, size: int) -> Array:
     return radius - np.hypot(y, x * rng.uniform(0.7, 1.4))
 
 
-def _sharp(rng: np.random.Generator, inside: Array) -> Array:
+def _sharp(inside: Array) -> Array:
     return _smooth_step(inside, 1.5)
 
 
 def _defocus(rng: np.random.Generator, inside: Array) -> Array:
-    return ndimage.gaussian_filter(_sharp(rng, inside), rng.uniform(2.5, 6), mode="nearest")
+    return ndimage.gaussian_filter(_sharp(inside), rng.uniform(2.5, 6), mode="nearest")
 
 
 def _motion(rng: np.random.Generator, inside: Array) -> Array:
     length, angle = rng.uniform(10, 24), rng.uniform(0, np.pi)
     steps = np.linspace(-length / 2, length / 2, 16)
-    alpha = _sharp(rng, inside)
+    alpha = _sharp(inside)
     moved = [
         ndimage.shift(alpha, (s * np.sin(angle), s * np.cos(angle)), order=1, mode="nearest")
         for s in steps
@@ -172,17 +175,18 @@ def _hair(rng: np.random.Generator, inside: Array) -> Array:
             side = np.array([out[1], -out[0]]) * (comb + rng.normal(0, 0.25))
             t = np.linspace(-0.15, 1, 10)[:, None] * rng.uniform(8, 22)
             path = np.array([y, x]) + t * out + 0.04 * t * np.abs(t) * side
-            draw.line([(zoom * q, zoom * p) for p, q in path], fill=255, width=int(rng.integers(2, 5)))
+            width = int(rng.integers(2, 5))
+            draw.line([(zoom * q, zoom * p) for p, q in path], fill=255, width=width)
     strands = np.asarray(canvas.resize((size, size), Image.Resampling.BOX)) / 255.0
-    return np.maximum(_sharp(rng, inside), strands)
+    return np.maximum(_sharp(inside), strands)
 
 
 def _glass(rng: np.random.Generator, inside: Array) -> Array:
-    return ndimage.gaussian_filter(_sharp(rng, inside), 1.0) * rng.uniform(0.55, 0.8)
+    return ndimage.gaussian_filter(_sharp(inside), 1.0) * rng.uniform(0.55, 0.8)
 
 
 BOUNDARIES: dict[str, Callable[[np.random.Generator, Array], Array]] = {
-    "sharp": _sharp,
+    "sharp": lambda _, inside: _sharp(inside),
     "defocus": _defocus,
     "motion": _motion,
     "hair": _hair,
@@ -218,7 +222,9 @@ def make_scene(
     for _ in range(int(rng.integers(4, 8))):
         boundary = BOUNDARIES[str(rng.choice(list(BOUNDARIES)))]
         masks.append(np.clip(boundary(rng, _blob(rng, size)), 0, 1))
-    classes = np.concatenate([rng.permutation(cast), rng.choice(cast, max(0, len(masks) - len(cast)))])
+    classes = np.concatenate(
+        [rng.permutation(cast), rng.choice(cast, max(0, len(masks) - len(cast)))]
+    )
     classes = classes[: len(masks)].astype(np.uint8)
 
     names = list(TEXTURES)

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _REPAIR = (
-    "pip install setuptools wheel cython numpy && "
-    "pip install --no-build-isolation fast-slic==0.4.0"
+    "pip install setuptools wheel cython numpy && pip install --no-build-isolation fast-slic==0.4.0"
 )
 _MAX_COUNT = 32767  # fast-slic hands out int16 labels
 
@@ -96,9 +95,7 @@ class Superpixels:
             return self._skimage(image, count)
         # A fresh object per photo, for it would continue from the last one's clusters; one thread,
         # for its OpenMP spins 200 times longer on a busy machine.
-        slic = _fast_slic_class()(
-            num_components=count, compactness=self.compactness, num_threads=1
-        )
+        slic = _fast_slic_class()(num_components=count, compactness=self.compactness, num_threads=1)
         return slic.iterate(np.ascontiguousarray(image), self.iterations).view(np.uint16)
 
     def _skimage(self, image: NDArray[np.uint8], count: int) -> NDArray[np.uint16]:

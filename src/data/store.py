@@ -198,7 +198,7 @@ class SuperpixelStore:
     def _compute(self, num_workers: int, description: str) -> None:
         partial = self.path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
-        with open(partial / _MAPS, "ab") as file:
+        with (partial / _MAPS).open("ab") as file:
             _reserve(file.fileno(), self._num_bytes)
         checksum_file = partial / _CHECKSUMS
         if not checksum_file.is_file() or checksum_file.stat().st_size != 8 * len(self):
@@ -228,7 +228,7 @@ class SuperpixelStore:
                 "files (python -m src.precompute checks a whole set)",
                 [problems[index] for index in sorted(problems)],
             )
-        with open(partial / _INDEX, "w", encoding="utf-8") as file:
+        with (partial / _INDEX).open("w", encoding="utf-8") as file:
             photos = [str(record.image) for record in self.records]
             json.dump(self.identity | {"photos": photos}, file, indent=1)
             file.flush()

@@ -6,6 +6,7 @@ that depends on the superpixels alone. It is built once per batch, away from the
 full-resolution map exists neither forward nor backward.
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from src.ops.superpixels import batch_index, superpixel_counts
+
+# torch multiplies sparse matrices through CSR and says so once in every process.
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 class PoolingWeights(NamedTuple):

@@ -1,0 +1,51 @@
+# Every target sets up .venv first, once. On a machine without a GPU elsewhere than PyPI's default,
+# `make TORCH="--index-url <PyTorch's CPU index>" train` keeps the CUDA packages out.
+PYTHON ?= python3
+TORCH ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## set up .venv (every other target does it too)
+
+# fast-slic has no wheels and builds only beside an installed Cython and NumPy.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Python 3.11 or later is needed: make PYTHON=python3.12 ...'; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo 'python venv is needed (Debian: apt install python3-venv)'; exit 1; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null \
+	  || { echo 'a C++ compiler is needed (Debian: apt install g++)'; exit 1; }
+	@echo 'installing into $(VENV), once: a few minutes'
+	@$(PIP) setuptools wheel cython numpy
+	@$(PIP) $(TORCH) torch
+	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+train: $(INSTALLED) ## train soft features on the embedded scenes; ARGS="key=value ..." for more
+	$(BIN)/python -m src.train $(ARGS)
+
+test: lint ## lint, then all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## all benchmarks; tables on screen, JSON and Markdown in docs/results
+	$(BIN)/python -m src.benchmark suite=pooling
+
+clean: ## remove .venv and caches, keep runs
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache

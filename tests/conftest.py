@@ -1,0 +1,102 @@
+"""What the tests share: small data sets in every true layout, and the devices at hand."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def real_data(name: str) -> Path:
+    """A folder of the real data sets, or a skip that says where they are looked for."""
+    root = Path(os.environ.get("SOFTFEAT_DATA", "../shared/data")) / name
+    if not root.is_dir():
+        pytest.skip(f"no real data at {root}: set SOFTFEAT_DATA to the folder that holds {name}")
+    return root
+
+
+def _picture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3)).astype(np.uint8))
+    return np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def _label(rng: np.random.Generator, size: tuple[int, int], ids: list[int]) -> np.ndarray:
+    coarse = Image.fromarray(rng.choice(ids, (3, 4)).astype(np.uint8))
+    return np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def make_folder(root: Path, num_classes: int = 3, size: tuple[int, int] = (40, 48)) -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+        for i in range(count):
+            _save(root / "images" / split / f"{i}.jpg", _picture(rng, size))
+            ids = [*range(num_classes), 255]
+            _save(root / "labels" / split / f"{i}.png", _label(rng, size, ids))
+    (root / "classes.txt").write_text("".join(f"class {i}\n" for i in range(num_classes)))
+    return root
+
+
+@pytest.fixture
+def folder_root(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "folder")
+
+
+@pytest.fixture
+def mixture_root(tmp_path: Path) -> Path:
+    names = ("camvid", "idd_lite", "stanford_background", "msrc_v2", "clothing_coparsing")
+    for number, name in enumerate(names):
+        make_folder(tmp_path / "mixture" / name, num_classes=2 + number)
+    return tmp_path / "mixture"
+
+
+@pytest.fixture
+def ade20k_root(tmp_path: Path) -> Path:
+    root = tmp_path / "ADEChallengeData2016"
+    rng = np.random.default_rng(1)
+    for split, count in (("training", 4), ("validation", 2)):
+        for i in range(count):
+            name = f"ADE_{split}_{i:08d}"
+            _save(root / "images" / split / f"{name}.jpg", _picture(rng, (40, 48)))
+            _save(root / "annotations" / split / f"{name}.png", _label(rng, (40, 48), [0, 1, 150]))
+    rows = [
+        "Idx\tRatio\tTrain\tVal\tName",
+        *(f"{i + 1}\t0.1\t1\t1\tthing{i}, it" for i in range(150)),
+    ]
+    (root / "objectInfo150.txt").write_text("\n".join(rows))
+    return root
+
+
+@pytest.fixture
+def cityscapes_root(tmp_path: Path) -> Path:
+    root = tmp_path / "cityscapes"
+    rng = np.random.default_rng(2)
+    for split, count in (("train", 4), ("val", 2)):
+        for i in range(count):
+            stem = f"ulm_{i:06d}_000019"
+            photo = root / "leftImg8bit" / split / "ulm" / f"{stem}_leftImg8bit.png"
+            _save(photo, _picture(rng, (32, 64)))
+            label = root / "gtFine" / split / "ulm" / f"{stem}_gtFine_labelIds.png"
+            _save(label, _label(rng, (32, 64), [0, 7, 26, 33]))
+    return root

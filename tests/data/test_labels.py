@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from src.data.labels import CITYSCAPES_IDS, IGNORE, LabelMap
+
+# (raw id, class id) of cityscapesScripts' labels.py, all 34 raw ids
+CITYSCAPES = {
+    7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12,
+    26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", range(34))
+def test_every_raw_cityscapes_id(raw: int) -> None:
+    mapped = LabelMap.cityscapes()(np.full((2, 2), raw, np.uint8))
+    assert mapped.dtype == np.uint8
+    assert (mapped == CITYSCAPES.get(raw, IGNORE)).all()
+
+
+def test_cityscapes_names_are_in_the_order_of_their_ids() -> None:
+    names = LabelMap.cityscapes().class_names
+    assert len(names) == 19
+    assert (names[0], names[6], names[13], names[18]) == ("road", "traffic light", "car", "bicycle")
+    assert list(CITYSCAPES_IDS.values()) == list(CITYSCAPES)
+
+
+def test_zero_of_ade20k_is_ignored_and_does_not_wrap() -> None:
+    label_map = LabelMap.shifted([f"class {i}" for i in range(150)])
+    mapped = label_map(np.array([[0, 1, 150, 255]], np.uint8))
+    assert mapped.tolist() == [[255, 0, 149, 255]]
+
+
+def test_identity_keeps_ids_and_ignore() -> None:
+    mapped = LabelMap.identity(["a", "b"])(np.array([[0, 1, 255]], np.uint8))
+    assert mapped.tolist() == [[0, 1, 255]]
+
+
+@pytest.mark.parametrize(
+    ("label_map", "bad"),
+    [
+        (LabelMap.identity(["a", "b"]), 2),
+        (LabelMap.shifted(["a", "b"]), 3),
+        (LabelMap.cityscapes(), 34),
+    ],
+)
+def test_ids_outside_the_class_list_are_refused(label_map: LabelMap, bad: int) -> None:
+    with pytest.raises(ValueError, match=f"label id {bad} is outside the list"):
+        label_map(np.array([[0, bad]], np.uint8))
+
+
+def test_too_many_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match="8-bit"):
+        LabelMap.identity([str(i) for i in range(256)])

@@ -1,0 +1,93 @@
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.data.layouts import ADE20K, Cityscapes, DataError, Folder, Mixture
+from src.data.store import check_record
+from tests.conftest import real_data
+
+
+def test_ade20k(ade20k_root: Path) -> None:
+    layout = ADE20K(ade20k_root)
+    assert layout.class_names[:2] == ("thing0", "thing1")
+    assert len(layout.class_names) == 150
+    assert len(layout.records("train")) == 4
+    assert layout.records("val") == layout.records("test")
+    record = layout.records("train")[0]
+    assert record.label.parent.parent.name == "annotations"
+    check_record(record)
+
+
+def test_cityscapes(cityscapes_root: Path) -> None:
+    layout = Cityscapes(cityscapes_root)
+    assert len(layout.class_names) == 19
+    assert len(layout.records("train")) == 4
+    record = layout.records("val")[0]
+    assert record.label.name == "ulm_000000_000019_gtFine_labelIds.png"
+    check_record(record)
+
+
+def test_folder(folder_root: Path) -> None:
+    layout = Folder(folder_root)
+    assert layout.class_names == ("class 0", "class 1", "class 2")
+    assert [len(layout.records(s)) for s in ("train", "val", "test")] == [4, 2, 2]
+
+
+def test_folder_without_a_test_split(folder_root: Path) -> None:
+    (folder_root / "images" / "test").rename(folder_root / "unused")
+    assert Folder(folder_root).records("test") == Folder(folder_root).records("val")
+    with pytest.raises(DataError, match=r"choose a split that exists there \(train, val\)"):
+        Folder(folder_root, test=None).records("test")
+
+
+def test_folder_without_class_names(folder_root: Path) -> None:
+    (folder_root / "classes.txt").unlink()
+    with pytest.raises(DataError, match="num_classes"):
+        Folder(folder_root)
+    assert Folder(folder_root, num_classes=182).class_names[181] == "181"
+
+
+def test_mixture_keeps_label_spaces_apart(mixture_root: Path) -> None:
+    layout = Mixture(mixture_root, {n: Folder for n in ("camvid", "msrc_v2")})
+    records = layout.records("train")
+    assert len(records) == 8
+    assert {len(r.label_map.class_names) for r in records} == {2, 5}
+
+
+@pytest.mark.parametrize("layout", [ADE20K, Cityscapes, Folder, partial(Mixture, layouts={"a": Folder})])
+def test_a_missing_root_says_what_to_do(layout: object, tmp_path: Path) -> None:
+    for root in (None, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match=r"(?s)data\.root.*Expected.*<- data\.root.*Get it from"):
+            layout(root=root)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("layout", "page"), [(ADE20K, "csail.mit.edu"), (Cityscapes, "cityscapes-dataset")])
+def test_a_missing_root_names_the_download_page(layout: type, page: str) -> None:
+    with pytest.raises(DataError, match=page):
+        layout(None)
+
+
+def test_an_empty_split_is_an_error(folder_root: Path) -> None:
+    for photo in (folder_root / "images" / "val").iterdir():
+        photo.unlink()
+    with pytest.raises(DataError, match="holds no photos"):
+        Folder(folder_root).records("val")
+
+
+def test_wrong_ade20k_root(folder_root: Path) -> None:
+    with pytest.raises(DataError, match=r"objectInfo150\.txt is missing"):
+        ADE20K(folder_root)
+
+
+def test_real_samples_in_their_true_layouts() -> None:
+    ade = ADE20K(real_data("ade20k_sample") / "ADEChallengeData2016")
+    assert ade.class_names[0] == "wall"
+    assert [len(ade.records(s)) for s in ("train", "val")] == [2, 3]
+    city = Cityscapes(real_data("cityscapes_sample"))
+    coco = Folder(real_data("coco_stuff_sample"), num_classes=182)
+    records = ade.records("train") + ade.records("val") + city.records("val")[:1]
+    for record in records + coco.records("train")[:3]:
+        image = check_record(record)
+        assert image.dtype == np.uint8

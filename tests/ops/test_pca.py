@@ -1,0 +1,32 @@
+import torch
+
+from src.ops.pca import normalise, pca
+
+
+def test_components_are_those_of_an_svd_per_image() -> None:
+    features = torch.randn(2, 6, 5, 4, dtype=torch.float64).float()
+    projected = pca(features)
+    for image, result in zip(features, projected, strict=True):
+        flat = image.flatten(1).T
+        flat = flat - flat.mean(0)
+        u, s, _ = torch.linalg.svd(flat, full_matrices=False)
+        expected = (u * s)[:, :3].T
+        torch.testing.assert_close(result.flatten(1).abs(), expected.abs(), rtol=1e-3, atol=1e-4)
+
+
+def test_signs_are_fixed() -> None:
+    features = torch.randn(1, 6, 5, 4)
+    order = torch.randperm(20)
+    shuffled = features.flatten(2)[..., order].unflatten(2, (5, 4))
+    torch.testing.assert_close(
+        pca(shuffled).flatten(2), pca(features).flatten(2)[..., order], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_normalise_spans_the_range_and_survives_constants() -> None:
+    maps = torch.randn(2, 3, 4, 4)
+    maps[0, 1] = 7
+    scaled = normalise(maps)
+    assert not scaled[0, 1].any()
+    assert scaled[1, 0].min() == 0
+    assert scaled[1, 0].max() == 1
