@@ -68,7 +68,9 @@ def test_bad_files_are_named(tmp_path: Path, read: object) -> None:
 def test_resizing() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, 4:] = 200
-    assert resize_image(image, (4, 2))[:, :, 0].tolist() == [[pytest.approx(0, abs=40)] * 1 + [
-        pytest.approx(200, abs=40)]] * 4
+    assert (
+        resize_image(image, (4, 2))[:, :, 0].tolist()
+        == [[pytest.approx(0, abs=40)] * 1 + [pytest.approx(200, abs=40)]] * 4
+    )
     label = np.array([[0, 255], [7, 9]], np.uint8)
     assert set(np.unique(resize_label(label, (7, 5)))) == {0, 7, 9, 255}

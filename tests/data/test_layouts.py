@@ -50,20 +50,26 @@ def test_folder_without_class_names(folder_root: Path) -> None:
 
 
 def test_mixture_keeps_label_spaces_apart(mixture_root: Path) -> None:
-    layout = Mixture(mixture_root, {n: Folder for n in ("camvid", "msrc_v2")})
+    layout = Mixture(mixture_root, dict.fromkeys(("camvid", "msrc_v2"), Folder))
     records = layout.records("train")
     assert len(records) == 8
     assert {len(r.label_map.class_names) for r in records} == {2, 5}
 
 
-@pytest.mark.parametrize("layout", [ADE20K, Cityscapes, Folder, partial(Mixture, layouts={"a": Folder})])
+@pytest.mark.parametrize(
+    "layout", [ADE20K, Cityscapes, Folder, partial(Mixture, layouts={"a": Folder})]
+)
 def test_a_missing_root_says_what_to_do(layout: object, tmp_path: Path) -> None:
     for root in (None, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"(?s)data\.root.*Expected.*<- data\.root.*Get it from"):
+        with pytest.raises(
+            DataError, match=r"(?s)data\.root.*Expected.*<- data\.root.*Get it from"
+        ):
             layout(root=root)  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(("layout", "page"), [(ADE20K, "csail.mit.edu"), (Cityscapes, "cityscapes-dataset")])
+@pytest.mark.parametrize(
+    ("layout", "page"), [(ADE20K, "csail.mit.edu"), (Cityscapes, "cityscapes-dataset")]
+)
 def test_a_missing_root_names_the_download_page(layout: type, page: str) -> None:
     with pytest.raises(DataError, match=page):
         layout(None)

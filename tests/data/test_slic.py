@@ -127,5 +127,7 @@ def test_a_missing_fast_slic_names_the_repair_and_is_not_replaced(
 
 def test_the_wrapper_needs_neither_torch_nor_lightning() -> None:
     code = "import sys; import src.data.slic; print('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "False"

@@ -19,7 +19,9 @@ from src.data.store import SuperpixelStore
 SLIC = Superpixels(count=20)
 
 
-def make(root: Path, cache: Path, superpixels: Superpixels = SLIC, size: tuple[int, int] = (32, 24)) -> SuperpixelStore:
+def make(
+    root: Path, cache: Path, superpixels: Superpixels = SLIC, size: tuple[int, int] = (32, 24)
+) -> SuperpixelStore:
     return SuperpixelStore(cache, Folder(root).records("train"), size, superpixels)
 
 
@@ -37,7 +39,9 @@ def test_maps_are_those_of_the_photos(folder_root: Path, tmp_path: Path, workers
         assert np.array_equal(store[index], expected(record))
 
 
-def test_a_second_run_computes_nothing(folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_computes_nothing(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(folder_root, tmp_path / "cache").prepare(0)
     monkeypatch.setattr(store_module, "map_in_workers", None)
     again = make(folder_root, tmp_path / "cache")
@@ -61,7 +65,9 @@ def test_a_changed_parameter_misses(folder_root: Path, tmp_path: Path) -> None:
     assert len(paths) == 8
 
 
-def test_all_bad_files_are_reported_in_one_pass_and_good_ones_kept(folder_root: Path, tmp_path: Path) -> None:
+def test_all_bad_files_are_reported_in_one_pass_and_good_ones_kept(
+    folder_root: Path, tmp_path: Path
+) -> None:
     images, labels = folder_root / "images" / "train", folder_root / "labels" / "train"
     (images / "0.jpg").write_bytes((images / "0.jpg").read_bytes()[:200])
     (labels / "1.png").unlink()
@@ -86,7 +92,9 @@ def test_all_bad_files_are_reported_in_one_pass_and_good_ones_kept(folder_root: 
         store[0]
 
 
-def test_an_interrupted_run_is_continued(folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_is_continued(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real_map = store_module.map_in_workers
 
     def interrupted(*args: object) -> object:
@@ -157,7 +165,10 @@ def test_kill_at_any_point_leaves_nothing_that_is_taken_for_finished(tmp_path: P
         process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
         deadline = time.time() + 60
         while time.time() < deadline:
-            if checksums.is_file() and np.count_nonzero(np.fromfile(checksums, np.uint64)) >= target:
+            if (
+                checksums.is_file()
+                and np.count_nonzero(np.fromfile(checksums, np.uint64)) >= target
+            ):
                 break
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)

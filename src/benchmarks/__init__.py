@@ -1,0 +1,1 @@
+"""Measurements: both sides in one process, in turn, quoted as ratios with their spread."""

@@ -1,0 +1,69 @@
+"""Time and peak memory of functions."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Function = Callable[[], object]
+
+
+def times_in_turn(sides: Mapping[str, Function], repeats: int) -> dict[str, list[float]]:
+    """Times functions in turn (A B A B ...), so that a drift of the machine hits all alike.
+
+    Args:
+        sides: functions by name; each runs once before, uncounted.
+        repeats: counted rounds.
+
+    Returns:
+        Seconds of every round, by name.
+    """
+    for function in sides.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, function in sides.items():
+            _synchronise()
+            started = time.perf_counter()
+            function()
+            _synchronise()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_memory(function: Function) -> int:
+    """Most bytes of tensors alive at one time during a call, over those alive before it.
+
+    Counted from the allocator's own events, so it neither misses what is freed again nor counts
+    what the process holds besides.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        kept = function()
+    del kept
+    assert profiler.profiler is not None
+    results = profiler.profiler.kineto_results
+    assert results is not None
+    changes = [e for e in results.events() if e.name() == "[memory]"]
+    alive = peak = 0
+    for change in sorted(changes, key=lambda e: e.start_ns()):
+        alive += change.nbytes()
+        peak = max(peak, alive)
+    return peak
+
+
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> dict[str, float]:
+    """Ratios of paired rounds: median, least and greatest."""
+    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
+    return {"median": median(ratios), "min": min(ratios), "max": max(ratios)}

@@ -1,0 +1,35 @@
+import torch
+
+from src.benchmark import markdown
+from src.benchmarks.measure import peak_memory, ratio, times_in_turn
+from src.benchmarks.pooling import pooling
+
+
+def test_peak_memory_counts_what_lives_at_once() -> None:
+    def function() -> torch.Tensor:
+        a = torch.zeros(250_000)  # 1 MB
+        b = a + 1
+        del a
+        return b.sum()
+
+    assert 1.99e6 < peak_memory(function) < 2.1e6
+
+
+def test_times_are_taken_in_turn() -> None:
+    calls: list[str] = []
+    seconds = times_in_turn({n: lambda n=n: calls.append(n) for n in "ab"}, 2)  # type: ignore[misc]
+    assert calls == ["a", "b"] * 3
+    assert [len(s) for s in seconds.values()] == [2, 2]
+
+
+def test_ratios_are_of_paired_rounds() -> None:
+    assert ratio([2.0, 6.0, 4.0], [1.0, 2.0, 4.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+
+
+def test_the_pooling_suite_reports_both_ways() -> None:
+    result = pooling(1, (32, 32), 20, (2, 4), 4, repeats=1) | {"machine": {"torch": "x"}}
+    assert [row["way"] for row in result["rows"]][:2] == [
+        "upsample, then pool", "native, weights included",
+    ]  # fmt: skip
+    assert float(result["settings"]["largest relative difference of the gradients"]) < 1e-4
+    assert "| upsample, then pool |" in markdown(result)

@@ -1,0 +1,101 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.data.datamodule import SegmentationData
+from src.data.dataset import Augmentation
+from src.data.layouts import DataError, Folder, Layout, Mixture
+from src.data.slic import Superpixels
+from src.ops.superpixels import superpixel_majority
+
+
+def make(layout: Any, root: Path, cache: Path, **options: Any) -> SegmentationData:
+    defaults: dict[str, Any] = {
+        "image_size": (32, 40),
+        "batch_size": 2,
+        "superpixels": Superpixels(count=20),
+        "augmentation": Augmentation(0.5, (0.7, 1.5)),
+        "num_workers": 0,
+        "level_sizes": [(16, 20), (8, 10)],
+    }
+    data = SegmentationData(layout, root, cache, **defaults | options)
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+@pytest.mark.parametrize("mode", ["stored", "online"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches(folder_root: Path, tmp_path: Path, mode: Any, workers: int) -> None:
+    superpixels = Superpixels(count=20, mode=mode)
+    data = make(Folder, folder_root, tmp_path / "c", superpixels=superpixels, num_workers=workers)
+    for loader, batches in (
+        (data.train_dataloader(), 2),
+        (data.val_dataloader(), 1),
+        (data.test_dataloader(), 1),
+    ):
+        seen = list(loader)
+        assert len(seen) == batches
+        for batch in seen:
+            assert batch["image"].shape == (2, 3, 32, 40)
+            assert batch["superpixels"].max() < 20
+            assert len(batch["pooling"]) == 2
+    assert (tmp_path / "c" / "superpixels").exists() == (mode == "stored")
+
+
+def test_workers_do_not_change_the_batches(folder_root: Path, tmp_path: Path) -> None:
+    batches = []
+    for workers in (0, 2):
+        data = make(Folder, folder_root, tmp_path / "c", num_workers=workers, steps_per_epoch=3)
+        batches.append(list(data.train_dataloader()))
+    for first, second in zip(*batches, strict=True):
+        assert first["path"] == second["path"]
+        assert torch.equal(first["image"], second["image"])
+        assert torch.equal(first["superpixels"], second["superpixels"])
+
+
+def test_evaluation_sees_every_photo_once_in_order(folder_root: Path, tmp_path: Path) -> None:
+    data = make(Folder, folder_root, tmp_path / "c", batch_size=1)
+    paths = [p for batch in data.val_dataloader() for p in batch["path"]]
+    assert paths == [str(r.image) for r in Folder(folder_root).records("val")]
+
+
+def test_a_mixture_trains_on_all_its_sets(mixture_root: Path, tmp_path: Path) -> None:
+    layouts: dict[str, type[Layout]] = {"camvid": Folder, "msrc_v2": Folder}
+    data = make(partial(Mixture, layouts=layouts), mixture_root, tmp_path / "c")
+    sets = {Path(p).parents[2].name for batch in data.train_dataloader() for p in batch["path"]}
+    assert sets == set(layouts)
+
+
+def test_superpixels_of_padding_have_no_label(folder_root: Path, tmp_path: Path) -> None:
+    data = make(
+        Folder, folder_root, tmp_path / "c", augmentation=Augmentation(0.0, (0.5, 0.5)),
+        superpixels=Superpixels(count=20, mode="online"),
+    )  # fmt: skip
+    batch = next(iter(data.train_dataloader()))
+    majority = superpixel_majority(batch["label"], batch["superpixels"], 20)
+    assert (majority == 255).any()
+
+
+def test_online_mode_still_finds_missing_labels_first(folder_root: Path, tmp_path: Path) -> None:
+    (folder_root / "labels" / "train" / "2.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"2\.jpg has no label"):
+        make(Folder, folder_root, tmp_path, superpixels=Superpixels(count=20, mode="online"))
+
+
+def test_stored_mode_reports_all_bad_files_before_training(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    for i in (1, 2):
+        (folder_root / "labels" / "train" / f"{i}.png").unlink()
+    with pytest.raises(DataError, match=r"(?s)2 of 4 records.*1\.jpg.*2\.jpg"):
+        make(Folder, folder_root, tmp_path)
+
+
+def test_image_size_is_checked(folder_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.image_size"):
+        SegmentationData(Folder, folder_root, tmp_path, image_size=(224,))

@@ -1,0 +1,170 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.data.dataset import Augmentation, Collate, SegmentationDataset, StreamSampler
+from src.data.images import resize_image
+from src.data.layouts import Folder
+from src.data.slic import Superpixels
+from src.data.store import SuperpixelStore
+from src.ops.pyramid import pooling_weights
+
+SIZE = (32, 40)
+SLIC = Superpixels(count=20)
+
+
+def coded(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A photo, label and map that say the same at every pixel."""
+    label = (np.arange(size[0] * size[1]).reshape(size) // 97 % 5).astype(np.uint8)
+    return np.repeat(label[..., None] * 40, 3, 2), label, label.astype(np.int64)
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (1.3, 1.9), (0.5, 0.8)])
+def test_maps_stay_together(scale: tuple[float, float]) -> None:
+    augment = Augmentation(flip=0.5, scale=scale)
+    image, label, superpixels = coded((48, 64))
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        new_image, new_label, new_superpixels = augment(rng, image, label, superpixels)
+        assert new_image.shape == image.shape
+        assert new_superpixels is not None
+        inside = new_label != 255
+        assert inside.mean() >= min(1, scale[0] ** 2) - 0.05
+        assert np.array_equal(inside, new_superpixels >= 0)
+        assert np.array_equal(new_label[inside], new_superpixels[inside])
+        # the photo is interpolated, so only away from edges does it say exactly the same
+        same = np.abs(new_image[..., 0].astype(int) - new_label * 40)[inside] < 2
+        assert same.mean() > 0.8
+        if scale[0] > 1:
+            assert inside.all()
+
+
+def test_padding_is_ignored_and_no_superpixel() -> None:
+    image, label, superpixels = coded((40, 40))
+    _, padded, ids = Augmentation(scale=(0.5, 0.5))(
+        np.random.default_rng(0), image, label, superpixels
+    )
+    assert (padded == 255).mean() == pytest.approx(0.75, abs=0.05)
+    assert ids is not None
+    assert (ids[padded == 255] == -1).all()
+
+
+def test_flip_turns_everything() -> None:
+    image, label, superpixels = coded((10, 14))
+    flipped = Augmentation(flip=1.0)(np.random.default_rng(0), image, label, superpixels)
+    for new, old in zip(flipped, (image, label, superpixels), strict=True):
+        assert new is not None
+        assert np.array_equal(new, old[:, ::-1])
+
+
+def test_bad_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match="low <= high"):
+        Augmentation(scale=(2.0, 1.0))
+
+
+def test_samples_have_the_types_of_the_data_flow(folder_root: Path, tmp_path: Path) -> None:
+    records = Folder(folder_root).records("train")
+    store = SuperpixelStore(tmp_path / "cache", records, SIZE, SLIC)
+    store.prepare(0)
+    sample = SegmentationDataset(records, SIZE, SLIC, store)[1]
+    assert sample["image"].shape == (3, *SIZE)
+    assert sample["image"].dtype == torch.float32
+    assert 0 <= sample["image"].min() <= sample["image"].max() <= 1
+    assert sample["label"].dtype == sample["superpixels"].dtype == torch.int64
+    assert sample["label"].shape == sample["superpixels"].shape == SIZE
+    assert sample["path"] == str(records[1].image)
+    assert torch.equal(sample["superpixels"], torch.from_numpy(store[1].astype(np.int64)))
+
+
+def test_online_maps_fit_the_augmented_photo(folder_root: Path) -> None:
+    records = Folder(folder_root).records("train")
+    dataset = SegmentationDataset(records, SIZE, SLIC, None, Augmentation(1.0, (1.5, 1.5)))
+    sample = dataset[(0, 3)]
+    image = (sample["image"].permute(1, 2, 0) * 255).round().byte().numpy()
+    assert np.array_equal(sample["superpixels"].numpy(), SLIC(image))
+
+
+def test_online_equals_stored_without_augmentation(folder_root: Path, tmp_path: Path) -> None:
+    records = Folder(folder_root).records("train")
+    store = SuperpixelStore(tmp_path / "cache", records, SIZE, SLIC)
+    store.prepare(0)
+    stored = SegmentationDataset(records, SIZE, SLIC, store)[2]
+    online = SegmentationDataset(records, SIZE, SLIC)[2]
+    assert torch.equal(stored["superpixels"], online["superpixels"])
+
+
+def test_randomness_hangs_on_seed_and_place_alone(folder_root: Path) -> None:
+    records = Folder(folder_root).records("train")
+
+    def sample(seed: int, place: int) -> torch.Tensor:
+        augmentation = Augmentation(0.5, (0.5, 2.0))
+        return SegmentationDataset(records, SIZE, SLIC, None, augmentation, seed)[(0, place)][
+            "image"
+        ]
+
+    assert torch.equal(sample(0, 5), sample(0, 5))
+    assert not torch.equal(sample(0, 5), sample(0, 6))
+    assert not torch.equal(sample(0, 5), sample(1, 5))
+
+
+def test_labels_are_resized_without_mixing(folder_root: Path) -> None:
+    record = Folder(folder_root).records("train")[0]
+    sample = SegmentationDataset([record], (17, 23), SLIC)[0]
+    assert set(sample["label"].unique().tolist()) <= {0, 1, 2, 255}
+    image = np.asarray(Image.open(record.image))
+    expected = torch.from_numpy(resize_image(image, (17, 23)).transpose(2, 0, 1).copy()) / 255
+    torch.testing.assert_close(sample["image"], expected)
+
+
+def test_a_bad_label_is_named(folder_root: Path) -> None:
+    record = Folder(folder_root).records("train")[0]
+    Image.fromarray(np.full((40, 48), 9, np.uint8)).save(record.label)
+    with pytest.raises(ValueError, match=r"labels/train/0\.png: label id 9"):
+        SegmentationDataset([record], SIZE, SLIC)[0]
+
+
+def test_collate_builds_the_pooling_of_the_batch(folder_root: Path) -> None:
+    dataset = SegmentationDataset(Folder(folder_root).records("train"), SIZE, SLIC)
+    batch = Collate(20, [(16, 20), (8, 10)])([dataset[0], dataset[1]])
+    assert batch["image"].shape == (2, 3, *SIZE)
+    assert len(batch["path"]) == 2
+    expected = pooling_weights(batch["superpixels"], 20, [(16, 20), (8, 10)])
+    for level, same in zip(batch["pooling"], expected, strict=True):
+        for tensor, other in zip(level, same, strict=True):
+            assert torch.equal(tensor, other)
+    assert "pooling" not in Collate(20)([dataset[0]])
+
+
+def test_stream_is_shuffled_passes_without_gaps() -> None:
+    sampler = StreamSampler(num_records=7, epoch_length=10, seed=0)
+    stream = []
+    for epoch in range(7):
+        sampler.set_epoch(epoch)
+        part = list(sampler)
+        assert len(part) == len(sampler) == 10
+        stream += part
+    assert [place for _, place in stream] == list(range(70))
+    passes = [tuple(index for index, _ in stream[i : i + 7]) for i in range(0, 70, 7)]
+    assert all(sorted(p) == list(range(7)) for p in passes)
+    assert len(set(passes)) > 5
+
+
+def test_an_epoch_is_the_same_stretch_whenever_it_runs() -> None:
+    first, second = (StreamSampler(7, 10, seed=3) for _ in range(2))
+    list(first)
+    first.set_epoch(4)
+    second.set_epoch(4)
+    assert list(first) == list(second)
+    other = StreamSampler(7, 10, seed=4)
+    other.set_epoch(4)
+    assert list(other) != list(first)
+
+
+def test_ranks_share_the_stream() -> None:
+    whole = list(StreamSampler(7, 12, seed=0))
+    parts = [list(StreamSampler(7, 12, seed=0, rank=r, world_size=3)) for r in range(3)]
+    assert [len(p) for p in parts] == [4, 4, 4]
+    assert sorted(sum(parts, []), key=lambda entry: entry[1]) == whole

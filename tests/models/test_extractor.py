@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from src.models.extractor import Extractor, load_extractor
+
+SMALL = {"widths": [8, 16], "blocks": [1, 1], "dim": 8}
+
+
+def test_the_network_has_the_papers_size() -> None:
+    parameters = sum(p.numel() for p in Extractor().parameters())
+    assert abs(parameters - 3.7e6) <= 0.01 * 3.7e6
+
+
+@pytest.mark.parametrize("size", [(224, 224), (97, 131), (16, 16), (5, 3), (1, 1)])
+def test_any_input_size(size: tuple[int, int]) -> None:
+    extractor = Extractor().eval()
+    with torch.no_grad():
+        image = torch.rand(2, 3, *size)
+        levels = extractor.pyramid(image)
+        features = extractor(image)
+    assert [tuple(x.shape[2:]) for x in levels] == extractor.level_sizes(size)
+    assert sum(x.shape[1] for x in levels) == 128
+    assert features.shape == (2, 128, *size)
+
+
+def test_features_are_the_upsampled_pyramid() -> None:
+    extractor, image = Extractor(**SMALL).eval(), torch.rand(1, 3, 30, 20)  # type: ignore[arg-type]
+    full = [F.interpolate(x, (30, 20), mode="bilinear") for x in extractor.pyramid(image)]
+    torch.testing.assert_close(extractor(image), torch.cat(full, 1))
+
+
+@pytest.mark.parametrize("scale", [None, 0.15])
+def test_readouts_are_affine(scale: float | None) -> None:
+    """Pooling at native resolution is exact only if nothing after it bends."""
+    extractor = Extractor(readout_scale=scale).eval()
+    for readout in extractor.readouts:
+        x, y = torch.randn(2, 1, readout[0].in_channels, 4, 4)  # type: ignore[index]
+        between = readout(0.3 * x + 0.7 * y)
+        torch.testing.assert_close(between, 0.3 * readout(x) + 0.7 * readout(y))
+        # pointwise: pooling the input and pooling the output are the same
+        torch.testing.assert_close(readout(x.mean((2, 3), True)), readout(x).mean((2, 3), True))
+
+
+def test_readout_scale_sets_the_spread() -> None:
+    extractor = Extractor(readout_scale=0.1)
+    for level in extractor.pyramid(torch.rand(2, 3, 64, 64)):
+        assert level.std().item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_xavier_initialisation() -> None:
+    weight = Extractor().stages[2][0].body[3].weight  # type: ignore[index, union-attr]
+    fan_in = weight.shape[1] * 9
+    bound = (6 / (2 * fan_in)) ** 0.5
+    assert weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_bad_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="divide evenly"):
+        Extractor(widths=[8, 16, 32], blocks=[1, 1, 1], dim=128)
+    with pytest.raises(ValueError, match="one entry a stage"):
+        Extractor(widths=[8, 16], blocks=[1])
+
+
+def save(path: Path, extractor: Extractor) -> None:
+    state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
+    torch.save({"extractor": extractor.hparams, "state_dict": state}, path)
+
+
+def test_checkpoints_rebuild_the_network(tmp_path: Path) -> None:
+    extractor = Extractor(**SMALL)  # type: ignore[arg-type]
+    extractor(torch.rand(2, 3, 16, 16))  # moves the batch-norm statistics
+    save(tmp_path / "a.ckpt", extractor)
+    loaded = load_extractor(tmp_path / "a.ckpt")
+    image = torch.rand(1, 3, 16, 16)
+    assert not loaded.training
+    assert torch.equal(loaded(image), extractor.eval()(image))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('executed')",)
+
+
+def test_bad_checkpoints_are_named_and_never_executed(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none\.ckpt"):
+        load_extractor(tmp_path / "none.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.ckpt is not a checkpoint"):
+        load_extractor(tmp_path / "text.ckpt")
+    torch.save({"extractor": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=r"evil\.ckpt is not a checkpoint"):
+        load_extractor(tmp_path / "evil.ckpt")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_the_gpu_gives_the_same_features() -> None:
+    extractor, image = Extractor().eval(), torch.rand(1, 3, 64, 64)
+    expected = extractor(image)
+    torch.testing.assert_close(extractor.cuda()(image.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)

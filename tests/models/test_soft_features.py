@@ -1,0 +1,115 @@
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from src.models.extractor import Extractor
+from src.models.soft_features import SoftFeatureModule
+from src.ops.npair import superpixel_npair_loss
+from src.ops.pyramid import pooling_weights
+from src.ops.superpixels import superpixel_mean
+
+S = 12
+
+
+def module(**options: Any) -> SoftFeatureModule:
+    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    defaults: dict[str, Any] = {
+        "loss": superpixel_npair_loss,
+        "optimizer": partial(torch.optim.SGD, lr=1.0),
+        "num_superpixels": S,
+        "total_steps": 10,
+    }
+    return SoftFeatureModule(extractor, **defaults | options)
+
+
+def batch(size: int = 32) -> dict[str, Any]:
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    superpixels = (y // (size // 3)).clamp(max=2) * 4 + x // (size // 4)
+    return {
+        "image": torch.rand(2, 3, size, size),
+        "label": torch.randint(0, 3, (2, size, size)),
+        "superpixels": superpixels.expand(2, -1, -1).clone(),
+        "path": ["a", "b"],
+    }
+
+
+def test_pooled_features_are_those_of_the_full_map() -> None:
+    model, data = module().eval(), batch()
+    features, labels, valid = model.superpixel_features(data, model.pyramid)
+    expected, counts = superpixel_mean(model(data["image"]), data["superpixels"], S)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    assert valid.all()
+    assert labels.shape == counts.shape
+
+
+def test_gradients_are_those_of_the_full_map() -> None:
+    model, data = module(), batch()
+    data["pooling"] = pooling_weights(data["superpixels"], S, model.extractor.level_sizes((32, 32)))
+    features, labels, valid = model.superpixel_features(data, model.pyramid)
+    superpixel_npair_loss(features, labels, valid).backward()
+    native = [p.grad.clone() for p in model.extractor.parameters() if p.grad is not None]
+    model.zero_grad()
+    full, _ = superpixel_mean(model(data["image"]), data["superpixels"], S)
+    superpixel_npair_loss(full, labels, valid).backward()
+    for gradient, parameter in zip(native, model.extractor.parameters(), strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_ignored_and_absent_superpixels_are_not_valid() -> None:
+    model, data = module().eval(), batch()
+    data["label"][0, :8] = 255
+    data["superpixels"][1][data["superpixels"][1] == 11] = -1
+    data["superpixels"][0, :8, :8] = 0
+    _, labels, valid = model.superpixel_features(data, model.pyramid)
+    assert labels[0, 0] == labels[0, 0]
+    assert not valid[1, 11]
+    data["label"][:] = 255
+    assert not model.superpixel_features(data, model.pyramid)[2].any()
+
+
+def test_a_step_learns() -> None:
+    model, data = module(optimizer=partial(torch.optim.SGD, lr=0.05)), batch()
+    optimizer = model.configure_optimizers()["optimizer"]
+    losses = []
+    for _ in range(15):
+        loss = model.loss(*model.superpixel_features(data, model.pyramid))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_the_schedule_is_poly_with_warmup(warmup: int) -> None:
+    made = module(warmup_steps=warmup).configure_optimizers()
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert made["lr_scheduler"]["interval"] == "step"
+    for step in range(11):
+        expected = (1 - step / 10) ** 0.9 * min(1, (step + 1) / (warmup + 1))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_compiling_changes_neither_keys_nor_results() -> None:
+    plain, data = module(), batch()
+    compiled = module(compile=True)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    compiled.load_state_dict(plain.state_dict())
+    for model in (plain, compiled):
+        model.eval()
+    first = plain.superpixel_features(data, plain.pyramid)[0]
+    second = compiled.superpixel_features(data, compiled.pyramid)[0]
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_holds_plain_numbers_only() -> None:
+    content: dict[str, Any] = {}
+    module().on_save_checkpoint(content)
+    assert content["extractor"] == {
+        "widths": [8, 16], "blocks": [1, 1], "dim": 8, "readout_scale": 0.15,
+    }  # fmt: skip
