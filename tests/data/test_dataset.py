@@ -1,3 +1,4 @@
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ SLIC = Superpixels(count=20)
 
 def coded(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A photo, label and map that say the same at every pixel."""
-    label = (np.arange(size[0] * size[1]).reshape(size) // 97 % 5).astype(np.uint8)
+    y, x = np.indices(size)
+    label = ((y // 13 + x // 17) % 5).astype(np.uint8)
     return np.repeat(label[..., None] * 40, 3, 2), label, label.astype(np.int64)
 
 
@@ -37,7 +39,7 @@ def test_maps_stay_together(scale: tuple[float, float]) -> None:
         assert np.array_equal(new_label[inside], new_superpixels[inside])
         # the photo is interpolated, so only away from edges does it say exactly the same
         same = np.abs(new_image[..., 0].astype(int) - new_label * 40)[inside] < 2
-        assert same.mean() > 0.8
+        assert same.mean() > 0.7
         if scale[0] > 1:
             assert inside.all()
 
@@ -167,4 +169,4 @@ def test_ranks_share_the_stream() -> None:
     whole = list(StreamSampler(7, 12, seed=0))
     parts = [list(StreamSampler(7, 12, seed=0, rank=r, world_size=3)) for r in range(3)]
     assert [len(p) for p in parts] == [4, 4, 4]
-    assert sorted(sum(parts, []), key=lambda entry: entry[1]) == whole
+    assert sorted(chain(*parts), key=lambda entry: entry[1]) == whole
