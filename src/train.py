@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from src.utils.cli import print_table, readable_errors, register_resolvers
-from src.utils.loggers import RunCSVLogger
+from src.utils.loggers import RunCSVLogger, finish_wandb
 
 register_resolvers()
 
@@ -42,12 +42,13 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     """Runs one training and its test.
 
     Args:
-        cfg: resolved configuration.
+        cfg: configuration, resolved here.
         resume: continue from `checkpoints/last.ckpt` of `cfg.run_dir`.
 
     Returns:
         The metrics of the run, as in `metrics.json`.
     """
+    OmegaConf.resolve(cfg)
     run_dir = Path(cfg.run_dir)
     last = run_dir / "checkpoints" / "last.ckpt"
     pl.seed_everything(cfg.seed, verbose=False)
@@ -105,8 +106,10 @@ def main(cfg: DictConfig) -> float | None:
         cfg.run_dir = hydra_config.runtime.output_dir
         cfg.run_id = uuid.uuid4().hex[:8]
         resume = False
-    OmegaConf.resolve(cfg)
-    return train(cfg, resume).get(cfg.optimized_metric)
+    try:
+        return train(cfg, resume).get(cfg.optimized_metric)
+    finally:
+        finish_wandb()
 
 
 if __name__ == "__main__":

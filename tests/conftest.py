@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -100,3 +102,40 @@ def cityscapes_root(tmp_path: Path) -> Path:
             label = root / "gtFine" / split / "ulm" / f"{stem}_gtFine_labelIds.png"
             _save(label, _label(rng, (32, 64), [0, 7, 26, 33]))
     return root
+
+
+def compose_train(*overrides: str) -> DictConfig:
+    """The configuration of a training, as the command line would compose it."""
+    with initialize(config_path="../conf", version_base="1.3"):
+        cfg = compose("train", overrides=list(overrides))
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+# A network, photos and superpixels small enough for many trainings.
+TINY = (
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+    "data.image_size=[32,32]",
+    "data.superpixels.count=16",
+    "data.num_workers=0",
+    "model.extractor.widths=[8,16]",
+    "model.extractor.blocks=[1,1]",
+    "model.extractor.dim=8",
+)
+
+
+def tiny_run(root: Path, run_dir: Path, *overrides: str) -> DictConfig:
+    """A training of two epochs of three steps on a small folder."""
+    return compose_train(
+        "experiment=softfeat_camvid",
+        f"data.root={root}",
+        f"data.cache_dir={root.parent / 'cache'}",
+        f"run_dir={run_dir}",
+        "run_id=abc",
+        *TINY,
+        "data.steps_per_epoch=3",
+        "trainer.max_epochs=2",
+        "model.total_steps=6",
+        *overrides,
+    )

@@ -6,6 +6,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+_REMEDY = (
+    "Lower the learning rate (model.optimizer.lr) or look at these files; "
+    "checkpoints/last.ckpt is from before"
+)
+
 
 class StopOnNonFinite(pl.Callback):
     """Raises FloatingPointError that names the files of the first batch with a bad loss.
@@ -17,6 +22,7 @@ class StopOnNonFinite(pl.Callback):
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
+        self._last: list[str] = []
         self._seen: list[tuple[int, Tensor, list[str]]] = []
 
     def on_train_batch_end(
@@ -27,8 +33,8 @@ class StopOnNonFinite(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        loss = outputs["loss"].detach()
-        self._seen.append((trainer.global_step, loss, batch["path"]))
+        loss, self._last = outputs["loss"].detach(), batch["path"]
+        self._seen.append((trainer.global_step, loss, self._last))
         if loss.device.type == "cpu" or len(self._seen) >= self.every_n_steps:
             self._look()
 
@@ -38,6 +44,14 @@ class StopOnNonFinite(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._look()
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and not loss.isfinite():
+            raise FloatingPointError(
+                f"the validation loss after step {trainer.global_step} is {loss.item()}: the last "
+                f"step's photos were\n  " + "\n  ".join(self._last) + f"\n{_REMEDY}"
+            )
+
     def _look(self) -> None:
         seen, self._seen = self._seen, []
         if not seen or torch.stack([loss for _, loss, _ in seen]).isfinite().all():
@@ -46,6 +60,5 @@ class StopOnNonFinite(pl.Callback):
         raise FloatingPointError(
             f"the loss of step {step} is {loss.item()}. Its photos:\n  "
             + "\n  ".join(paths)
-            + "\nLower the learning rate (model.optimizer.lr) or look at these files; "
-            "checkpoints/last.ckpt is from before"
+            + f"\n{_REMEDY}"
         )

@@ -30,7 +30,7 @@ class SegmentationData(pl.LightningDataModule):
         batch_size: photos a batch and process.
         superpixels: parameters of the maps.
         augmentation: of the train split; None for none.
-        steps_per_epoch: batches between two validations; None for one pass over the photos.
+        steps_per_epoch: optimiser steps between two validations.
         num_workers: loader processes, and processes that compute maps.
         level_sizes: (h, w) of each level of the extractor's pyramid.
         seed: of shuffling and augmentation.
@@ -45,7 +45,7 @@ class SegmentationData(pl.LightningDataModule):
         batch_size: int = 4,
         superpixels: Superpixels = Superpixels(),  # noqa: B008 - frozen
         augmentation: Augmentation | None = None,
-        steps_per_epoch: int | None = None,
+        steps_per_epoch: int = 250,
         num_workers: int = 2,
         level_sizes: Sequence[tuple[int, int]] | None = None,
         seed: int = 0,
@@ -99,9 +99,10 @@ class SegmentationData(pl.LightningDataModule):
         """A stretch of the endless training stream."""
         dataset = self.datasets["train"]
         rank, world_size = self._rank()
-        batches = self.steps_per_epoch or max(1, len(dataset) // (self.batch_size * world_size))
-        length = batches * self.batch_size * world_size
+        length = self.steps_per_epoch * self.batch_size * world_size
         sampler = StreamSampler(len(dataset), length, self.seed, rank, world_size)
+        if self.trainer:  # a resumed run draws its first batches before it sets the epoch
+            sampler.set_epoch(self.trainer.current_epoch)
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

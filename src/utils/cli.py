@@ -16,10 +16,11 @@ R = TypeVar("R")
 
 
 def register_resolvers() -> None:
-    """`${first_set:a,b}`: the first that is not null."""
+    """`${first_set:a,b}`: the first that is not null; `${product:a,b}`: a * b."""
     OmegaConf.register_new_resolver(
         "first_set", lambda *values: next((v for v in values if v), None), replace=True
     )
+    OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 
 
 def readable_errors(main: Callable[P, R]) -> Callable[P, R]:

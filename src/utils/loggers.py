@@ -49,6 +49,12 @@ class RunCSVLogger(CSVLogger):
         unfinished.replace(path)
 
 
+def finish_wandb() -> None:
+    """Ends the W&B run of this process, so that the next starts its own."""
+    if wandb.run is not None:
+        wandb.finish()
+
+
 def make_wandb_logger(
     save_dir: str,
     project: str,

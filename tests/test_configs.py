@@ -1,0 +1,122 @@
+"""Every entry of conf/ is read by something, and every experiment runs."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from src.train import train
+from tests.conftest import compose_train
+
+CONF = Path("conf")
+SOURCES = "".join(p.read_text() for p in Path("src").rglob("*.py"))
+EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
+ROOTS = {"softfeat_ade20k": "ade20k_root", "softfeat_mixture": "mixture_root"}
+
+
+def groups(name: str) -> list[str]:
+    return sorted(p.stem for p in (CONF / name).glob("*.yaml"))
+
+
+def unread_keys(node: Any, where: str = "") -> list[str]:
+    """Keys below a `_target_` that are no parameter of it."""
+    unread = []
+    if isinstance(node, dict):
+        if "_target_" in node:
+            parameters = inspect.signature(get_object(node["_target_"])).parameters
+            kinds = {p.kind for p in parameters.values()}
+            known = set(parameters) | {"_target_", "_partial_", "_convert_"}
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                unread += [f"{where}.{k}" for k in node if k not in known]
+        for key, value in node.items():
+            unread += unread_keys(value, f"{where}.{key}")
+    return unread
+
+
+def check(cfg: DictConfig) -> None:
+    cfg = OmegaConf.create({k: v for k, v in cfg.items() if k != "hydra"})
+    plain = OmegaConf.to_container(cfg)
+    assert not unread_keys(plain)
+    text = "".join(p.read_text() for p in CONF.rglob("*.yaml"))
+    for key, value in plain.items():  # type: ignore[union-attr]
+        if not isinstance(value, dict):
+            read = rf"cfg\.{key}\b" in SOURCES or re.search(
+                rf"cfg\.{key}\b|\$\{{{key}\}}", SOURCES + text
+            )
+            assert read, f"nothing reads {key}"
+
+
+@pytest.mark.parametrize(
+    "group", ["data", "loss", "trainer", "debug", "logger", "model", "callbacks"]
+)
+def test_every_choice_of_a_group_composes_and_is_read(group: str) -> None:
+    for choice in groups(group):
+        if (group, choice) != ("data", "default"):  # what the others build on
+            check(compose_train(f"{group}={choice}", "data.root=somewhere", "run_id=x"))
+
+
+@pytest.mark.parametrize("name", ["precompute", "benchmark"])
+def test_other_entry_points_compose_and_are_read(name: str) -> None:
+    with initialize(config_path="../conf", version_base="1.3"):
+        check(compose(name))
+
+
+def test_every_suite_is_read() -> None:
+    for suite in groups("suite"):
+        with initialize(config_path="../conf", version_base="1.3"):
+            check(compose("benchmark", overrides=[f"suite={suite}"]))
+
+
+def test_a_key_that_nothing_reads_is_found() -> None:
+    node = {"loss": {"_target_": "src.ops.npair.superpixel_npair_loss", "margin": 1}}
+    assert unread_keys(node) == [".loss.margin"]
+
+
+@pytest.mark.parametrize("trainer", ["cpu", "default", "ddp"])
+def test_trainers_instantiate(trainer: str) -> None:
+    assert instantiate(compose_train(f"trainer={trainer}").trainer, logger=False)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_makes_one_step(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = ROOTS.get(name, "folder_root")
+    options = [
+        f"experiment={name}",
+        "debug=one_step",
+        "trainer.accelerator=cpu",
+        "data.image_size=[48,48]",
+        "data.superpixels.count=30",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        f"run_dir={tmp_path / 'run'}",
+        "run_id=test",
+    ]
+    if "scenes" in name:
+        options += ["data.layout.counts={train:4,val:1,test:1}", "data.layout.size=48"]
+    else:
+        options.append(f"data.root={request.getfixturevalue(root)}")
+    cfg = compose_train(*options)
+    check(cfg)
+    assert cfg.name == name
+    metrics = train(cfg)
+    assert metrics["steps"] == 1
+    assert 0 <= metrics["test/pair_auc"] <= 1
+
+
+def test_the_papers_recipe_is_as_printed() -> None:
+    cfg = compose_train("experiment=softfeat_ade20k", "data.root=x", "run_id=x")
+    optimizer = cfg.model.optimizer
+    assert (optimizer._target_, optimizer.lr) == ("torch.optim.SGD", 1e-3)
+    assert (optimizer.momentum, optimizer.weight_decay, cfg.model.power) == (0.9, 5e-4, 0.9)
+    assert (cfg.model.total_steps, cfg.data.batch_size) == (60000, 4)
+    assert cfg.trainer.max_epochs * cfg.data.steps_per_epoch == 60000
+    assert (cfg.data.superpixels.count, list(cfg.data.image_size)) == (500, [224, 224])
+    assert (cfg.loss.negative, cfg.loss.balance) == ("printed", "none")
+    assert cfg.model.extractor.readout_scale is None
+    assert cfg.logger._target_.endswith("make_wandb_logger")

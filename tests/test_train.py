@@ -1,0 +1,234 @@
+"""Training from the first to the last file it writes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from src.models.extractor import load_extractor
+from src.train import resumed_config, train
+from src.utils.loggers import finish_wandb
+from tests.conftest import TINY, tiny_run
+
+
+def state(run_dir: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(run_dir: Path) -> list[tuple[str, str]]:
+    return [(r["step"], r["train/loss"]) for r in rows(run_dir) if r["train/loss"]]
+
+
+def equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return bool(first == second)
+
+
+def test_a_run_directory_holds_everything(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    metrics = train(tiny_run(folder_root, run))
+    written = json.loads((run / "metrics.json").read_text())
+    assert written == pytest.approx(metrics)
+    for key in ("test/pair_auc", "test/loss", "val/pair_auc", "test/pair_auc_untrained"):
+        assert isinstance(written[key], float)
+    assert {"test/pair_auc_lab", "test/pair_auc_lab_position", "seconds/fit"} <= written.keys()
+    assert written["steps"] == 6
+    cfg = OmegaConf.load(run / "config.yaml")
+    assert cfg.trainer.max_epochs == 2
+    assert "${" not in (run / "config.yaml").read_text()
+    assert {r["step"] for r in rows(run)} >= {"0", "5"}
+    assert any(r["val/pair_auc"] for r in rows(run))
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(p.name for p in (run / "pictures").iterdir()) == [
+        "step_000003.png", "step_000006.png",
+    ]  # fmt: skip
+    assert not [k for k in state(run)["state_dict"] if "_orig_mod" in k]
+    assert load_extractor(run / "checkpoints" / "best.ckpt").hparams["dim"] == 8
+
+
+def test_best_is_the_validation_with_the_highest_auc(folder_root: Path, tmp_path: Path) -> None:
+    metrics = train(tiny_run(folder_root, tmp_path / "run"))
+    scores = [float(r["val/pair_auc"]) for r in rows(tmp_path / "run") if r["val/pair_auc"]]
+    assert metrics["val/pair_auc"] == pytest.approx(max(scores))
+
+
+def test_the_same_seed_gives_the_same_run(folder_root: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tiny_run(folder_root, tmp_path / name, f"seed={seed}"))
+    first, second, other = (state(tmp_path / n)["state_dict"] for n in "abc")
+    assert equal(first, second)
+    assert not equal(first, other)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_epochs_equal_one_and_a_resume(folder_root: Path, tmp_path: Path, workers: int) -> None:
+    options = (f"data.num_workers={workers}", "data.augmentation.scale=[0.7,1.5]")
+    train(tiny_run(folder_root, tmp_path / "whole", *options))
+    broken = tmp_path / "broken"
+    train(tiny_run(folder_root, broken, *options, "trainer.max_epochs=1"))
+    assert state(broken)["global_step"] == 3
+    train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
+
+    whole, resumed = state(tmp_path / "whole"), state(broken)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert equal(whole[key], resumed[key]), key
+    assert losses(tmp_path / "whole") == losses(broken)
+    expected, got = (
+        json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "broken")
+    )
+    for key in expected.keys() - {"seconds/fit"}:
+        assert got[key] == pytest.approx(expected[key]), key
+
+
+def test_a_killed_epoch_is_run_again_without_double_rows(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    with (run / "metrics.csv").open("a") as file:  # what the killed epoch had logged
+        file.write(",".join(["4" if n == "step" else "" for n in rows(run)[0]]) + "\n")
+    train(resumed_config(run, ["trainer.max_epochs=2"]), resume=True)
+    steps = [step for step, _ in losses(run)]
+    assert steps == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_longer_training_may_be_resumed(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run))
+    cfg = resumed_config(run, ["resume=x", "trainer.max_epochs=3", "model.total_steps=9"])
+    assert train(cfg, resume=True)["steps"] == 9
+
+
+def test_resume_refuses_what_it_cannot_do(folder_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        resumed_config(tmp_path, [])
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    for override in ("data=ade20k", "experiment=softfeat_scenes"):
+        with pytest.raises(ValueError, match="keeps its"):
+            resumed_config(run, [override])
+
+
+def test_a_non_finite_loss_names_its_photos_and_spares_the_checkpoints(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    cfg = tiny_run(folder_root, run, "model.optimizer.lr=1e38", "trainer.max_epochs=9")
+    with pytest.raises(
+        FloatingPointError, match=r"(?s)loss of step \d+ is .*/images/train/\d\.jpg"
+    ):
+        train(cfg)
+    if (run / "checkpoints" / "last.ckpt").is_file():
+        assert all(
+            v.isfinite().all() for k, v in state(run)["state_dict"].items() if "readout" in k
+        )
+
+
+def test_bf16_trains(folder_root: Path, tmp_path: Path) -> None:
+    cfg = tiny_run(folder_root, tmp_path / "run", "trainer.precision=bf16-mixed")
+    assert 0 <= train(cfg)["test/pair_auc"] <= 1
+
+
+@pytest.mark.parametrize("mode", ["auto", "offline", "disabled"])
+def test_wandb_needs_neither_credentials_nor_answers(
+    folder_root: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run, "logger=wandb", f"logger.mode={mode}", "trainer.max_epochs=1"))
+    finish_wandb()
+    runs = list((run / "wandb").glob("offline-run-*-abc")) if (run / "wandb").is_dir() else []
+    assert len(runs) == (mode != "disabled")
+    if runs:
+        assert list(runs[0].glob("*.wandb"))
+
+
+def command(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "400"},
+        check=False,
+    )
+
+
+def test_the_command_trains_and_resumes(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = [
+        "experiment=softfeat_camvid",
+        f"data.root={folder_root}",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        *TINY,
+        "data.steps_per_epoch=2",
+        "model.total_steps=4",
+        "trainer.max_epochs=1",
+        f"run_dir={run}",
+    ]
+    first = command("src.train", *options)
+    assert first.returncode == 0, first.stderr
+    assert "test/pair_auc" in first.stdout
+    identity = OmegaConf.load(run / "config.yaml").run_id
+    second = command("src.train", f"resume={run}", "trainer.max_epochs=2")
+    assert second.returncode == 0, second.stderr
+    assert state(run)["global_step"] == 4
+    assert OmegaConf.load(run / "config.yaml").run_id == identity
+
+
+def test_errors_are_for_people() -> None:
+    result = command("src.train", "experiment=softfeat_ade20k", "data.root=/nowhere")
+    assert result.returncode == 1
+    assert "csail.mit.edu" in result.stderr
+    assert "ADEChallengeData2016/" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_precompute_command_lists_every_bad_file(ade20k_root: Path, tmp_path: Path) -> None:
+    options = ["data=ade20k", f"data.root={ade20k_root}", f"data.cache_dir={tmp_path / 'cache'}"]
+    bad = [
+        ade20k_root / "annotations" / "training" / "ADE_training_00000001.png",
+        ade20k_root / "annotations" / "validation" / "ADE_validation_00000000.png",
+    ]
+    kept = [path.read_bytes() for path in bad]
+    bad[0].unlink()
+    bad[1].write_bytes(kept[1][:40])
+    result = command("src.precompute", *options)
+    assert result.returncode == 1
+    assert all(path.name in result.stderr for path in bad)
+    assert "2 bad files" in result.stderr
+    assert "Traceback" not in result.stderr
+    for path, content in zip(bad, kept, strict=True):
+        path.write_bytes(content)
+    result = command("src.precompute", *options)
+    assert result.returncode == 0, result.stderr
+    assert "training" in result.stdout or "train" in result.stdout
+
+
+def test_an_untrained_network_scores_as_the_baseline(folder_root: Path, tmp_path: Path) -> None:
+    """At step 0 with the baseline's seed the trained network is the untrained one."""
+    cfg = tiny_run(folder_root, tmp_path / "run", "seed=0", "model.optimizer.lr=0.0")
+    cfg.model.optimizer.weight_decay = 0.0
+    train(cfg)
+    trained = load_extractor(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    torch.manual_seed(0)
+    fresh = type(trained)(**trained.hparams)
+    for key, value in fresh.named_parameters():
+        assert torch.equal(value, trained.get_parameter(key)), key
