@@ -60,7 +60,7 @@ def test_every_choice_of_a_group_composes_and_is_read(group: str) -> None:
             check(compose_train(f"{group}={choice}", "data.root=somewhere", "run_id=x"))
 
 
-@pytest.mark.parametrize("name", ["precompute", "benchmark"])
+@pytest.mark.parametrize("name", ["precompute", "benchmark", "report", "evaluate"])
 def test_other_entry_points_compose_and_are_read(name: str) -> None:
     with initialize(config_path="../conf", version_base="1.3"):
         check(compose(name))

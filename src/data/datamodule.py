@@ -32,6 +32,7 @@ class SegmentationData(pl.LightningDataModule):
         augmentation: of the train split; None for none.
         steps_per_epoch: optimiser steps between two validations.
         num_workers: loader processes, and processes that compute maps.
+        test_split: the split that a test reads.
         level_sizes: (h, w) of each level of the extractor's pyramid.
         seed: of shuffling and augmentation.
     """
@@ -47,6 +48,7 @@ class SegmentationData(pl.LightningDataModule):
         augmentation: Augmentation | None = None,
         steps_per_epoch: int = 250,
         num_workers: int = 2,
+        test_split: str = "test",
         level_sizes: Sequence[tuple[int, int]] | None = None,
         seed: int = 0,
     ) -> None:
@@ -58,7 +60,7 @@ class SegmentationData(pl.LightningDataModule):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.superpixels, self.augmentation = superpixels, augmentation
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch, self.test_split = steps_per_epoch, test_split
         self.collate = Collate(superpixels.count, level_sizes)
         self.datasets: dict[str, SegmentationDataset] = {}
 
@@ -79,7 +81,7 @@ class SegmentationData(pl.LightningDataModule):
         """Opens the splits that `stage` needs."""
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ())
         for split in splits:
-            records = self.layout.records(split)
+            records = self.layout.records(self.test_split if split == "test" else split)
             store = None
             if self.superpixels.mode == "stored":
                 store = SuperpixelStore(self.cache_dir, records, self.image_size, self.superpixels)

@@ -71,6 +71,7 @@ class Superpixels:
         """Everything that decides a map besides the photo, for the store's key."""
         package = {"fast_slic": "fast-slic", "skimage": "scikit-image"}[self.backend]
         parameters = {k: v for k, v in asdict(self).items() if k != "mode"}
+        parameters["compactness"] = float(self.compactness)  # 10 and 10.0 are one key
         return parameters | {"version": version(package)}
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint16]:

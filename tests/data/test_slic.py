@@ -103,6 +103,7 @@ def test_every_parameter_is_part_of_the_identity() -> None:
     identities = [str(v.identity()) for v in variants]
     assert len(set(identities)) == len(variants)
     assert Superpixels(mode="online").identity() == Superpixels().identity()
+    assert str(Superpixels(compactness=10).identity()) == str(Superpixels().identity())
 
 
 def test_a_missing_fast_slic_names_the_repair_and_is_not_replaced(

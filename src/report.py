@@ -1,0 +1,115 @@
+"""Puts results into the README: python -m src.report [runs=[RUN_DIR,...]].
+
+Each run's metrics are copied to `docs/results/runs/<name>.json`, with its settings and the machine;
+the tables between the markers in README.md are then written anew from the files there.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from src.benchmark import machine, markdown
+from src.utils.cli import readable_errors
+
+_SETTINGS = {
+    "experiment": "name",
+    "steps": "model.total_steps",
+    "batch": "data.batch_size",
+    "image": "data.image_size",
+    "superpixels": "data.superpixels.count",
+    "negative": "loss.negative",
+    "balance": "loss.balance",
+    "optimizer": "model.optimizer._target_",
+    "lr": "model.optimizer.lr",
+    "readout_scale": "model.extractor.readout_scale",
+    "seed": "seed",
+}
+
+
+def collect(run_dir: Path, results: Path) -> None:
+    """Copies what a finished run measured.
+
+    Raises:
+        FileNotFoundError: the run has not finished.
+    """
+    if not (run_dir / "metrics.json").is_file():
+        raise FileNotFoundError(f"{run_dir} has no metrics.json: let the run finish (resume=)")
+    cfg = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
+    settings = {}
+    for name, key in _SETTINGS.items():
+        value: Any = cfg
+        for part in key.split("."):
+            value = value[part]
+        settings[name] = value
+    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    content = {"settings": settings, "metrics": metrics, "machine": machine()}
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{settings['experiment']}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def runs_table(results: Path, names: list[str]) -> str:
+    """Pair AUC of runs on their test splits, beside what needs no training."""
+    lines = [
+        "| run | loss (negative, balance) | optimiser, rate | readout | steps | minutes | pair AUC "
+        "| untrained | Lab | Lab + position | equal / unequal distance |",
+        "|" + " --- |" * 11,
+    ]
+    machines = set()
+    for name in names:
+        content = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+        settings, metrics = content["settings"], content["metrics"]
+        optimizer = settings["optimizer"].rsplit(".", 1)[-1]
+        cells = [
+            f"`{name}`",
+            f"{settings['negative']}, {settings['balance']}",
+            f"{optimizer}, {settings['lr']:g}",
+            str(settings["readout_scale"]),
+            str(settings["steps"]),
+            f"{metrics['seconds/fit'] / 60:.1f}",
+            f"**{metrics['test/pair_auc']:.3f}**",
+            *(
+                f"{metrics[f'test/pair_auc_{key}']:.3f}"
+                for key in ("untrained", "lab", "lab_position")
+            ),
+            f"{metrics['test/equal_distance']:.2g} / {metrics['test/unequal_distance']:.2g}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+        machines.add(", ".join(f"{k} {v}" for k, v in content["machine"].items()))
+    return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
+
+
+def fill(readme: str, results: Path) -> str:
+    """Replaces what stands between `<!-- runs: a b -->` or `<!-- benchmark: x -->` and the end."""
+
+    def content(match: re.Match[str]) -> str:
+        kind, names = match["kind"], match["names"].split()
+        if kind == "runs":
+            text = runs_table(results / "runs", names)
+        else:
+            stored = (json.loads((results / f"{n}.json").read_text("utf-8")) for n in names)
+            text = "\n".join(map(markdown, stored)).strip()
+        return f"{match['start']}\n{text}\n{match['end']}"
+
+    pattern = (
+        r"(?P<start><!-- (?P<kind>runs|benchmark): (?P<names>[\w ]+) -->)\n.*?(?P<end><!-- end -->)"
+    )
+    return re.sub(pattern, content, readme, flags=re.DOTALL)
+
+
+@hydra.main(config_path="../conf", config_name="report", version_base="1.3")
+@readable_errors
+def main(cfg: DictConfig) -> None:
+    """Collects the given runs and writes the tables."""
+    for run_dir in cfg.runs:
+        collect(Path(run_dir), Path(cfg.results) / "runs")
+    readme = Path(cfg.readme)
+    readme.write_text(fill(readme.read_text("utf-8"), Path(cfg.results)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
