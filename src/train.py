@@ -90,6 +90,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         text = json.dumps(metrics, indent=1, sort_keys=True)
         (run_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
         print_table(f"{cfg.name}: {run_dir}", dict(sorted(metrics.items())))
+    finish_wandb()
     return metrics
 
 
@@ -106,10 +107,7 @@ def main(cfg: DictConfig) -> float | None:
         cfg.run_dir = hydra_config.runtime.output_dir
         cfg.run_id = uuid.uuid4().hex[:8]
         resume = False
-    try:
-        return train(cfg, resume).get(cfg.optimized_metric)
-    finally:
-        finish_wandb()
+    return train(cfg, resume).get(cfg.optimized_metric)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -104,7 +105,8 @@ class SegmentationData(pl.LightningDataModule):
         length = self.steps_per_epoch * self.batch_size * world_size
         sampler = StreamSampler(len(dataset), length, self.seed, rank, world_size)
         if self.trainer:  # a resumed run draws its first batches before it sets the epoch
-            sampler.set_epoch(self.trainer.current_epoch)
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(progress.processed)
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

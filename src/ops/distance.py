@@ -20,7 +20,8 @@ class _PairwiseDistance(torch.autograd.Function):
         scale = square[..., :, None] + square[..., None, :]
         squared = torch.baddbmm(scale, wide, wide.mT, alpha=-2)
         # What is left of equal features is rounding: an exact zero there, and on the diagonal.
-        squared = torch.where(squared > 1e-14 * scale, squared, 0.0)
+        # (NaN passes through: a diverged network must not look like a collapsed one.)
+        squared = torch.where(squared <= 1e-14 * scale, 0.0, squared)
         distance = squared.sqrt_().to(features.dtype)
         ctx.save_for_backward(wide, distance)
         ctx.dtype = features.dtype
@@ -31,7 +32,7 @@ class _PairwiseDistance(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         wide, distance = ctx.saved_tensors
         # d is symmetric in p and q, and 0 has no direction to move in.
-        pull = torch.where(distance > 0, (gradient + gradient.mT) / distance, 0.0).double()
+        pull = torch.where(distance == 0, 0.0, (gradient + gradient.mT) / distance).double()
         moved = torch.baddbmm(pull.sum(-1, keepdim=True) * wide, pull, wide, alpha=-1)
         return moved.to(ctx.dtype)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.ops.superpixels import batch_index, superpixel_counts
+from src.ops.superpixels import superpixel_counts
 
 # torch multiplies sparse matrices through CSR and says so once in every process.
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
@@ -54,7 +54,7 @@ def _interpolation(size: int, level: int, dtype: torch.dtype) -> tuple[Tensor, T
 def _upsampling(
     size: tuple[int, int], level: tuple[int, int], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Bilinear upsampling as a sparse matrix (H*W, h*w)."""
+    """Bilinear upsampling as a sparse matrix (H*W, h*w), in CSR."""
     (rows, row_weights), (cols, col_weights) = (
         _interpolation(n, m, dtype) for n, m in zip(size, level, strict=True)
     )
@@ -65,13 +65,7 @@ def _upsampling(
     matrix = torch.sparse_coo_tensor(
         torch.stack([pixels, cells.flatten()]), weights.flatten(), shape, check_invariants=False
     )
-    return matrix.to(device).coalesce()
-
-
-def _starts(rows: Tensor, num_rows: int) -> Tensor:
-    """First entry of each row, given the sorted row of every entry."""
-    ends = torch.bincount(rows, minlength=num_rows).cumsum(0)
-    return F.pad(ends[:-1], (1, 0)).int()
+    return matrix.to(device).coalesce().to_sparse_csr()
 
 
 def pooling_weights(
@@ -95,39 +89,51 @@ def pooling_weights(
         One `PoolingWeights` a level.
     """
     batch, height, width = superpixels.shape
-    num_pixels = height * width
-    # M: pixels sorted by superpixel. The row of no superpixel is cut off by the mask below.
-    rows, order = batch_index(superpixels, num_superpixels).sort(stable=True)
-    membership = torch.sparse_coo_tensor(
-        torch.stack([rows, order % num_pixels]),
-        torch.ones(len(rows), dtype=dtype, device=rows.device),
-        (batch * (num_superpixels + 1), num_pixels),
-        is_coalesced=True,
+    num_pixels, num_rows = height * width, batch * num_superpixels
+    # M: the pixels sorted by superpixel; those of no superpixel come last and are cut off.
+    ids = superpixels.flatten(1).long()
+    first_row = torch.arange(batch, device=ids.device)[:, None] * num_superpixels
+    inside = (ids >= 0) & (ids < num_superpixels)
+    rows, order = torch.where(inside, ids + first_row, num_rows).flatten().sort(stable=True)
+    starts = torch.searchsorted(rows, torch.arange(num_rows + 1, device=rows.device))
+    count = starts[-1]
+    membership = torch.sparse_csr_tensor(
+        starts,
+        order[:count] % num_pixels,
+        torch.ones(len(order), dtype=dtype, device=rows.device)[:count],
+        (num_rows, num_pixels),
         check_invariants=False,
     )
     levels = []
     for level in level_sizes:
         num_cells = level[0] * level[1]
         upsampling = _upsampling((height, width), tuple(level), dtype, rows.device)
-        product = torch.sparse.mm(membership, upsampling).coalesce()
-        table_row, cell = product.indices()
-        image, row = table_row // (num_superpixels + 1), table_row % (num_superpixels + 1)
-        kept = row < num_superpixels
-        row = (image * num_superpixels + row)[kept]
-        cell = (image * num_cells + cell)[kept]
-        weight = product.values()[kept]
+        product = _sparse_matmul(membership, upsampling)
+        starts, weight = product.crow_indices(), product.values().clone()
+        row = torch.arange(num_rows, device=rows.device).repeat_interleave(starts.diff())
+        cell = product.col_indices() + row // num_superpixels * num_cells
         by_cell, transposed = cell.sort(stable=True)
+        cell_starts = torch.searchsorted(
+            by_cell, torch.arange(batch * num_cells, device=rows.device), out_int32=True
+        )
         levels.append(
             PoolingWeights(
                 cells=cell.int(),
                 weights=weight,
-                starts=_starts(row, batch * num_superpixels),
+                starts=starts[:-1].int(),
                 superpixels=row[transposed].int(),
                 superpixel_weights=weight[transposed],
-                cell_starts=_starts(by_cell, batch * num_cells),
+                cell_starts=cell_starts,
             )
         )
     return levels
+
+
+def _sparse_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Product of two CSR matrices, in CSR."""
+    if a.is_cuda or torch.backends.mkl.is_available():
+        return a @ b
+    return torch.sparse.mm(a.to_sparse_coo(), b.to_sparse_coo()).to_sparse_csr()
 
 
 class _SparseProduct(torch.autograd.Function):

@@ -71,6 +71,7 @@ def make_wandb_logger(
         mode: "auto" is online where there are credentials and offline where not.
         options: of `wandb.init` (group, name, tags, ...).
     """
+    finish_wandb()  # of an earlier job of a multirun that failed
     if mode == "auto":
         mode = "online" if wandb.api.api_key else "offline"
     if mode == "online" and not wandb.api.api_key:

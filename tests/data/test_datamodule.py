@@ -19,6 +19,7 @@ def make(layout: Any, root: Path, cache: Path, **options: Any) -> SegmentationDa
         "superpixels": Superpixels(count=20),
         "augmentation": Augmentation(0.5, (0.7, 1.5)),
         "num_workers": 0,
+        "steps_per_epoch": 2,
         "level_sizes": [(16, 20), (8, 10)],
     }
     data = SegmentationData(layout, root, cache, **defaults | options)

@@ -218,3 +218,11 @@ def test_distances_equal_differences() -> None:
     torch.testing.assert_close(distance, expected)
     assert distance[0, 3, 7] == 0
     assert not distance.diagonal(dim1=1, dim2=2).any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_features_that_are_no_numbers_show_in_the_loss(bad: float) -> None:
+    features, labels, valid = inputs("plain")
+    valid[:] = True
+    features[1, 2, 3] = bad
+    assert not superpixel_npair_loss(features, labels, valid).isfinite()
