@@ -21,12 +21,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  || { echo 'Python 3.11 or later is needed: make PYTHON=python3.12 ...'; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { echo 'python venv is needed (Debian: apt install python3-venv)'; exit 1; }
-	@command -v c++ >/dev/null || command -v g++ >/dev/null \
-	  || { echo 'a C++ compiler is needed (Debian: apt install g++)'; exit 1; }
 	@echo 'installing into $(VENV), once: a few minutes'
 	@$(PIP) setuptools wheel cython numpy
 	@$(PIP) $(TORCH) torch
 	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@$(PIP) --no-build-isolation fast-slic || echo 'fast-slic could not be built. Install a C++' \
+	  'compiler and run make clean install, or use data.superpixels.backend=skimage (slower).'
 	@touch $@
 
 train: $(INSTALLED) ## train soft features on the embedded scenes; ARGS="key=value ..." for more

@@ -6,6 +6,7 @@ from typing import Any
 
 import hydra
 import pytorch_lightning as pl
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -32,8 +33,10 @@ def evaluate(run_dir: Path, split: str) -> dict[str, float]:
     module = instantiate(cfg.model)
     sizes = module.extractor.level_sizes(cfg.data.image_size)
     data = instantiate(cfg.data, test_split=split, level_sizes=sizes)
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    module.load_state_dict(content["state_dict"])
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
-    (tested,) = trainer.test(module, data, checkpoint, verbose=False, weights_only=True)
+    (tested,) = trainer.test(module, data, verbose=False)
     metrics = {key.replace("test/", f"{split}/"): value for key, value in tested.items()}
     text = json.dumps(metrics, indent=1, sort_keys=True)
     (run_dir / f"{split}.json").write_text(text + "\n", encoding="utf-8")

@@ -63,8 +63,9 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=[csv, instantiate(cfg.logger)] if cfg.get("logger") else csv,
     )
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, run_dir / "config.yaml")
+    if trainer.is_global_zero:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(cfg, run_dir / "config.yaml")
 
     started = time.perf_counter()
     trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)

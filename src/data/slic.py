@@ -25,8 +25,8 @@ def _fast_slic_class() -> Any:
     except ImportError as error:
         raise ImportError(
             f"fast-slic is not installed or does not load ({error}). It is built from source with "
-            f"a C++ compiler: `{_REPAIR}` (make install does it). Or choose scikit-image, 10 to "
-            "20 times slower: data.superpixels.backend=skimage"
+            f"a C++ compiler: `{_REPAIR}` (make clean install does it). Or choose scikit-image, 10 "
+            "to 20 times slower: data.superpixels.backend=skimage"
         ) from error
     if "x64/avx2" in fast_slic.supported_archs:
         from fast_slic.avx2 import SlicAvx2

@@ -1,18 +1,25 @@
 """What the entry points share: Hydra resolvers, errors for people, tables."""
 
 import functools
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
 
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from src.data.layouts import DataError
-
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+# Lightning's advertisements and a deprecation within its own code.
+logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
 
 def register_resolvers() -> None:
@@ -24,14 +31,26 @@ def register_resolvers() -> None:
 
 
 def readable_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Shows errors of the user's files and settings without a traceback; exit status 1."""
+    """Shows errors of the user's files and settings without a traceback; exit status 1.
+
+    With `HYDRA_FULL_ERROR=1` in the environment they come with it.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return main(*args, **kwargs)
-        except (DataError, FileNotFoundError, FloatingPointError, ImportError) as error:
-            Console(stderr=True).print(f"[bold red]error[/]: {error}", highlight=False)
+        except (
+            ValueError,
+            FileNotFoundError,
+            FloatingPointError,
+            ImportError,
+            InstantiationException,
+        ) as error:
+            if os.environ.get("HYDRA_FULL_ERROR"):
+                raise
+            cause = error.__cause__ if isinstance(error, InstantiationException) else None
+            print(f"error: {cause or error}", file=sys.stderr)
             sys.exit(1)
 
     return wrapped

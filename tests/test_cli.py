@@ -1,0 +1,36 @@
+import pytest
+from hydra.errors import InstantiationException
+
+from src.utils.cli import readable_errors
+
+
+def failing(error: Exception) -> object:
+    @readable_errors
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FloatingPointError, ImportError])
+def test_user_errors_are_one_line(kind: type, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        failing(kind("look here"))()  # type: ignore[operator]
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: look here\n"
+
+
+def test_what_hydra_wraps_is_unwrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    error = InstantiationException("wrapped")
+    error.__cause__ = ValueError("the cause")
+    with pytest.raises(SystemExit):
+        failing(error)()  # type: ignore[operator]
+    assert capsys.readouterr().err == "error: the cause\n"
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyError):
+        failing(KeyError("x"))()  # type: ignore[operator]
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="x"):
+        failing(ValueError("x"))()  # type: ignore[operator]
