@@ -46,6 +46,9 @@ def collect(run_dir: Path, results: Path) -> None:
             value = value[part]
         settings[name] = value
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    evaluated = run_dir / "val.json"  # of src.evaluate split=val
+    if evaluated.is_file():
+        metrics |= json.loads(evaluated.read_text(encoding="utf-8"))
     content = {"settings": settings, "metrics": metrics, "machine": machine()}
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{settings['experiment']}.json"
@@ -53,10 +56,10 @@ def collect(run_dir: Path, results: Path) -> None:
 
 
 def runs_table(results: Path, names: list[str]) -> str:
-    """Pair AUC of runs on their test splits, beside what needs no training."""
+    """Pair AUC of runs on the splits they were scored on, beside what needs no training."""
     lines = [
-        "| run | loss (negative, balance) | optimiser, rate | readout | steps | minutes | pair AUC "
-        "| untrained | Lab | Lab + position | equal / unequal distance |",
+        "| run, split | loss (negative, balance) | optimiser, rate | readout | steps | minutes "
+        "| pair AUC | untrained | Lab | Lab + position | equal / unequal distance |",
         "|" + " --- |" * 11,
     ]
     machines = set()
@@ -64,21 +67,25 @@ def runs_table(results: Path, names: list[str]) -> str:
         content = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         settings, metrics = content["settings"], content["metrics"]
         optimizer = settings["optimizer"].rsplit(".", 1)[-1]
-        cells = [
-            f"`{name}`",
-            f"{settings['negative']}, {settings['balance']}",
-            f"{optimizer}, {settings['lr']:g}",
-            str(settings["readout_scale"]),
-            str(settings["steps"]),
-            f"{metrics['seconds/fit'] / 60:.1f}",
-            f"**{metrics['test/pair_auc']:.3f}**",
-            *(
-                f"{metrics[f'test/pair_auc_{key}']:.3f}"
-                for key in ("untrained", "lab", "lab_position")
-            ),
-            f"{metrics['test/equal_distance']:.2g} / {metrics['test/unequal_distance']:.2g}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        for split in ("val", "test"):
+            if f"{split}/pair_auc_lab" not in metrics:
+                continue
+            equal, unequal = (metrics[f"{split}/{k}_distance"] for k in ("equal", "unequal"))
+            cells = [
+                f"`{name}`, {split}",
+                f"{settings['negative']}, {settings['balance']}",
+                f"{optimizer}, {settings['lr']:g}",
+                str(settings["readout_scale"]),
+                str(settings["steps"]),
+                f"{metrics['seconds/fit'] / 60:.1f}",
+                f"**{metrics[f'{split}/pair_auc']:.3f}**",
+                *(
+                    f"{metrics[f'{split}/pair_auc_{key}']:.3f}"
+                    for key in ("untrained", "lab", "lab_position")
+                ),
+                f"{equal:.2g} / {unequal:.2g}",
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
         machines.add(", ".join(f"{k} {v}" for k, v in content["machine"].items()))
     return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
 
