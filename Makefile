@@ -47,5 +47,5 @@ format: $(INSTALLED) ## let ruff mend what it can
 bench: $(INSTALLED) ## all benchmarks; tables on screen, JSON and Markdown in docs/results
 	$(BIN)/python -m src.benchmark suite=pooling
 
-clean: ## remove .venv and caches, keep runs
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache
+clean: ## remove .venv and the tools' caches, keep runs and superpixel maps
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -29,7 +29,9 @@ def precompute(data: SegmentationData) -> list[str]:
             store = data.store(split)
             store.prepare(data.num_workers, f"superpixels ({split})")
         except DataError as error:
-            problems += error.problems or [str(error)]
+            if not error.problems:  # not a matter of files
+                raise
+            problems += error.problems
             continue
         seconds = time.perf_counter() - started
         rate = f"{len(store) / seconds:.0f}"

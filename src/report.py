@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from src.benchmark import machine, markdown
+from src.benchmarks.measure import markdown
 from src.utils.cli import readable_errors
 
 _SETTINGS = {
@@ -46,10 +46,11 @@ def collect(run_dir: Path, results: Path) -> None:
             value = value[part]
         settings[name] = value
     metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
+    machine = json.loads((run_dir / "machine.json").read_text(encoding="utf-8"))
     evaluated = run_dir / "val.json"  # of src.evaluate split=val
     if evaluated.is_file():
         metrics |= json.loads(evaluated.read_text(encoding="utf-8"))
-    content = {"settings": settings, "metrics": metrics, "machine": machine()}
+    content = {"settings": settings, "metrics": metrics, "machine": machine}
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{settings['experiment']}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -11,30 +11,39 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
 from src.utils.cli import print_table, readable_errors, register_resolvers
 from src.utils.loggers import RunCSVLogger, finish_wandb
+from src.utils.machine import machine
 
 register_resolvers()
 
 
+# What a resumed run may change; the rest is in the state of the optimiser or decides the result.
+_CHANGEABLE = ("trainer.", "data.root", "data.cache_dir", "data.num_workers", "logger.mode")
+
+
 def resumed_config(run_dir: Path, overrides: list[str]) -> DictConfig:
-    """The configuration of an earlier run, with the overrides of this command on top.
+    """The configuration of an earlier run, wherever it lies now, with overrides on top.
 
     Raises:
         FileNotFoundError: nothing to resume there.
-        ValueError: an override that chooses another config group; only values can change.
+        ValueError: an override of something that a resumed run has to keep.
     """
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
         raise FileNotFoundError(f"nothing to resume: no {run_dir}/checkpoints/last.ckpt")
-    cfg = OmegaConf.load(run_dir / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    for override in overrides:
-        key, _, _ = override.partition("=")
-        if key == "experiment" or OmegaConf.is_dict(OmegaConf.select(cfg, key)):
-            raise ValueError(f"{override}: a resumed run keeps its {key}; only values can change")
     changes = [o for o in overrides if not o.startswith("resume=")]
-    cfg.merge_with_dotlist([*changes, f"run_dir={run_dir}"])
+    for change in changes:
+        if not change.startswith(_CHANGEABLE):
+            keys = ", ".join(key.rstrip(".") for key in _CHANGEABLE)
+            raise ValueError(f"{change}: a resumed run can only change {keys}; start a new one")
+    text = (run_dir / "config.yaml").read_text(encoding="utf-8")
+    old = OmegaConf.create(text).run_dir
+    cfg = OmegaConf.create(text.replace(f" {old}", f" {run_dir}"))
+    assert isinstance(cfg, DictConfig)
+    cfg.merge_with_dotlist(changes)
+    cfg.model.total_steps = cfg.trainer.max_epochs * cfg.data.steps_per_epoch
     return cfg
 
 
@@ -51,21 +60,26 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     OmegaConf.resolve(cfg)
     run_dir = Path(cfg.run_dir)
     last = run_dir / "checkpoints" / "last.ckpt"
+    first_process = getattr(rank_zero_only, "rank", 0) == 0
+    if first_process and not resume and (run_dir / "config.yaml").exists():
+        raise ValueError(f"{run_dir} holds a run: continue it with resume=, or choose another")
     pl.seed_everything(cfg.seed, verbose=False)
 
     module = instantiate(cfg.model)
     data = instantiate(cfg.data, level_sizes=module.extractor.level_sizes(cfg.data.image_size))
     csv = RunCSVLogger(str(run_dir))
-    if resume:
+    if resume and first_process:
         csv.resume_at(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
     trainer = instantiate(
         cfg.trainer,
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=[csv, instantiate(cfg.logger)] if cfg.get("logger") else csv,
     )
-    if trainer.is_global_zero:
+    if first_process:
         run_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(cfg, run_dir / "config.yaml")
+        text = json.dumps(machine(), indent=1)
+        (run_dir / "machine.json").write_text(text + "\n", encoding="utf-8")
 
     started = time.perf_counter()
     trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
@@ -87,7 +101,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         "seconds/fit": seconds,
         "parameters": sum(p.numel() for p in module.parameters()),
     }
-    if trainer.is_global_zero:
+    if first_process:
         text = json.dumps(metrics, indent=1, sort_keys=True)
         (run_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
         print_table(f"{cfg.name}: {run_dir}", dict(sorted(metrics.items())))
@@ -101,7 +115,7 @@ def main(cfg: DictConfig) -> float | None:
     """Composes the configuration of a new or a resumed run and trains."""
     hydra_config = HydraConfig.get()
     if cfg.resume:
-        cfg = resumed_config(Path(cfg.resume), list(hydra_config.overrides.task))
+        cfg = resumed_config(Path(cfg.resume).absolute(), list(hydra_config.overrides.task))
         resume = True
     else:
         OmegaConf.set_struct(cfg, False)

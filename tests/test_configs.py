@@ -16,7 +16,11 @@ from tests.conftest import compose_train
 CONF = Path("conf")
 SOURCES = "".join(p.read_text() for p in Path("src").rglob("*.py"))
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
-ROOTS = {"softfeat_ade20k": "ade20k_root", "softfeat_mixture": "mixture_root"}
+ROOTS = {
+    "softfeat_ade20k": "ade20k_root",
+    "softfeat_cityscapes": "cityscapes_root",
+    "softfeat_mixture": "mixture_root",
+}
 
 
 def groups(name: str) -> list[str]:
@@ -55,10 +59,8 @@ GROUPS = ["data", "loss", "trainer", "debug", "logger", "model", "callbacks"]
 
 
 def compose_group(group: str, choice: str) -> DictConfig:
-    """A choice of a group, under an experiment that goes with it."""
-    experiment = "softfeat_scenes" if (group, choice) == ("data", "scenes") else "softfeat_camvid"
-    options = (f"experiment={experiment}", "data.root=somewhere", "run_id=x")
-    return compose_train(*options, f"{group}={choice}")
+    """A choice of a group, under the default experiment."""
+    return compose_train("data.root=somewhere", "run_id=x", f"{group}={choice}")
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -106,7 +108,7 @@ def test_every_experiment_makes_one_step(
         "run_id=test",
     ]
     if "scenes" in name:
-        options += ["data.layout.counts={train:4,val:1,test:1}", "data.layout.size=48"]
+        options += ["data.layout.counts={train:4,val:1,test:1}"]
     else:
         options.append(f"data.root={request.getfixturevalue(root)}")
     cfg = compose_train(*options)

@@ -102,7 +102,7 @@ def test_a_killed_epoch_is_run_again_without_double_rows(folder_root: Path, tmp_
     run = tmp_path / "run"
     train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
     with (run / "metrics.csv").open("a") as file:  # what the killed epoch had logged
-        file.write(",".join(["4" if n == "step" else "" for n in rows(run)[0]]) + "\n")
+        file.write(",".join(["3" if n == "step" else "" for n in rows(run)[0]]) + "\n")
     train(resumed_config(run, ["trainer.max_epochs=2"]), resume=True)
     steps = [step for step, _ in losses(run)]
     assert steps == ["0", "1", "2", "3", "4", "5"]
@@ -111,8 +111,25 @@ def test_a_killed_epoch_is_run_again_without_double_rows(folder_root: Path, tmp_
 def test_a_longer_training_may_be_resumed(folder_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny_run(folder_root, run))
-    cfg = resumed_config(run, ["resume=x", "trainer.max_epochs=3", "model.total_steps=9"])
+    cfg = resumed_config(run, ["resume=x", "trainer.max_epochs=3"])
+    assert cfg.model.total_steps == 9
     assert train(cfg, resume=True)["steps"] == 9
+
+
+def test_a_moved_run_is_resumed_where_it_lies(folder_root: Path, tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    run.rename(moved)
+    train(resumed_config(moved, ["trainer.max_epochs=2"]), resume=True)
+    assert state(moved)["global_step"] == 6
+    assert not run.exists()
+
+
+def test_a_run_directory_is_not_used_twice(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    with pytest.raises(ValueError, match="holds a run"):
+        train(tiny_run(folder_root, run))
 
 
 def test_resume_refuses_what_it_cannot_do(folder_root: Path, tmp_path: Path) -> None:
@@ -120,8 +137,8 @@ def test_resume_refuses_what_it_cannot_do(folder_root: Path, tmp_path: Path) -> 
         resumed_config(tmp_path, [])
     run = tmp_path / "run"
     train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
-    for override in ("data=ade20k", "experiment=softfeat_scenes"):
-        with pytest.raises(ValueError, match="keeps its"):
+    for override in ("data=ade20k", "experiment=softfeat_scenes", "model.optimizer.lr=1", "sedd=3"):
+        with pytest.raises(ValueError, match="can only change"):
             resumed_config(run, [override])
 
 
@@ -150,6 +167,7 @@ def test_wandb_needs_neither_credentials_nor_answers(
     folder_root: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc
     run = tmp_path / "run"
     train(tiny_run(folder_root, run, "logger=wandb", f"logger.mode={mode}", "trainer.max_epochs=1"))

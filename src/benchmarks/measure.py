@@ -1,8 +1,9 @@
-"""Time and peak memory of functions."""
+"""Time and peak memory of functions, and how results are written down."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -67,3 +68,18 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> dict[str,
     """Ratios of paired rounds: median, least and greatest."""
     ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
     return {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The result as a Markdown section."""
+    columns = list(result["rows"][0])
+    lines = [f"### {result['title']}", ""]
+    lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in result["rows"]]
+    lines += ["", "| ratio | median | min | max |", "| --- | --- | --- | --- |"]
+    for name, ratio in result["ratios"].items():
+        cells = [f"{ratio[k]:.1f}" if k in ratio else "" for k in ("median", "min", "max")]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    about = {**result["settings"], **result["machine"]}
+    lines += ["", "; ".join(f"{k}: {v}" for k, v in about.items()) + "."]
+    return "\n".join(lines) + "\n"

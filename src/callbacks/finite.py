@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 _REMEDY = (
-    "Lower the learning rate (model.optimizer.lr) or look at these files; "
-    "checkpoints/last.ckpt is from before"
+    "Start again with a lower learning rate (model.optimizer.lr), or look at these files; "
+    "checkpoints/ is from before"
 )
 
 

@@ -9,9 +9,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from src.data.dataset import Augmentation, Batch, Collate, SegmentationDataset, StreamSampler
+from src.data.images import check_label_exists
 from src.data.layouts import Layout
 from src.data.slic import Superpixels
-from src.data.store import SuperpixelStore, check_label_exists
+from src.data.store import SuperpixelStore
 
 SPLITS = ("train", "val", "test")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from src.data.images import read_image, read_label, resize_image, resize_label
+from src.data.images import read_record, resize_image, resize_label
 from src.data.labels import IGNORE
 from src.data.layouts import Record
 from src.data.slic import Superpixels
@@ -124,12 +124,8 @@ class SegmentationDataset(Dataset[Batch]):
         """
         index, place = key if isinstance(key, tuple) else (key, 0)
         record = self.records[index]
-        image = resize_image(read_image(record.image), self.image_size)
-        try:
-            label = record.label_map(read_label(record.label))
-        except ValueError as error:
-            raise ValueError(f"{record.label}: {error}") from error
-        label = resize_label(label, self.image_size)
+        image, label = read_record(record)
+        image, label = resize_image(image, self.image_size), resize_label(label, self.image_size)
         superpixels = None if self.store is None else self.store[index].astype(np.int64)
         if self.augmentation is not None:
             rng = np.random.default_rng((self.seed, place))

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from src.data.layouts import Record
+
 # Label maps in palette or grey mode carry ids as they are; any other mode carries colours.
 _LABEL_MODES = {"L", "P", "1", "I", "I;16"}
 
@@ -54,6 +56,37 @@ def read_label(path: Path) -> NDArray[np.uint8]:
     if ids.size and (ids.max() > 255 or ids.min() < 0):
         raise ValueError(f"{path}: label id {ids.max()} does not fit 8 bits (0..255)")
     return ids.astype(np.uint8)
+
+
+def check_label_exists(record: Record) -> None:
+    """Raises FileNotFoundError for a photo without a label."""
+    if not record.label.is_file():
+        raise FileNotFoundError(
+            f"{record.image} has no label {record.label}: add the label or remove the photo"
+        )
+
+
+def read_record(record: Record) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Reads a photo and its label, and checks that they fit.
+
+    Returns:
+        image: (H,W,3) uint8 RGB.
+        label: (H,W) uint8, classes 0..K-1 and 255.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and the remedy.
+    """
+    check_label_exists(record)
+    image, label = read_image(record.image), read_label(record.label)
+    if image.shape[:2] != label.shape:
+        raise ValueError(
+            f"{record.image} is {image.shape[1]}x{image.shape[0]} but its label {record.label} is "
+            f"{label.shape[1]}x{label.shape[0]}: they must have one size"
+        )
+    try:
+        return image, record.label_map(label)
+    except ValueError as error:
+        raise ValueError(f"{record.label}: {error}") from error
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

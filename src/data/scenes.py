@@ -290,6 +290,15 @@ class Scenes:
         """Makes the pictures, once; a run that finds another at it waits for it."""
         if self.root.is_dir():
             return
+        try:
+            self._make()
+        except OSError as error:
+            raise DataError(
+                f"the scenes cannot be made in {self.root} ({error}). Choose another folder with "
+                "data.cache_dir=FOLDER"
+            ) from error
+
+    def _make(self) -> None:
         self.root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.root}.lock"):
             if self.root.is_dir():

@@ -69,6 +69,7 @@ class Superpixels:
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides a map besides the photo, for the store's key."""
+        self.check_backend()
         package = {"fast_slic": "fast-slic", "skimage": "scikit-image"}[self.backend]
         parameters = {k: v for k, v in asdict(self).items() if k != "mode"}
         parameters["compactness"] = float(self.compactness)  # 10 and 10.0 are one key

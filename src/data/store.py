@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from src.data.images import read_image, read_label, resize_image
+from src.data.images import read_record, resize_image
 from src.data.layouts import DataError, Record
 from src.data.slic import Superpixels
 from src.utils.parallel import map_in_workers
@@ -28,34 +28,6 @@ from src.utils.parallel import map_in_workers
 _FORMAT = 1
 _MAPS, _CHECKSUMS, _INDEX = "maps.u16", "checksums.u64", "index.json"
 _DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
-
-
-def check_label_exists(record: Record) -> None:
-    """Raises FileNotFoundError for a photo without a label."""
-    if not record.label.is_file():
-        raise FileNotFoundError(
-            f"{record.image} has no label {record.label}: add the label or remove the photo"
-        )
-
-
-def check_record(record: Record) -> NDArray[np.uint8]:
-    """Reads a photo and its label, checks that they fit, and returns the photo.
-
-    Raises:
-        ValueError, FileNotFoundError: naming the file and the remedy.
-    """
-    check_label_exists(record)
-    image, label = read_image(record.image), read_label(record.label)
-    if image.shape[:2] != label.shape:
-        raise ValueError(
-            f"{record.image} is {image.shape[1]}x{image.shape[0]} but its label {record.label} is "
-            f"{label.shape[1]}x{label.shape[0]}: they must have one size"
-        )
-    try:
-        record.label_map(label)
-    except ValueError as error:
-        raise ValueError(f"{record.label}: {error}") from error
-    return image
 
 
 @dataclass(frozen=True)
@@ -68,7 +40,7 @@ class _Segment:
     def __call__(self, item: tuple[int, Record]) -> tuple[int, NDArray[np.uint16] | str]:
         index, record = item
         try:
-            image = check_record(record)
+            image, _ = read_record(record)
         except (ValueError, OSError) as error:
             return index, str(error)
         return index, self.superpixels(resize_image(image, self.image_size))
@@ -107,9 +79,7 @@ class SuperpixelStore:
         }
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
         for record in self.records:
-            # The label decides no map, but whether it was checked.
-            entry = [_identity(record.image), _identity(record.label), record.label_map.table]
-            digest.update(json.dumps(entry).encode())
+            digest.update(json.dumps(_identity(record.image)).encode())
         self.path = Path(cache_dir) / "superpixels" / digest.hexdigest()[:20]
         self._maps: NDArray[np.uint16] | None = None
 
@@ -164,7 +134,6 @@ class SuperpixelStore:
         if self.complete:
             self._open()
             return
-        self.superpixels.check_backend()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(f"{self.path}.lock")

@@ -86,7 +86,8 @@ class SoftFeatureModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(*self.superpixel_features(batch, self.pyramid))
-        self.log("train/loss", loss, prog_bar=True)
+        # A progress bar reads its values every step, and on a GPU waits for them.
+        self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -42,7 +42,7 @@ def readable_errors(main: Callable[P, R]) -> Callable[P, R]:
             return main(*args, **kwargs)
         except (
             ValueError,
-            FileNotFoundError,
+            OSError,
             FloatingPointError,
             ImportError,
             InstantiationException,

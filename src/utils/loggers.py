@@ -1,12 +1,15 @@
 """Loggers: a CSV that a resumed run continues, and W&B that never asks."""
 
 import csv
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import wandb
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
+
+Mode = Literal["auto", "online", "offline", "disabled"]
 
 
 class _Writer(_ExperimentWriter):
@@ -34,7 +37,7 @@ class RunCSVLogger(CSVLogger):
         self._experiment = _Writer(log_dir=self.log_dir)  # type: ignore[assignment]
 
     def resume_at(self, step: int) -> None:
-        """Drops the rows after `step`, which the resumed run will write again."""
+        """Drops the rows from `step` on, which the resumed run will write again."""
         path = Path(self.log_dir) / "metrics.csv"
         if not path.is_file():
             return
@@ -45,7 +48,7 @@ class RunCSVLogger(CSVLogger):
         with unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=names)
             writer.writeheader()
-            writer.writerows(row for row in rows if int(row["step"]) <= step)
+            writer.writerows(row for row in rows if int(row["step"]) < step)
         unfinished.replace(path)
 
 
@@ -59,7 +62,7 @@ def make_wandb_logger(
     save_dir: str,
     project: str,
     id: str,
-    mode: Literal["auto", "online", "offline", "disabled"] = "auto",
+    mode: Mode = "auto",
     **options: Any,
 ) -> WandbLogger:
     """A W&B logger that never prompts.
@@ -68,12 +71,14 @@ def make_wandb_logger(
         save_dir: the run directory.
         project: W&B project.
         id: of the run; a resumed run keeps it.
-        mode: "auto" is online where there are credentials and offline where not.
+        mode: "auto" is what WANDB_MODE says, else online where there are credentials and offline
+            where not.
         options: of `wandb.init` (group, name, tags, ...).
     """
     finish_wandb()  # of an earlier job of a multirun that failed
     if mode == "auto":
-        mode = "online" if wandb.api.api_key else "offline"
+        credentials = "online" if wandb.api.api_key else "offline"
+        mode = cast(Mode, os.environ.get("WANDB_MODE", credentials))
     if mode == "online" and not wandb.api.api_key:
         raise ValueError(
             "logger.mode=online needs credentials: run wandb login, set WANDB_API_KEY, or choose "

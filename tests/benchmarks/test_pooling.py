@@ -1,7 +1,6 @@
 import torch
 
-from src.benchmark import markdown
-from src.benchmarks.measure import peak_memory, ratio, times_in_turn
+from src.benchmarks.measure import markdown, peak_memory, ratio, times_in_turn
 from src.benchmarks.pooling import pooling
 
 

@@ -170,3 +170,10 @@ def test_ranks_share_the_stream() -> None:
     parts = [list(StreamSampler(7, 12, seed=0, rank=r, world_size=3)) for r in range(3)]
     assert [len(p) for p in parts] == [4, 4, 4]
     assert sorted(chain(*parts), key=lambda entry: entry[1]) == whole
+
+
+def test_online_mode_refuses_a_label_of_another_size(folder_root: Path) -> None:
+    record = Folder(folder_root).records("train")[0]
+    Image.fromarray(np.zeros((20, 24), np.uint8)).save(record.label)
+    with pytest.raises(ValueError, match=r"0\.jpg is 48x40 but its label .* is 24x20"):
+        SegmentationDataset([record], SIZE, SLIC)[0]

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.data.images import read_record
 from src.data.layouts import ADE20K, Cityscapes, DataError, Folder, Mixture
-from src.data.store import check_record
 from tests.conftest import real_data
 
 
@@ -17,7 +17,7 @@ def test_ade20k(ade20k_root: Path) -> None:
     assert layout.records("val") == layout.records("test")
     record = layout.records("train")[0]
     assert record.label.parent.parent.name == "annotations"
-    check_record(record)
+    read_record(record)
 
 
 def test_cityscapes(cityscapes_root: Path) -> None:
@@ -26,7 +26,7 @@ def test_cityscapes(cityscapes_root: Path) -> None:
     assert len(layout.records("train")) == 4
     record = layout.records("val")[0]
     assert record.label.name == "ulm_000000_000019_gtFine_labelIds.png"
-    check_record(record)
+    read_record(record)
 
 
 def test_folder(folder_root: Path) -> None:
@@ -95,5 +95,5 @@ def test_real_samples_in_their_true_layouts() -> None:
     coco = Folder(real_data("coco_stuff_sample"), num_classes=182)
     records = ade.records("train") + ade.records("val") + city.records("val")[:1]
     for record in records + coco.records("train")[:3]:
-        image = check_record(record)
+        image, _ = read_record(record)
         assert image.dtype == np.uint8

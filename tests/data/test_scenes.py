@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from src.data.images import read_record
 from src.data.layouts import DataError
 from src.data.scenes import BOUNDARIES, TEXTURES, Scenes, make_scene
-from src.data.store import check_record
 
 
 def test_a_scene_hangs_on_its_seed_alone() -> None:
@@ -72,7 +72,7 @@ def test_the_set_is_made_once_and_reads_as_a_folder(tmp_path: Path) -> None:
     scenes = Scenes(tmp_path, counts=counts, size=48, num_workers=0)
     scenes.prepare()
     record = scenes.records("train")[1]
-    check_record(record)
+    read_record(record)
     made = record.image.stat().st_mtime_ns
     again = Scenes(tmp_path, counts=counts, size=48, num_workers=0)
     again.prepare()

@@ -122,6 +122,8 @@ def test_a_missing_fast_slic_names_the_repair_and_is_not_replaced(
         Superpixels()(smooth(20, 20))
     with pytest.raises(ImportError, match="--no-build-isolation"):
         Superpixels().check_backend()
+    with pytest.raises(ImportError, match="--no-build-isolation"):
+        Superpixels().identity()
     monkeypatch.undo()
     slic._fast_slic_class.cache_clear()
 

@@ -66,7 +66,7 @@ def test_a_changed_parameter_misses(folder_root: Path, tmp_path: Path) -> None:
 
 
 def test_all_bad_files_are_reported_in_one_pass_and_good_ones_kept(
-    folder_root: Path, tmp_path: Path
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = folder_root / "images" / "train", folder_root / "labels" / "train"
     (images / "0.jpg").write_bytes((images / "0.jpg").read_bytes()[:200])
@@ -90,6 +90,21 @@ def test_all_bad_files_are_reported_in_one_pass_and_good_ones_kept(
     assert not store.complete
     with pytest.raises(DataError, match=r"src\.precompute"):
         store[0]
+
+    # labels mended: only what was missing is computed
+    for i in (1, 2, 3):
+        Image.fromarray(np.zeros((40, 48), np.uint8)).save(labels / f"{i}.png")
+    done: list[int] = []
+    real_map = store_module.map_in_workers
+
+    def counted(function: object, items: list[tuple[int, Record]], *args: object) -> object:
+        done.extend(index for index, _ in items)
+        return real_map(function, items, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store_module, "map_in_workers", counted)
+    with pytest.raises(DataError, match="1 of 5 records"):
+        make(folder_root, tmp_path / "cache").prepare(0)
+    assert done == [0, 1, 2, 3]
 
 
 def test_an_interrupted_run_is_continued(
