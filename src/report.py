@@ -56,56 +56,53 @@ def collect(run_dir: Path, results: Path) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def runs_table(results: Path, names: list[str]) -> str:
-    """Pair AUC of runs on the splits they were scored on, beside what needs no training."""
-    lines = [
-        "| run, split | loss (negative, balance) | optimiser, rate | readout | steps | minutes "
-        "| pair AUC | untrained | Lab | Lab + position | equal / unequal distance |",
-        "|" + " --- |" * 11,
-    ]
+def runs_table(results: Path, names: list[str], compare_losses: bool = False) -> str:
+    """Pair AUC of runs on the splits they were scored on.
+
+    Beside it stands what needs no training; where losses are compared, only what differs.
+    """
+    rows = []
     machines = set()
     for name in names:
         content = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         settings, metrics = content["settings"], content["metrics"]
-        optimizer = settings["optimizer"].rsplit(".", 1)[-1]
+        machines.add(", ".join(f"{k} {v}" for k, v in content["machine"].items()))
         for split in ("val", "test"):
             if f"{split}/pair_auc_lab" not in metrics:
                 continue
             equal, unequal = (metrics[f"{split}/{k}_distance"] for k in ("equal", "unequal"))
-            cells = [
-                f"`{name}`, {split}",
-                f"{settings['negative']}, {settings['balance']}",
-                f"{optimizer}, {settings['lr']:g}",
-                str(settings["readout_scale"]),
-                str(settings["steps"]),
-                f"{metrics['seconds/fit'] / 60:.1f}",
-                f"**{metrics[f'{split}/pair_auc']:.3f}**",
-                *(
-                    f"{metrics[f'{split}/pair_auc_{key}']:.3f}"
-                    for key in ("untrained", "lab", "lab_position")
-                ),
-                f"{equal:.2g} / {unequal:.2g}",
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
-        machines.add(", ".join(f"{k} {v}" for k, v in content["machine"].items()))
+            optimizer = settings["optimizer"].rsplit(".", 1)[-1]
+            row = {"run, split": f"`{name}`, {split}", "steps": str(settings["steps"])}
+            if compare_losses:
+                row["loss (negative, balance)"] = f"{settings['negative']}, {settings['balance']}"
+                row["optimiser, rate"] = f"{optimizer}, {settings['lr']:g}"
+                row["readout_scale"] = str(settings["readout_scale"])
+            else:
+                row["minutes"] = f"{metrics['seconds/fit'] / 60:.1f}"
+            row["pair AUC"] = f"**{metrics[f'{split}/pair_auc']:.3f}**"
+            if not compare_losses:
+                for key in ("untrained", "lab", "lab_position"):
+                    row[key.replace("_", " + ")] = f"{metrics[f'{split}/pair_auc_{key}']:.3f}"
+            row["equal / unequal distance"] = f"{equal:.2g} / {unequal:.2g}"
+            rows.append(row)
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
     return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
 
 
 def fill(readme: str, results: Path) -> str:
-    """Replaces what stands between `<!-- runs: a b -->` or `<!-- benchmark: x -->` and the end."""
+    """Replaces what stands between `<!-- runs: a b -->` and its like, and `<!-- end -->`."""
 
     def content(match: re.Match[str]) -> str:
         kind, names = match["kind"], match["names"].split()
-        if kind == "runs":
-            text = runs_table(results / "runs", names)
+        if kind in ("runs", "losses"):
+            text = runs_table(results / "runs", names, compare_losses=kind == "losses")
         else:
             stored = (json.loads((results / f"{n}.json").read_text("utf-8")) for n in names)
             text = "\n".join(map(markdown, stored)).strip()
         return f"{match['start']}\n{text}\n{match['end']}"
 
-    pattern = (
-        r"(?P<start><!-- (?P<kind>runs|benchmark): (?P<names>[\w ]+) -->)\n.*?(?P<end><!-- end -->)"
-    )
+    pattern = r"(?P<start><!-- (?P<kind>runs|losses|benchmark): (?P<names>[\w ]+) -->)\n.*?(?P<end><!-- end -->)"
     return re.sub(pattern, content, readme, flags=re.DOTALL)
 
 
