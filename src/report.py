@@ -102,7 +102,10 @@ def fill(readme: str, results: Path) -> str:
             text = "\n".join(map(markdown, stored)).strip()
         return f"{match['start']}\n{text}\n{match['end']}"
 
-    pattern = r"(?P<start><!-- (?P<kind>runs|losses|benchmark): (?P<names>[\w ]+) -->)\n.*?(?P<end><!-- end -->)"
+    pattern = (
+        r"(?P<start><!-- (?P<kind>runs|losses|benchmark): (?P<names>[\w ]+) -->)\n.*?"
+        r"(?P<end><!-- end -->)"
+    )
     return re.sub(pattern, content, readme, flags=re.DOTALL)
 
 
