@@ -250,7 +250,7 @@ def make_scene(
     rest = 255 - alphas8.sum(0, keepdims=True)  # rounding, to the layer that has most
     np.put_along_axis(alphas8, top, np.take_along_axis(alphas8, top, 0) + rest, 0)
     membership = classes == np.arange(len(TEXTURES))[:, None]
-    owned = np.tensordot(membership.astype(np.float32), alphas8.astype(np.float32), 1)
+    owned = np.einsum("kl,lhw->khw", membership.astype(np.int32), alphas8.astype(np.int32))
     return image8, owned.argmax(0).astype(np.uint8), alphas8.astype(np.uint8), classes
 
 
