@@ -81,7 +81,9 @@ class FeaturePictures(pl.Callback):
     @torch.no_grad()
     def _columns(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Tensor]:
         dataset = trainer.datamodule.datasets["val"]  # type: ignore[attr-defined]
-        samples: list[dict[str, Any]] = [dataset[i] for i in range(min(self.count, len(dataset)))]
+        # Spread over the split: neighbours are often frames of one film.
+        count = min(self.count, len(dataset))
+        samples: list[dict[str, Any]] = [dataset[i * len(dataset) // count] for i in range(count)]
         image, label, superpixels = (
             torch.stack([sample[key] for sample in samples]).to(pl_module.device)
             for key in ("image", "label", "superpixels")
