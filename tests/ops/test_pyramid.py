@@ -121,3 +121,11 @@ def test_compiled_equals_eager() -> None:
     torch.compile(run)(*other).backward()
     for x, y in zip(leaves, other, strict=True):
         torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_without_mkl_the_weights_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyramid, superpixels = case("odd sizes", torch.float64)
+    expected, _ = pyramid_superpixel_mean(pyramid, superpixels, S)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    means, _ = pyramid_superpixel_mean(pyramid, superpixels, S)
+    torch.testing.assert_close(means, expected, rtol=0, atol=1e-12)
