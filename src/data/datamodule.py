@@ -83,11 +83,10 @@ class SegmentationData(pl.LightningDataModule):
         """Opens the splits that `stage` needs."""
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ())
         for split in splits:
-            records = self.layout.records(self.test_split if split == "test" else split)
-            store = None
-            if self.superpixels.mode == "stored":
-                store = SuperpixelStore(self.cache_dir, records, self.image_size, self.superpixels)
-            else:  # nothing has read the files yet
+            source = self.test_split if split == "test" else split
+            store = self.store(source) if self.superpixels.mode == "stored" else None
+            records = store.records if store else self.layout.records(source)
+            if store is None:  # nothing has read the files yet
                 for record in records:
                     check_label_exists(record)
             self.datasets[split] = SegmentationDataset(

@@ -25,8 +25,8 @@ def _fast_slic_class() -> Any:
     except ImportError as error:
         raise ImportError(
             f"fast-slic is not installed or does not load ({error}). It is built from source with "
-            f"a C++ compiler: `{_REPAIR}` (make clean install does it). Or choose scikit-image, 10 "
-            "to 20 times slower: data.superpixels.backend=skimage"
+            f"a C++ compiler: `{_REPAIR}` (make clean install does it). Or choose "
+            "scikit-image, which is slower: data.superpixels.backend=skimage"
         ) from error
     if "x64/avx2" in fast_slic.supported_archs:
         from fast_slic.avx2 import SlicAvx2
@@ -96,7 +96,7 @@ class Superpixels:
         if self.backend == "skimage":
             return self._skimage(image, count)
         # A fresh object per photo, for it would continue from the last one's clusters; one thread,
-        # for its OpenMP spins 200 times longer on a busy machine.
+        # for its OpenMP threads spin on a busy machine.
         slic = _fast_slic_class()(num_components=count, compactness=self.compactness, num_threads=1)
         return slic.iterate(np.ascontiguousarray(image), self.iterations).view(np.uint16)
 

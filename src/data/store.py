@@ -13,6 +13,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,22 +28,25 @@ from src.utils.parallel import map_in_workers
 
 _FORMAT = 1
 _MAPS, _CHECKSUMS, _INDEX = "maps.u16", "checksums.u64", "index.json"
+_LABELS = "labels.sha256"  # of the labels that were checked with the photos
 _DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Checks one record and segments its photo; what a worker does."""
+    """Checks one record and segments its photo; what a worker does. None only checks."""
 
-    superpixels: Superpixels
+    superpixels: Superpixels | None
     image_size: tuple[int, int]
 
-    def __call__(self, item: tuple[int, Record]) -> tuple[int, NDArray[np.uint16] | str]:
+    def __call__(self, item: tuple[int, Record]) -> tuple[int, NDArray[np.uint16] | str | None]:
         index, record = item
         try:
             image, _ = read_record(record)
         except (ValueError, OSError) as error:
             return index, str(error)
+        if self.superpixels is None:
+            return index, None
         return index, self.superpixels(resize_image(image, self.image_size))
 
 
@@ -78,8 +82,13 @@ class SuperpixelStore:
             "superpixels": superpixels.identity(),
         }
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
+        labels = hashlib.sha256()
         for record in self.records:
             digest.update(json.dumps(_identity(record.image)).encode())
+            # Labels decide no map, only whether the set has been checked.
+            entry = [_identity(record.label), record.label_map.table]
+            labels.update(json.dumps(entry).encode())
+        self._labels = labels.hexdigest()
         self.path = Path(cache_dir) / "superpixels" / digest.hexdigest()[:20]
         self._maps: NDArray[np.uint16] | None = None
 
@@ -133,6 +142,7 @@ class SuperpixelStore:
         """
         if self.complete:
             self._open()
+            self._check_labels(num_workers, description)
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +174,26 @@ class SuperpixelStore:
             "done so far is kept and continued"
         )
 
+    def _check_labels(self, num_workers: int, description: str) -> None:
+        """Reads the files again if labels or classes have changed since the maps were made."""
+        checked = self.path / _LABELS
+        if checked.is_file() and checked.read_text() == self._labels:
+            return
+        check = _Segment(None, self.image_size)
+        items = list(enumerate(self.records))
+        results = map_in_workers(check, items, num_workers, f"checking {description}")
+        self._report({index: result for index, result in results if isinstance(result, str)})
+        with suppress(OSError):  # a read-only cache is checked anew each time
+            checked.write_text(self._labels)
+
+    def _report(self, problems: dict[int, str]) -> None:
+        if problems:
+            raise DataError(
+                f"{len(problems)} of {len(self)} records cannot be used; correct or remove the "
+                "files (python -m src.precompute checks a whole set)",
+                [problems[index] for index in sorted(problems)],
+            )
+
     def _compute(self, num_workers: int, description: str) -> None:
         partial = self.path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
@@ -186,17 +216,13 @@ class SuperpixelStore:
             for index, result in map_in_workers(segment, todo, num_workers, description):
                 if isinstance(result, str):
                     problems[index] = result
-                    continue
-                maps[index] = result
-                checksums[index] = _checksum(result)
+                elif result is not None:
+                    maps[index] = result
+                    checksums[index] = _checksum(result)
             maps.flush()
             checksums.flush()
-        if problems:
-            raise DataError(
-                f"{len(problems)} of {len(self)} records cannot be used; correct or remove the "
-                "files (python -m src.precompute checks a whole set)",
-                [problems[index] for index in sorted(problems)],
-            )
+        self._report(problems)
+        (partial / _LABELS).write_text(self._labels)
         with (partial / _INDEX).open("w", encoding="utf-8") as file:
             photos = [str(record.image) for record in self.records]
             json.dump(self.identity | {"photos": photos}, file, indent=1)

@@ -18,7 +18,7 @@ from src.ops.pyramid import pyramid_superpixel_mean
 from src.ops.superpixels import superpixel_majority
 
 # Lab units that the height or width of the picture is worth in the colour + position baseline:
-# about where it scores best on road scenes.
+# as much as the way from black to white.
 POSITION_WEIGHT = 100.0
 _UNTRAINED_SEED = 0
 
@@ -34,7 +34,7 @@ class SoftFeatureModule(pl.LightningModule):
         total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
         power: of the polynomial decay of the learning rate.
         warmup_steps: of linear growth before it.
-        channels_last: memory layout of the convolutions; faster on most devices.
+        channels_last: memory layout of the convolutions, in which pooling copies nothing.
         compile: compile the network with `torch.compile`.
     """
 

@@ -9,7 +9,7 @@ class _PairwiseDistance(torch.autograd.Function):
 
     In float32 it loses half the digits of a small distance to cancellation, and the gradient,
     divided by that distance, all of them. In float64 both products stay right to 1e-5 down to
-    distances of 1e-5 of the features' spread, at a tenth of the cost of explicit differences.
+    distances of 1e-5 of the features' spread.
     """
 
     @staticmethod

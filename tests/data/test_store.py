@@ -246,3 +246,18 @@ def test_maps_are_read_memory_mapped(folder_root: Path, tmp_path: Path) -> None:
     store[0]
     assert isinstance(store._maps, np.memmap)
     assert store.__getstate__()["_maps"] is None  # workers open it themselves
+
+
+def test_labels_that_change_later_are_checked_again(folder_root: Path, tmp_path: Path) -> None:
+    cache, label = tmp_path / "cache", folder_root / "labels" / "train" / "1.png"
+    make(folder_root, cache).prepare(0)
+    kept = label.read_bytes()
+    Image.fromarray(np.full((40, 48), 77, np.uint8)).save(label)
+    with pytest.raises(DataError, match=r"1 of 4 records") as error:
+        make(folder_root, cache).prepare(0)
+    assert "1.png: label id 77" in error.value.problems[0]
+    label.write_bytes(kept)
+    make(folder_root, cache).prepare(0)
+    (folder_root / "classes.txt").write_text("only one\n")
+    with pytest.raises(DataError, match="records cannot be used"):
+        make(folder_root, cache).prepare(0)
