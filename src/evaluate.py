@@ -1,6 +1,11 @@
-"""Scores a training run: python -m src.evaluate run=RUN_DIR [split=test]."""
+"""Scores a checkpoint: python -m src.evaluate checkpoint=FILE [data=NAME ...] [split=NAME].
+
+Soft features: pair AUC beside the baselines that need no training, and a linear probe trained on
+the train split. Hard segmentation: the four scores, those of each class, and pictures.
+"""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,46 +14,170 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
 
-from src.utils.cli import print_table, readable_errors
+from src.callbacks.worst import WorstPhotos
+from src.metrics.segmentation import segmentation_scores
+from src.models.extractor import extractor_of, read_checkpoint
+from src.models.hard_segmentation import SCORES, HardSegmentationModule, load_hard_segmentation
+from src.models.soft_features import SoftFeatureModule
+from src.models.views import ONE_VIEW, Views
+from src.utils.cli import print_table, readable_errors, register_resolvers
+from src.utils.drawing import confusion_picture
+
+register_resolvers()
 
 
-def evaluate(run_dir: Path, split: str) -> dict[str, float]:
-    """Tests the best checkpoint of a run, beside the baselines that need no training.
+def data_config(given: Any, checkpoint: Path) -> Any:
+    """The data to score on: what is given, else that of the checkpoint's training.
 
-    Args:
-        run_dir: of a run of `src.train`.
-        split: train, val or test.
-
-    Returns:
-        What was measured, keys `<split>/...`; also written to `RUN_DIR/<split>.json`.
+    Keys that are null are as in the training.
 
     Raises:
-        FileNotFoundError: no such run.
+        ValueError: nothing given, and no `config.yaml` of a training beside the checkpoint.
     """
-    checkpoint = run_dir / "checkpoints" / "best.ckpt"
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f"no {checkpoint}: give the directory of a training, run=RUN_DIR")
-    cfg: Any = OmegaConf.load(run_dir / "config.yaml")
-    module = instantiate(cfg.model)
-    sizes = module.extractor.level_sizes(cfg.data.image_size)
-    data = instantiate(cfg.data, test_split=split, level_sizes=sizes)
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    module.load_state_dict(content["state_dict"])
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_model_summary=False)
-    (tested,) = trainer.test(module, data, verbose=False)
+    trained = checkpoint.parent.parent / "config.yaml"
+    run: Any = OmegaConf.load(trained) if trained.is_file() else None
+    if "_target_" not in given and run is None:
+        raise ValueError(
+            f"{checkpoint} lies in no run directory, so say what to score it on: "
+            "data=NAME data.root=FOLDER data.image_size=[H,W] (and so on)"
+        )
+    config = given if "_target_" in given else run.data
+    for key, value in given.items():
+        if value is not None:
+            config[key] = value
+        elif run is not None:
+            config[key] = run.data[key]
+    missing = [key for key in ("image_size", "batch_size") if config.get(key) is None]
+    if missing:
+        raise ValueError(
+            f"{checkpoint} lies in no run directory: set data.{', data.'.join(missing)}"
+        )
+    return config
+
+
+def _trainer(**options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+
+
+def linear_probe(checkpoint: Path, config: Any, steps: int) -> dict[str, float]:
+    """What a linear map of the frozen features knows about the classes.
+
+    Args:
+        checkpoint: of soft features.
+        config: of the data; the probe is trained on its train split.
+        steps: of 8 photos.
+
+    Returns:
+        `test/probe_miou` and so on.
+    """
+    trained = config.copy()
+    trained.update(augmentation=None, variants=1, batch_size=8, steps_per_epoch=steps)
+    data = instantiate(trained)
+    probe = HardSegmentationModule(
+        len(data.layout.class_names),
+        checkpoint,
+        head="linear",
+        optimizer=partial(torch.optim.AdamW, lr=3e-2),
+        total_steps=steps,
+        cache_features=True,
+    )
+    trainer = _trainer(max_epochs=1, limit_val_batches=0)
+    trainer.fit(probe, data)
+    (tested,) = trainer.test(probe, data, verbose=False)
+    return {f"test/probe_{name}": tested[f"test/{name}"] for name in SCORES}
+
+
+def evaluate(
+    checkpoint: Path,
+    config: Any,
+    split: str,
+    output: Path,
+    views: Views = ONE_VIEW,
+    probe_steps: int = 0,
+    worst: int = 8,
+) -> dict[str, float]:
+    """Scores a checkpoint of either system and writes what comes out.
+
+    Args:
+        checkpoint: file.
+        config: of the data, complete.
+        split: train, val or test.
+        output: folder for `metrics.json` and pictures.
+        views: of a photo, over which the scores of hard segmentation are averaged.
+        probe_steps: of the linear probe of soft features; 0 for none.
+        worst: photos on the sheet of the worst.
+
+    Returns:
+        What was measured, keys `<split>/...`.
+    """
+    pl.seed_everything(0, verbose=False)
+    config.update(test_split=split, native_labels=True)
+    data = instantiate(config)
+    content = read_checkpoint(checkpoint)
+    output.mkdir(parents=True, exist_ok=True)
+    if "hard_segmentation" in content:
+        module = load_hard_segmentation(checkpoint, views)
+        trainer = _trainer(callbacks=[WorstPhotos(output / "worst.png", worst)])
+        (tested,) = trainer.test(module, data, verbose=False)
+        picture = confusion_picture(module.confusion, module.class_names)
+        Image.fromarray(picture).save(output / "confusion.png")
+        _print_classes(module)
+    else:
+        extractor = extractor_of(content)
+        soft = SoftFeatureModule(extractor, num_superpixels=config.superpixels.count)
+        (tested,) = _trainer().test(soft, data, verbose=False)
+        if probe_steps and data.layout.class_names:
+            tested = {**tested, **linear_probe(checkpoint, config, probe_steps)}
     metrics = {key.replace("test/", f"{split}/"): value for key, value in tested.items()}
     text = json.dumps(metrics, indent=1, sort_keys=True)
-    (run_dir / f"{split}.json").write_text(text + "\n", encoding="utf-8")
+    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
     return metrics
+
+
+def _print_classes(module: HardSegmentationModule) -> None:
+    scores = segmentation_scores(module.confusion)
+    shares = module.confusion.sum(1) / module.confusion.sum()
+    table = Table("class", "IoU", "accuracy", "share of pixels")
+    for name, iou, accuracy, share in zip(
+        module.class_names, scores["iou"], scores["accuracy"], shares, strict=True
+    ):
+        table.add_row(name, f"{iou:.3f}", f"{accuracy:.3f}", f"{share:.3f}")
+    Console().print(table)
 
 
 @hydra.main(config_path="../conf", config_name="evaluate", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> None:
-    """Evaluates and prints a table."""
-    metrics = evaluate(Path(cfg.run), cfg.split)
-    print_table(f"{cfg.run}, {cfg.split} split", dict(sorted(metrics.items())))
+    """Evaluates and prints tables."""
+    OmegaConf.set_struct(cfg, False)
+    checkpoint = Path(cfg.checkpoint)
+    if checkpoint.is_dir():
+        checkpoint = checkpoint / "checkpoints" / "best.ckpt"
+    read_checkpoint(checkpoint)
+    cfg.data = data_config(cfg.data, checkpoint)
+    OmegaConf.resolve(cfg)
+    output = Path(cfg.output or checkpoint.parent.parent / "evaluation" / cfg.split)
+    metrics = evaluate(
+        checkpoint,
+        cfg.data,
+        cfg.split,
+        output,
+        instantiate(cfg.views),
+        cfg.probe_steps,
+        cfg.worst,
+    )
+    shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
+    print_table(f"{checkpoint}, {cfg.split} split: {output}", shown)
 
 
 if __name__ == "__main__":

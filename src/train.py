@@ -65,8 +65,10 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         raise ValueError(f"{run_dir} holds a run: continue it with resume=, or choose another")
     pl.seed_everything(cfg.seed, verbose=False)
 
+    data = instantiate(cfg.data)
+    if cfg.model.get("num_classes", 0) is None:
+        cfg.model.num_classes = len(data.layout.class_names)
     module = instantiate(cfg.model)
-    data = instantiate(cfg.data, level_sizes=module.extractor.level_sizes(cfg.data.image_size))
     csv = RunCSVLogger(str(run_dir))
     if resume and first_process:
         csv.resume_at(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
@@ -104,7 +106,8 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     if first_process:
         text = json.dumps(metrics, indent=1, sort_keys=True)
         (run_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
-        print_table(f"{cfg.name}: {run_dir}", dict(sorted(metrics.items())))
+        shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
+        print_table(f"{cfg.name}: {run_dir}", shown)
     finish_wandb()
     return metrics
 

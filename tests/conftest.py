@@ -139,3 +139,25 @@ def tiny_run(root: Path, run_dir: Path, *overrides: str) -> DictConfig:
         "model.total_steps=6",
         *overrides,
     )
+
+
+def tiny_hard_run(
+    root: Path, run_dir: Path, checkpoint: Path | None, *overrides: str
+) -> DictConfig:
+    """A training of a head, two epochs of three steps, on a small folder."""
+    return compose_train(
+        "experiment=hardseg_camvid",
+        f"data.root={root}",
+        f"data.cache_dir={root.parent / 'cache'}",
+        f"run_dir={run_dir}",
+        f"model.features_checkpoint={checkpoint or 'null'}",
+        "run_id=abc",
+        *TINY,
+        "data.batch_size=2",
+        "data.steps_per_epoch=3",
+        "trainer.max_epochs=2",
+        "model.total_steps=6",
+        "model.warmup_steps=0",
+        "model.optimizer.lr=0.05",
+        *overrides,
+    )

@@ -20,6 +20,7 @@ ROOTS = {
     "softfeat_ade20k": "ade20k_root",
     "softfeat_cityscapes": "cityscapes_root",
     "softfeat_mixture": "mixture_root",
+    "hardseg_cityscapes": "cityscapes_root",
 }
 
 
@@ -60,7 +61,10 @@ GROUPS = ["data", "loss", "trainer", "debug", "logger", "model", "callbacks"]
 
 def compose_group(group: str, choice: str) -> DictConfig:
     """A choice of a group, under the default experiment."""
-    return compose_train("data.root=somewhere", "run_id=x", f"{group}={choice}")
+    options = ["data.root=somewhere", "run_id=x", f"{group}={choice}"]
+    if choice == "hard_segmentation" and group == "model":
+        options.append("model.features_checkpoint=null")
+    return compose_train(*options)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -70,10 +74,14 @@ def test_every_choice_of_a_group_composes_and_is_read(group: str) -> None:
             check(compose_group(group, choice))
 
 
-@pytest.mark.parametrize("name", ["precompute", "benchmark", "report", "evaluate"])
+@pytest.mark.parametrize("name", ["precompute", "benchmark", "report", "evaluate", "figures"])
 def test_other_entry_points_compose_and_are_read(name: str) -> None:
     with initialize(config_path="../conf", version_base="1.3"):
-        check(compose(name, overrides=["run=x"] if name == "evaluate" else []))
+        required = {
+            "evaluate": ["checkpoint=x"],
+            "figures": ["checkpoint=x", "input=x", "output=x"],
+        }
+        check(compose(name, overrides=required.get(name, [])))
 
 
 def test_every_suite_is_read() -> None:
@@ -111,12 +119,14 @@ def test_every_experiment_makes_one_step(
         options += ["data.layout.counts={train:4,val:1,test:1}"]
     else:
         options.append(f"data.root={request.getfixturevalue(root)}")
+    if name.startswith("hardseg"):
+        options.append("model.features_checkpoint=null")
     cfg = compose_train(*options)
     check(cfg)
     assert cfg.name == name
     metrics = train(cfg)
     assert metrics["steps"] == 1
-    assert 0 <= metrics["test/pair_auc"] <= 1
+    assert 0 <= metrics[cfg.optimized_metric.replace("val/", "test/")] <= 1
 
 
 def test_the_papers_recipe_is_as_printed() -> None:

@@ -1,29 +1,128 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
 
-from src.evaluate import evaluate
+from src.data.images import read_label
+from src.evaluate import data_config, evaluate
+from src.models.hard_segmentation import load_hard_segmentation
+from src.models.views import Views
 from src.train import train
-from tests.conftest import tiny_run
+from tests.conftest import tiny_hard_run, tiny_run
+
+SOFT = ("pair_auc", "pair_auc_lab", "pair_auc_lab_position", "pair_auc_untrained")
+HARD = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 
-def test_evaluation_repeats_what_training_tested(folder_root: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    trained = train(tiny_run(folder_root, run))
-    evaluated = evaluate(run, "test")
-    for key in ("pair_auc", "pair_auc_lab", "pair_auc_lab_position", "pair_auc_untrained", "loss"):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.conftest import make_folder
+
+    return make_folder(tmp_path_factory.mktemp("data") / "folder")
+
+
+@pytest.fixture(scope="module")
+def soft_run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    run = tmp_path_factory.mktemp("soft") / "run"
+    return run, train(tiny_run(folder, run))
+
+
+@pytest.fixture(scope="module")
+def hard_run(
+    folder: Path, soft_run: tuple[Path, dict], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict]:
+    run = tmp_path_factory.mktemp("hard") / "run"
+    return run, train(tiny_hard_run(folder, run, soft_run[0] / "checkpoints" / "best.ckpt"))
+
+
+def scored(run: Path, split: str, output: Path, **options: object) -> dict[str, float]:
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    config = data_config(OmegaConf.create({}), checkpoint)
+    return evaluate(checkpoint, config, split, output, **options)  # type: ignore[arg-type]
+
+
+def test_soft_features_score_as_training_tested(
+    soft_run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    run, trained = soft_run
+    evaluated = scored(run, "test", tmp_path)
+    for key in SOFT:
         assert evaluated[f"test/{key}"] == pytest.approx(trained[f"test/{key}"])
-    assert json.loads((run / "test.json").read_text()) == pytest.approx(evaluated)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == pytest.approx(evaluated)
+    assert "test/probe_miou" not in evaluated
+    assert scored(run, "val", tmp_path)["val/pair_auc"] == pytest.approx(trained["val/pair_auc"])
 
 
-def test_another_split(folder_root: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    trained = train(tiny_run(folder_root, run))
-    evaluated = evaluate(run, "val")
-    assert evaluated["val/pair_auc"] == pytest.approx(trained["val/pair_auc"])
+def test_a_linear_probe_is_trained_on_the_train_split(
+    soft_run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    evaluated = scored(soft_run[0], "val", tmp_path, probe_steps=4)
+    for key in HARD:
+        assert 0 <= evaluated[f"val/probe_{key}"] <= 1
 
 
-def test_a_missing_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="run=RUN_DIR"):
-        evaluate(tmp_path, "test")
+def test_hard_segmentation_scores_as_training_tested(
+    hard_run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    run, trained = hard_run
+    evaluated = scored(run, "test", tmp_path)
+    keys = [*HARD, "iou/class 0", "iou/class 1", "iou/class 2"]
+    assert sorted(evaluated) == sorted(f"test/{key}" for key in keys)
+    for key in keys:
+        assert evaluated[f"test/{key}"] == pytest.approx(trained[f"test/{key}"])
+    assert json.loads((tmp_path / "metrics.json").read_text()) == pytest.approx(evaluated)
+    for name in ("confusion.png", "worst.png"):
+        assert Image.open(tmp_path / name).size[0] > 90
+
+
+def test_the_scores_are_those_of_the_files(
+    folder: Path, hard_run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    """By NumPy, from the label files and what the checkpoint says of the photos."""
+    run = hard_run[0]
+    evaluated = scored(run, "test", tmp_path)
+    model = load_hard_segmentation(run / "checkpoints" / "best.ckpt")
+    right = total = 0
+    for path in sorted((folder / "images" / "test").iterdir()):
+        photo = Image.open(path).resize((32, 32), Image.Resampling.BILINEAR)
+        image = torch.tensor(np.asarray(photo)).movedim(-1, 0)[None].float() / 255
+        with torch.no_grad():
+            scores = model.scores(image)
+        label = read_label(folder / "labels" / "test" / f"{path.stem}.png")
+        assert label.shape == (40, 48)  # not what the network sees
+        enlarged = torch.nn.functional.interpolate(scores, label.shape, mode="bilinear")
+        counted = label != 255
+        right += (enlarged.argmax(1)[0].numpy() == label)[counted].sum()
+        total += counted.sum()
+    assert evaluated["test/pixel_accuracy"] == pytest.approx(right / total, abs=2e-3)
+
+
+def test_views_are_used(hard_run: tuple[Path, dict], tmp_path: Path) -> None:
+    views = Views(window=(16, 16), flip=True, scales=(1.0, 1.5))
+    one = scored(hard_run[0], "test", tmp_path / "one")
+    many = scored(hard_run[0], "test", tmp_path / "many", views=views)
+    assert many.keys() == one.keys()
+    assert any(many[key] != one[key] for key in one)
+
+
+def test_other_data_than_the_trainings(hard_run: tuple[Path, dict], tmp_path: Path) -> None:
+    from tests.conftest import make_folder
+
+    other = make_folder(tmp_path / "other", num_classes=4)
+    checkpoint = hard_run[0] / "checkpoints" / "best.ckpt"
+    config = data_config(OmegaConf.create({"root": str(other), "batch_size": 1}), checkpoint)
+    assert config.batch_size == 1
+    with pytest.raises(ValueError, match=r"4 classes and the model 3"):
+        evaluate(checkpoint, config, "test", tmp_path / "out")
+
+
+def test_a_checkpoint_on_its_own_asks_for_data(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data=NAME data\.root"):
+        data_config(OmegaConf.create({"root": None}), tmp_path / "best.ckpt")
+    given = OmegaConf.create({"_target_": "x", "image_size": None, "batch_size": 4})
+    with pytest.raises(ValueError, match=r"data\.image_size"):
+        data_config(given, tmp_path / "best.ckpt")

@@ -1,4 +1,4 @@
-"""What the network has learned, as pictures, at every validation."""
+"""What the networks have learned, as pictures, at every validation."""
 
 from pathlib import Path
 from typing import Any
@@ -6,94 +6,141 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import wandb
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from src.data.labels import IGNORE
-from src.ops.pca import normalise, pca
+from src.callbacks.guided_filter import GuidedFilter
+from src.metrics.segmentation import segmentation_scores
+from src.models.extractor import Extractor
+from src.ops.pca import normalise, pca, random_projection
 from src.ops.superpixels import superpixel_mean, superpixel_scatter
+from src.utils.drawing import boundaries, confusion_picture, errors, label_colours, overlay, sheet
+
+# A sheet, and what W&B gets.
+Drawn = tuple[NDArray[np.uint8], dict[str, Any]]
 
 
-def label_colours(labels: Tensor) -> Tensor:
-    """Colours label ids: fixed, well spread hues; ignore is black.
-
-    Args:
-        labels: (B,H,W) int64.
-
-    Returns:
-        (B,3,H,W) in [0,1].
-    """
-    ids = torch.arange(256, dtype=torch.float64)
-    hue = (ids * 0.61803398875) % 1  # golden ratio: neighbours in id are far apart in hue
-    table = torch.stack([0.55 + 0.4 * torch.cos(2 * torch.pi * (hue - s / 3)) for s in range(3)], 1)
-    table *= (1 - 0.35 * (ids // 8 % 2))[:, None]
-    table[IGNORE] = 0
-    return table.float().to(labels.device)[labels].movedim(-1, 1)
-
-
-def boundaries(image: Tensor, superpixels: Tensor) -> Tensor:
-    """Draws the borders of superpixels into photos (B,3,H,W) in [0,1]."""
-    edge = torch.zeros_like(superpixels, dtype=torch.bool)
-    edge[:, :, 1:] |= superpixels[:, :, 1:] != superpixels[:, :, :-1]
-    edge[:, 1:] |= superpixels[:, 1:] != superpixels[:, :-1]
-    return torch.where(edge[:, None], image.new_tensor([1.0, 0.9, 0.1]).view(3, 1, 1), image)
-
-
-def sheet(columns: list[Tensor]) -> NDArray[np.uint8]:
-    """Lays pictures out, one row an image, one column a kind.
+def feature_columns(
+    extractor: Extractor, image: Tensor, superpixels: Tensor, guided_filter: GuidedFilter
+) -> dict[str, Tensor]:
+    """F seen in three ways, each with and without the guided filter (Figs. 3, 4 and 5).
 
     Args:
-        columns: (B,3,H,W) each, in [0,1].
+        extractor: gives F (B,D,H,W).
+        image: (B,3,H,W) in [0,1].
+        superpixels: (B,H,W) ids.
+        guided_filter: smooths F along the photo's edges.
 
     Returns:
-        (B*H', W', 3) uint8.
+        Pictures (B,3,H,W) in [0,1] by title: three principal components, three random projections,
+        and three principal components of the superpixels' means (Eqs. 6 and 7).
     """
-    padded = [torch.nn.functional.pad(c.cpu().float(), (2, 2, 2, 2), value=1.0) for c in columns]
-    rows = torch.cat([torch.cat(list(image), -1) for image in torch.stack(padded, 1)], -2)
-    return (rows.movedim(0, -1).clamp(0, 1) * 255).round().byte().numpy()
+    features = extractor.forward(image)  # not as a call: a hook may filter that
+    num_superpixels = int(superpixels.max()) + 1
+    columns = {}
+    for ending, maps in (("", features), (", filtered", guided_filter(features, image))):
+        means, _ = superpixel_mean(maps, superpixels, num_superpixels)
+        columns[f"principal components{ending}"] = normalise(pca(maps))
+        columns[f"random projection{ending}"] = normalise(random_projection(maps))
+        mapped = superpixel_scatter(means, superpixels)
+        columns[f"superpixel means{ending}"] = normalise(pca(mapped))
+    return columns
 
 
-class FeaturePictures(pl.Callback):
-    """Writes a sheet of a fixed set of validation images after every validation.
-
-    Columns: photo with superpixel borders, labels, first three principal components of F, the same
-    of the superpixels' mean features (Eqs. 6 and 7).
+class _ValidationPictures(pl.Callback):
+    """Draws a fixed set of validation photos after every validation, into a folder and to W&B.
 
     Args:
         folder: where `step_<n>.png` goes.
-        count: images on the sheet.
+        guided_filter: the one of the run.
+        count: photos on a sheet.
     """
 
-    def __init__(self, folder: str | Path, count: int = 4) -> None:
-        self.folder, self.count = Path(folder), count
+    def __init__(self, folder: str | Path, guided_filter: GuidedFilter, count: int = 4) -> None:
+        self.folder, self.guided_filter, self.count = Path(folder), guided_filter, count
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        picture = sheet(self._columns(trainer, pl_module))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(self.folder / f"step_{trainer.global_step:06d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, pl.loggers.WandbLogger):
-                logger.log_image("val/features", [picture], trainer.global_step)
-
-    @torch.no_grad()
-    def _columns(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Tensor]:
         dataset = trainer.datamodule.datasets["val"]  # type: ignore[attr-defined]
         # Spread over the split: neighbours are often frames of one film.
         count = min(self.count, len(dataset))
         samples: list[dict[str, Any]] = [dataset[i * len(dataset) // count] for i in range(count)]
-        image, label, superpixels = (
-            torch.stack([sample[key] for sample in samples]).to(pl_module.device)
+        batch = {
+            key: torch.stack([sample[key] for sample in samples]).to(pl_module.device)
             for key in ("image", "label", "superpixels")
+        }
+        with torch.no_grad():
+            picture, panels = self._draw(pl_module, batch)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(self.folder / f"step_{trainer.global_step:06d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.WandbLogger):
+                step = {"trainer/global_step": trainer.global_step}
+                logger.experiment.log(panels | step)
+
+    def _draw(self, module: Any, batch: dict[str, Tensor]) -> Drawn:
+        raise NotImplementedError
+
+
+class FeaturePictures(_ValidationPictures):
+    """Photo with superpixel borders, labels, and `feature_columns`; W&B: `val/features`."""
+
+    def _draw(self, module: Any, batch: dict[str, Tensor]) -> Drawn:
+        image, superpixels = batch["image"], batch["superpixels"]
+        columns = {
+            "photo, superpixels": boundaries(image, superpixels),
+            "labels": label_colours(batch["label"]),
+        } | feature_columns(module.extractor, image, superpixels, self.guided_filter)
+        picture = sheet(columns)
+        return picture, {"val/features": wandb.Image(picture)}
+
+
+class SegmentationPictures(_ValidationPictures):
+    """Prediction, ground truth, errors, and what F holds of them.
+
+    W&B: `val/segmentation` (photos with masks), `val/features` (the sheet), `val/confusion` and
+    `val/iou_table` (of the whole split).
+    """
+
+    def _draw(self, module: Any, batch: dict[str, Tensor]) -> Drawn:
+        image, label = batch["image"], batch["label"]
+        predicted = module(image).argmax(1)
+        features = self.guided_filter(module.extractor.forward(image), image)
+        columns = {
+            "photo": image,
+            "ground truth": overlay(image, label),
+            "prediction": overlay(image, predicted),
+            "errors": errors(image, predicted, label),
+            "features, filtered": normalise(pca(features)),
+        }
+        picture = sheet(columns, module.class_names)
+        return picture, {
+            "val/features": wandb.Image(picture),
+            "val/segmentation": _masked(image, predicted, label, module.class_names),
+            "val/confusion": wandb.Image(confusion_picture(module.confusion, module.class_names)),
+            "val/iou_table": _iou_table(module.confusion, module.class_names),
+        }
+
+
+def _masked(image: Tensor, predicted: Tensor, label: Tensor, names: list[str]) -> list[wandb.Image]:
+    classes = dict(enumerate(names)) | {255: "ignored"}
+    return [
+        wandb.Image(
+            (photo.movedim(0, -1).clamp(0, 1) * 255).byte().cpu().numpy(),
+            masks={
+                "prediction": {"mask_data": p.byte().cpu().numpy(), "class_labels": classes},
+                "ground_truth": {"mask_data": t.byte().cpu().numpy(), "class_labels": classes},
+            },
         )
-        features = pl_module(image)
-        num_superpixels = int(superpixels.max()) + 1
-        means, _ = superpixel_mean(features, superpixels, num_superpixels)
-        return [
-            boundaries(image, superpixels),
-            label_colours(label),
-            normalise(pca(features)),
-            normalise(pca(superpixel_scatter(means, superpixels))),
-        ]
+        for photo, p, t in zip(image, predicted, label, strict=True)
+    ]
+
+
+def _iou_table(matrix: Tensor, names: list[str]) -> wandb.Table:
+    scores = segmentation_scores(matrix.cpu())
+    values = (scores["iou"].tolist(), scores["accuracy"].tolist(), matrix.sum(1).tolist())
+    rows = [list(row) for row in zip(names, *values, strict=True)]
+    return wandb.Table(columns=["class", "IoU", "accuracy", "pixels"], data=rows)

@@ -1,14 +1,17 @@
 """The one LightningDataModule that all training and evaluation shares."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.data.dataset import Augmentation, Batch, Collate, SegmentationDataset, StreamSampler
+from src.data.features import FeatureStore
 from src.data.images import check_label_exists
 from src.data.layouts import Layout
 from src.data.slic import Superpixels
@@ -21,8 +24,11 @@ class SegmentationData(pl.LightningDataModule):
     """Photos with labels and superpixels of any layout.
 
     Batches are dicts: image (B,3,H,W) float32 RGB in [0,1]; label (B,H,W) int64, classes 0..K-1 and
-    255; superpixels (B,H,W) int64, ids 0..S-1 and -1 in padding; path, list of B names; and, where
-    `level_sizes` is given, pooling, one `PoolingWeights` a pyramid level.
+    255; superpixels (B,H,W) int64, ids 0..S-1 and -1 in padding; path, list of B names. After
+    `pool_at`, also pooling, one `PoolingWeights` a pyramid level. With `native_labels`, also
+    native_label, list of B label maps (h,w) uint8 as large as in their files. After
+    `store_features`, batches of training and validation hold `features` in place of image and
+    superpixels.
 
     Args:
         layout: makes the layout, called with `root=`.
@@ -35,7 +41,9 @@ class SegmentationData(pl.LightningDataModule):
         steps_per_epoch: optimiser steps between two validations.
         num_workers: loader processes, and processes that compute maps.
         test_split: the split that a test reads.
-        level_sizes: (h, w) of each level of the extractor's pyramid.
+        variants: augmented versions of each training photo, of which passes take one after the
+            other; None to draw anew each time.
+        native_labels: validate and test on labels at their own resolution.
         seed: of shuffling and augmentation.
     """
 
@@ -51,7 +59,8 @@ class SegmentationData(pl.LightningDataModule):
         steps_per_epoch: int = 250,
         num_workers: int = 2,
         test_split: str = "test",
-        level_sizes: Sequence[tuple[int, int]] | None = None,
+        variants: int | None = None,
+        native_labels: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -63,8 +72,10 @@ class SegmentationData(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.superpixels, self.augmentation = superpixels, augmentation
         self.steps_per_epoch, self.test_split = steps_per_epoch, test_split
-        self.collate = Collate(superpixels.count, level_sizes)
+        self.variants, self.native_labels = variants, native_labels
+        self.collate = Collate(superpixels.count)
         self.datasets: dict[str, SegmentationDataset] = {}
+        self.features: dict[str, FeatureStore] = {}
 
     def store(self, split: str) -> SuperpixelStore:
         """The superpixel maps of a split, computed or not."""
@@ -96,7 +107,38 @@ class SegmentationData(pl.LightningDataModule):
                 store,
                 self.augmentation if split == "train" else None,
                 self.seed,
+                self.variants if split == "train" else None,
+                self.native_labels and split != "train",
             )
+
+    def pool_at(self, level_sizes: Sequence[tuple[int, int]]) -> None:
+        """Lets the workers build `pooling`, for pyramid levels of these sizes (h, w)."""
+        self.collate = Collate(self.superpixels.count, level_sizes)
+
+    def store_features(
+        self, function: Callable[[Tensor], list[Tensor]], identity: str, device: torch.device
+    ) -> None:
+        """Lets training and validation read features in place of photos, computed here once.
+
+        Args:
+            function: of photos (B,3,H,W) on `device`, gives maps (B,C,h,w); a network in eval mode.
+            identity: of the function; other features are kept apart.
+            device: where it runs.
+
+        Raises:
+            DataError: the cache cannot be written or is too small.
+            ValueError: training photos are augmented anew each time.
+        """
+        if self.augmentation is not None and self.variants is None:
+            raise ValueError(
+                "model.cache_features=true stores each training photo in data.variants augmented "
+                "versions: set data.variants=4, or data.augmentation=null and data.variants=1"
+            )
+        for split, dataset in self.datasets.items():
+            store = FeatureStore(self.cache_dir, dataset, identity)
+            loader = partial(self._loader, dataset)
+            store.prepare(function, loader, device, f"features ({split})")
+            self.features[split] = store
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """A stretch of the endless training stream."""
@@ -107,7 +149,7 @@ class SegmentationData(pl.LightningDataModule):
         if self.trainer:  # a resumed run draws its first batches before it sets the epoch
             progress: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(progress.processed)
-        return self._loader(dataset, sampler)
+        return self._loader(self.features.get("train", dataset), sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every photo once, in order."""
@@ -123,17 +165,21 @@ class SegmentationData(pl.LightningDataModule):
     def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
         dataset = self.datasets[split]
         rank, world_size = self._rank()
-        return self._loader(dataset, range(rank, len(dataset), world_size))
+        places = range(rank, len(dataset), world_size)
+        stored = self.features.get(split) if split == "val" else None
+        return self._loader(stored or dataset, places)
 
     def _loader(
-        self, dataset: SegmentationDataset, sampler: StreamSampler | range
+        self,
+        dataset: SegmentationDataset | FeatureStore,
+        sampler: StreamSampler | Sequence[int] | Sequence[tuple[int, int]],
     ) -> DataLoader[Batch]:
         return DataLoader(
             dataset,
             self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=self.collate,
+            collate_fn=dataset.collate if isinstance(dataset, FeatureStore) else self.collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             generator=torch.Generator(),  # seeds the workers, which draw nothing from it

@@ -1,7 +1,9 @@
 """Samples and batches: photo, label and superpixels, augmented together."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from src.data.images import read_record, resize_image, resize_label
+from src.data.images import file_identity, read_record, resize_image, resize_label
 from src.data.labels import IGNORE
 from src.data.layouts import Record
 from src.data.slic import Superpixels
@@ -95,6 +97,9 @@ class SegmentationDataset(Dataset[Batch]):
         store: where the maps lie, None to compute them after augmentation.
         augmentation: None for none.
         seed: of the augmentation.
+        variants: augmented versions of each photo, of which passes take one after the other; None
+            to draw anew each time.
+        native_labels: give the label as large as in its file, too.
     """
 
     def __init__(
@@ -105,10 +110,30 @@ class SegmentationDataset(Dataset[Batch]):
         store: SuperpixelStore | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        variants: int | None = None,
+        native_labels: bool = False,
     ) -> None:
+        if variants is not None and variants < 1:
+            raise ValueError(f"data.variants={variants}: choose 1 or more, or null")
         self.records, self.image_size = list(records), image_size
         self.superpixels, self.store = superpixels, store
         self.augmentation, self.seed = augmentation, seed
+        self.variants, self.native_labels = variants, native_labels
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that decides images and labels of the samples."""
+        settings = [
+            self.image_size,
+            None if self.augmentation is None else asdict(self.augmentation),
+            self.variants,
+            self.seed,
+        ]
+        files = [
+            [file_identity(r.image), file_identity(r.label), r.label_map.table]
+            for r in self.records
+        ]
+        return hashlib.sha256(json.dumps([settings, files]).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -120,24 +145,31 @@ class SegmentationDataset(Dataset[Batch]):
             key: index, or (index, place in the training stream).
 
         Returns:
-            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; path.
+            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; path; with
+            `native_labels` native_label (h,w) uint8.
         """
         index, place = key if isinstance(key, tuple) else (key, 0)
         record = self.records[index]
-        image, label = read_record(record)
-        image, label = resize_image(image, self.image_size), resize_label(label, self.image_size)
+        image, native = read_record(record)
+        image, label = resize_image(image, self.image_size), resize_label(native, self.image_size)
         superpixels = None if self.store is None else self.store[index].astype(np.int64)
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, place))
+            draw = (place,) if self.variants is None else (index, self.variant(place))
+            rng = np.random.default_rng((self.seed, *draw))
             image, label, superpixels = self.augmentation(rng, image, label, superpixels)
         if superpixels is None:
             superpixels = self.superpixels(np.ascontiguousarray(image)).astype(np.int64)
-        return {
+        sample = {
             "image": torch.tensor(image.transpose(2, 0, 1).copy()).float() / 255,
             "label": torch.tensor(label.copy()).long(),
             "superpixels": torch.tensor(superpixels.copy()),
             "path": str(record.image),
         }
+        return sample | {"native_label": torch.tensor(native)} if self.native_labels else sample
+
+    def variant(self, place: int) -> int:
+        """Which version of its photo a place in the training stream takes."""
+        return place // len(self) % (self.variants or 1)
 
 
 class StreamSampler(Sampler[tuple[int, int]]):
@@ -192,8 +224,14 @@ class Collate:
     level_sizes: Sequence[tuple[int, int]] | None = None
 
     def __call__(self, samples: list[Batch]) -> Batch:
-        """Batch with image (B,3,H,W), label (B,H,W), superpixels (B,H,W), path, pooling."""
+        """Batch with image (B,3,H,W), label (B,H,W), superpixels (B,H,W), path, pooling.
+
+        Labels of their own sizes stay a list.
+        """
+        native = [sample.pop("native_label") for sample in samples if "native_label" in sample]
         batch: Batch = default_collate(samples)
+        if native:
+            batch["native_label"] = native
         if self.level_sizes is not None:
             batch["pooling"] = pooling_weights(
                 batch["superpixels"], self.num_superpixels, self.level_sizes

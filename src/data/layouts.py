@@ -73,7 +73,8 @@ def _pair(
     return [Record(image, label_of(image), label_map) for image in images]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
 
 
@@ -110,7 +111,7 @@ class ADE20K:
     def records(self, split: str) -> list[Record]:
         name = "training" if split == "train" else "validation"
         folder = _split_folder(self.root / "images" / name, (self.root / "images").glob("*"))
-        images = _pictures(folder)
+        images = pictures(folder)
         labels = self.root / "annotations" / name
         return _pair(images, lambda i: labels / f"{i.stem}.png", self.label_map, folder)
 
@@ -209,7 +210,7 @@ class Folder:
         if split == "test" and self.test and not (photos / split).is_dir():
             split = self.test
         folder = _split_folder(photos / split, photos.glob("*"))
-        images = _pictures(folder)
+        images = pictures(folder)
         labels = self.root / "labels" / split
         return _pair(images, lambda i: labels / f"{i.stem}.png", self.label_map, folder)
 

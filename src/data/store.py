@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from src.data.images import read_record, resize_image
+from src.data.images import file_identity, read_record, resize_image
 from src.data.layouts import DataError, Record
 from src.data.slic import Superpixels
 from src.utils.parallel import map_in_workers
@@ -50,11 +50,41 @@ class _Segment:
         return index, self.superpixels(resize_image(image, self.image_size))
 
 
-def _identity(path: Path) -> list[str | int]:
-    if not path.exists():  # reported with all other bad files when it is read
-        return [str(path.absolute())]
-    status = path.stat()
-    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+@contextmanager
+def sole_writer(path: Path, num_bytes: int) -> Iterator[None]:
+    """Lets one process at a time fill the store at `path`; others wait, and say so.
+
+    Args:
+        path: the store's folder, directly below the folder of its kind in the cache.
+        num_bytes: what the store takes.
+
+    Raises:
+        DataError: in place of an OSError inside: the cache is full or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another run is computing {path.name}; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(path.parent).free
+            what = f"is full: {num_bytes:,} bytes are needed, {free:,} are free"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            what = "cannot be written"
+        else:
+            what = f"failed ({error})"
+        raise DataError(
+            f"the cache folder {path.parent.parent} {what}. Choose another with "
+            "data.cache_dir=FOLDER; what is done so far is kept and continued"
+        ) from error
 
 
 class SuperpixelStore:
@@ -84,9 +114,9 @@ class SuperpixelStore:
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
         labels = hashlib.sha256()
         for record in self.records:
-            digest.update(json.dumps(_identity(record.image)).encode())
+            digest.update(json.dumps(file_identity(record.image)).encode())
             # Labels decide no map, only whether the set has been checked.
-            entry = [_identity(record.label), record.label_map.table]
+            entry = [file_identity(record.label), record.label_map.table]
             labels.update(json.dumps(entry).encode())
         self._labels = labels.hexdigest()
         self.path = Path(cache_dir) / "superpixels" / digest.hexdigest()[:20]
@@ -144,35 +174,9 @@ class SuperpixelStore:
             self._open()
             self._check_labels(num_workers, description)
             return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(f"{self.path}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                print(f"another run is computing {self.path.name}; waiting for it")
-                lock.acquire()
-            try:
-                if not self.complete:
-                    self._compute(num_workers, description)
-            finally:
-                lock.release()
-        except OSError as error:
-            raise self._explained(error) from error
-
-    def _explained(self, error: OSError) -> DataError:
-        cache = self.path.parent.parent
-        if error.errno == errno.ENOSPC:
-            free = shutil.disk_usage(self.path.parent).free
-            what = f"is full: {self._num_bytes:,} bytes are needed, {free:,} are free"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            what = "cannot be written"
-        else:
-            what = f"failed ({error})"
-        return DataError(
-            f"the cache folder {cache} {what}. Choose another with data.cache_dir=FOLDER; what is "
-            "done so far is kept and continued"
-        )
+        with sole_writer(self.path, self._num_bytes):
+            if not self.complete:
+                self._compute(num_workers, description)
 
     def _check_labels(self, num_workers: int, description: str) -> None:
         """Reads the files again if labels or classes have changed since the maps were made."""
@@ -198,7 +202,7 @@ class SuperpixelStore:
         partial = self.path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
         with (partial / _MAPS).open("ab") as file:
-            _reserve(file.fileno(), self._num_bytes)
+            reserve(file.fileno(), self._num_bytes)
         checksum_file = partial / _CHECKSUMS
         if not checksum_file.is_file() or checksum_file.stat().st_size != 8 * len(self):
             checksum_file.write_bytes(bytes(8 * len(self)))
@@ -231,7 +235,7 @@ class SuperpixelStore:
         partial.rename(self.path)
 
 
-def _reserve(descriptor: int, num_bytes: int) -> None:
+def reserve(descriptor: int, num_bytes: int) -> None:
     """Takes the space at once, so that a full disk shows now and not in the middle."""
     if num_bytes and hasattr(os, "posix_fallocate"):  # Linux
         os.posix_fallocate(descriptor, 0, num_bytes)

@@ -123,14 +123,27 @@ class Extractor(nn.Module):
         Returns:
             Levels (B,D/L,h_l,w_l), h_l = ceil(H / 2^(l+1)), finest first.
         """
+        return self.pyramid_and_low(image)[0]
+
+    def pyramid_and_low(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The levels of `pyramid` and, beside them, low-level features.
+
+        Args:
+            image: (B,3,H,W) RGB in [0,1], any size.
+
+        Returns:
+            levels: as `pyramid`.
+            low: (B,C,h_1,w_1), the first stage's output.
+        """
         x = self.stem((image - self.mean) / self.std)
-        levels = []
+        levels, low = [], x
         for index, (stage, readout) in enumerate(zip(self.stages, self.readouts, strict=True)):
             if index:
                 x = F.max_pool2d(x, 2, ceil_mode=True)
             x = stage(x)
+            low = low if index else x
             levels.append(readout(x))
-        return levels
+        return levels, low
 
     def level_sizes(self, image_size: Sequence[int]) -> list[tuple[int, int]]:
         """Sizes (h, w) of the levels of `pyramid` for an image of size (H, W)."""
@@ -159,8 +172,8 @@ class Extractor(nn.Module):
         )
 
 
-def load_extractor(checkpoint: str | Path) -> Extractor:
-    """Rebuilds the extractor of a checkpoint, in eval mode on the CPU.
+def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
+    """Reads a checkpoint of either system to the CPU.
 
     Args:
         checkpoint: file written by training (`RUN_DIR/checkpoints/best.ckpt`). Nothing in it is
@@ -178,14 +191,30 @@ def load_extractor(checkpoint: str | Path) -> Extractor:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        extractor = Extractor(**content["extractor"])
-        state = content["state_dict"]
+        missing = {"extractor", "state_dict"} - content.keys()
     except Exception as error:
         raise ValueError(
             f"{path} is not a checkpoint written by python -m src.train: {error}"
         ) from error
-    prefix = "extractor."
+    if missing:
+        raise ValueError(f"{path} is not a checkpoint written by python -m src.train: no {missing}")
+    return content
+
+
+def extractor_of(content: dict[str, Any]) -> Extractor:
+    """Rebuilds the extractor of what `read_checkpoint` gave, in eval mode."""
+    extractor = Extractor(**content["extractor"])
+    state, prefix = content["state_dict"], "extractor."
     extractor.load_state_dict(
         {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     )
     return extractor.eval()
+
+
+def load_extractor(checkpoint: str | Path) -> Extractor:
+    """Rebuilds the extractor of a checkpoint of either system, in eval mode on the CPU.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_checkpoint`.
+    """
+    return extractor_of(read_checkpoint(checkpoint))

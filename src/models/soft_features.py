@@ -7,13 +7,15 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
+from src.data.datamodule import SegmentationData
 from src.data.dataset import Batch
 from src.data.labels import IGNORE
 from src.metrics.baselines import colour_features
 from src.metrics.pair_auc import PairAUC
 from src.models.extractor import Extractor
+from src.models.schedule import poly_with_warmup
+from src.ops.npair import superpixel_npair_loss
 from src.ops.pyramid import pyramid_superpixel_mean
 from src.ops.superpixels import superpixel_majority
 
@@ -41,10 +43,10 @@ class SoftFeatureModule(pl.LightningModule):
     def __init__(
         self,
         extractor: Extractor,
-        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        num_superpixels: int,
-        total_steps: int,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor] = superpixel_npair_loss,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
+        num_superpixels: int = 500,
+        total_steps: int = 1,
         power: float = 0.9,
         warmup_steps: int = 0,
         channels_last: bool = True,
@@ -63,6 +65,10 @@ class SoftFeatureModule(pl.LightningModule):
         self.test_pairs = nn.ModuleDict(
             {name: PairAUC() for name in ("trained", "untrained", "lab", "lab_position")}
         )
+
+    def setup(self, stage: str) -> None:
+        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+        data.pool_at(self.extractor.level_sizes(data.image_size))
 
     def forward(self, image: Tensor) -> Tensor:
         """The feature map F (B,D,H,W) of images (B,3,H,W) in [0,1]."""
@@ -112,9 +118,6 @@ class SoftFeatureModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         features, labels, valid = self.superpixel_features(batch, self.pyramid)
-        self.log(
-            "test/loss", self.loss(features, labels, valid), batch_size=len(labels), sync_dist=True
-        )
         colour = (batch["image"], batch["superpixels"], self.num_superpixels)
         compared = {
             "trained": features,
@@ -134,14 +137,14 @@ class SoftFeatureModule(pl.LightningModule):
                 self.log(f"test/pair_auc_{name}", scores["pair_auc"])
             metric.reset()  # type: ignore[operator]
 
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """F of a batch; smoothed along the photo's edges where the callback does so."""
+        return self(batch["image"])
+
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.extractor.parameters())
-
-        def poly(step: int) -> float:
-            decay = (1 - min(step, self.total_steps) / self.total_steps) ** self.power
-            return float(decay * min(1.0, (step + 1) / (self.warmup_steps + 1)))
-
-        schedule = {"scheduler": LambdaLR(optimizer, poly), "interval": "step"}
+        scheduler = poly_with_warmup(optimizer, self.total_steps, self.power, self.warmup_steps)
+        schedule = {"scheduler": scheduler, "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Principal components of feature maps, for looking at them."""
+"""Projections of feature maps to three dimensions, for looking at them."""
 
 import torch
 from torch import Tensor
@@ -24,6 +24,23 @@ def pca(features: Tensor, dim: int = 3) -> Tensor:
     largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
     axes = axes * torch.where(largest < 0, -1.0, 1.0)
     return (axes.mT @ flat).unflatten(2, features.shape[2:])
+
+
+def random_projection(features: Tensor, dim: int = 3, seed: int = 0) -> Tensor:
+    """Projects features on random orthonormal directions, the same for all images.
+
+    Args:
+        features: (B,D,H,W).
+        dim: directions, at most D.
+        seed: of the directions.
+
+    Returns:
+        (B,dim,H,W).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(features.shape[1], dim, generator=generator)
+    axes = torch.linalg.qr(directions).Q.to(features.device)
+    return torch.einsum("bdhw,dk->bkhw", features.float(), axes)
 
 
 def normalise(maps: Tensor) -> Tensor:

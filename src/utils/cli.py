@@ -20,6 +20,8 @@ R = TypeVar("R")
 # Lightning's advertisements and a deprecation within its own code.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+# A frozen extractor is meant to be in eval mode.
+warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
 
 
 def register_resolvers() -> None:

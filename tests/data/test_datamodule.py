@@ -2,8 +2,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Augmentation
@@ -20,12 +22,12 @@ def make(layout: Any, root: Path, cache: Path, **options: Any) -> SegmentationDa
         "augmentation": Augmentation(0.5, (0.7, 1.5)),
         "num_workers": 0,
         "steps_per_epoch": 2,
-        "level_sizes": [(16, 20), (8, 10)],
     }
     data = SegmentationData(layout, root, cache, **defaults | options)
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
+    data.pool_at([(16, 20), (8, 10)])
     return data
 
 
@@ -57,6 +59,16 @@ def test_workers_do_not_change_the_batches(folder_root: Path, tmp_path: Path) ->
         assert first["path"] == second["path"]
         assert torch.equal(first["image"], second["image"])
         assert torch.equal(first["superpixels"], second["superpixels"])
+
+
+def test_native_labels_are_those_of_the_files(folder_root: Path, tmp_path: Path) -> None:
+    data = make(Folder, folder_root, tmp_path / "c", native_labels=True)
+    assert "native_label" not in next(iter(data.train_dataloader()))
+    for batch in data.test_dataloader():
+        for path, label in zip(batch["path"], batch["native_label"], strict=True):
+            file = folder_root / "labels" / "test" / f"{Path(path).stem}.png"
+            assert np.array_equal(label.numpy(), np.asarray(Image.open(file)))
+            assert label.shape == (40, 48)
 
 
 def test_evaluation_sees_every_photo_once_in_order(folder_root: Path, tmp_path: Path) -> None:

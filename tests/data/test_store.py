@@ -229,7 +229,7 @@ def test_a_full_or_read_only_disk_names_the_remedy(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(store_module, "_reserve", fail)
+    monkeypatch.setattr(store_module, "reserve", fail)
     with pytest.raises(DataError, match=rf"{words}.*data\.cache_dir"):
         make(folder_root, tmp_path / "cache").prepare(0)
 

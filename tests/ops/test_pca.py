@@ -1,6 +1,6 @@
 import torch
 
-from src.ops.pca import normalise, pca
+from src.ops.pca import normalise, pca, random_projection
 
 
 def test_components_are_those_of_an_svd_per_image() -> None:
@@ -30,3 +30,13 @@ def test_normalise_spans_the_range_and_survives_constants() -> None:
     assert not scaled[0, 1].any()
     assert scaled[1, 0].min() == 0
     assert scaled[1, 0].max() == 1
+
+
+def test_random_projections_are_orthonormal_and_repeat() -> None:
+    features = torch.randn(2, 8, 5, 6)
+    first = random_projection(features)
+    assert first.shape == (2, 3, 5, 6)
+    assert torch.equal(first, random_projection(features))
+    assert not torch.equal(first, random_projection(features, seed=1))
+    axes = random_projection(torch.eye(8).view(1, 8, 8, 1))[0, :, :, 0]
+    torch.testing.assert_close(axes @ axes.T, torch.eye(3), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,186 @@
+"""Outputs of a frozen network, computed once for every photo of a split, read back memory-mapped.
+
+A store is a folder named by the hash of everything that decides its content: photos, labels, how
+they are resized and augmented, and the network. It is filled in order under the name
+`<key>.partial`, with a count of the rows that are safely on disk, and renamed when complete.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from src.data.dataset import Batch, SegmentationDataset
+from src.data.images import read_label
+from src.data.layouts import DataError
+from src.data.store import reserve, sole_writer
+
+_FORMAT = 1
+_INDEX, _ROWS, _LABELS = "index.json", "rows.txt", "labels.u8"
+_FLUSH_EVERY = 50  # batches
+
+
+class FeatureStore(Dataset[Batch]):
+    """Features and labels of a split, one row for each photo in each augmented version.
+
+    A row holds the maps in half precision, channels last, and the label as uint8.
+
+    Args:
+        cache_dir: folder of all stores.
+        dataset: the photos.
+        identity: of the network.
+    """
+
+    def __init__(self, cache_dir: str | Path, dataset: SegmentationDataset, identity: str) -> None:
+        self.dataset = dataset
+        key = hashlib.sha256(f"{_FORMAT} {identity} {dataset.identity}".encode()).hexdigest()[:20]
+        self.path = Path(cache_dir) / "features" / key
+        self.num_rows = len(dataset) * (dataset.variants or 1)
+        self._arrays: tuple[list[NDArray[np.float16]], NDArray[np.uint8]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_arrays": None}  # every worker maps the files itself
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Batch:
+        """One sample, as `SegmentationDataset` would give it at this key.
+
+        Returns:
+            features, list of (h,w,C) float16; label (H,W) int64; path; native_label where the
+            dataset has it.
+        """
+        index, place = key if isinstance(key, tuple) else (key, 0)
+        if self._arrays is None:
+            self._arrays = self._open(self.path, "r")
+        maps, labels = self._arrays
+        row = self.dataset.variant(place) * len(self.dataset) + index
+        record = self.dataset.records[index]
+        sample: Batch = {
+            "features": [torch.from_numpy(np.array(m[row])) for m in maps],
+            "label": torch.from_numpy(np.array(labels[row])).long(),
+            "path": str(record.image),
+        }
+        if self.dataset.native_labels:
+            native = record.label_map(read_label(record.label))
+            sample["native_label"] = torch.from_numpy(native)
+        return sample
+
+    @staticmethod
+    def collate(samples: list[Batch]) -> Batch:
+        """Batch with features, list of (B,C,h,w) in channels-last memory; label, path, ..."""
+        maps = zip(*(sample["features"] for sample in samples), strict=True)
+        batch: Batch = {
+            "features": [torch.stack(level).permute(0, 3, 1, 2) for level in maps],
+            "label": torch.stack([sample["label"] for sample in samples]),
+            "path": [sample["path"] for sample in samples],
+        }
+        if "native_label" in samples[0]:
+            batch["native_label"] = [sample["native_label"] for sample in samples]
+        return batch
+
+    @property
+    def complete(self) -> bool:
+        """Whether the features are all there."""
+        return (self.path / _INDEX).is_file()
+
+    def _open(self, folder: Path, mode: Any) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+        shapes = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["shapes"]
+        size = self.dataset.image_size
+        arrays: list[NDArray[Any]] = []
+        for name, dtype, shape in [
+            *((f"{i}.f16", np.float16, shape) for i, shape in enumerate(shapes)),
+            (_LABELS, np.uint8, size),
+        ]:
+            expected = self.num_rows * int(np.prod(shape)) * np.dtype(dtype).itemsize
+            file = folder / name
+            if not file.is_file() or file.stat().st_size != expected:
+                raise DataError(
+                    f"feature store {file} was damaged after it was written: delete the folder "
+                    f"{folder}; the next run computes it anew"
+                )
+            arrays.append(np.memmap(file, dtype, mode, shape=(self.num_rows, *shape)))
+        return arrays[:-1], arrays[-1]
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        function: Callable[[Tensor], list[Tensor]],
+        make_loader: Callable[[Sequence[tuple[int, int]]], DataLoader[Batch]],
+        device: torch.device,
+        description: str = "features",
+    ) -> None:
+        """Computes what is missing; a run that finds another at it waits for that one.
+
+        Args:
+            function: of photos (B,3,H,W), gives maps (B,C,h,w).
+            make_loader: of `dataset`, for keys (index, place).
+            device: where the function runs.
+            description: what the progress bar says.
+
+        Raises:
+            DataError: the cache cannot be written or is too small.
+            ValueError: features too large for half precision.
+        """
+        if self.complete:
+            return
+        sample = function(self.dataset[0]["image"][None].to(device))
+        shapes = [(m.shape[2], m.shape[3], m.shape[1]) for m in sample]
+        pixels = int(np.prod(self.dataset.image_size))
+        row_bytes = 2 * sum(int(np.prod(shape)) for shape in shapes) + pixels
+        with sole_writer(self.path, self.num_rows * row_bytes):
+            if not self.complete:
+                self._compute(function, make_loader, device, description, shapes)
+
+    def _compute(
+        self,
+        function: Callable[[Tensor], list[Tensor]],
+        make_loader: Callable[[Sequence[tuple[int, int]]], DataLoader[Batch]],
+        device: torch.device,
+        description: str,
+        shapes: list[tuple[int, int, int]],
+    ) -> None:
+        partial = self.path.with_suffix(".partial")
+        rows_file, index_file = partial / _ROWS, partial / _INDEX
+        done = int(rows_file.read_text()) if rows_file.is_file() else 0
+        if not done:
+            partial.mkdir(exist_ok=True)
+            sizes = [(f"{i}.f16", 2 * int(np.prod(s))) for i, s in enumerate(shapes)]
+            sizes.append((_LABELS, int(np.prod(self.dataset.image_size))))
+            for name, row_bytes in sizes:
+                with (partial / name).open("wb") as file:
+                    reserve(file.fileno(), self.num_rows * row_bytes)
+            photos = [str(record.image) for record in self.dataset.records]
+            index_file.write_text(json.dumps({"shapes": shapes, "photos": photos}), "utf-8")
+        maps, labels = self._open(partial, "r+")
+
+        keys = [(row % len(self), row) for row in range(done, self.num_rows)]
+        loader = make_loader(keys)
+        for number, batch in enumerate(track(loader, description), 1):
+            end = done + len(batch["path"])
+            for store, level in zip(maps, function(batch["image"].to(device)), strict=True):
+                half = level.permute(0, 2, 3, 1).half()
+                if not half.isfinite().all():
+                    raise ValueError(
+                        "features are too large for half precision: train with "
+                        "model.cache_features=false"
+                    )
+                store[done:end] = half.cpu().numpy()
+            labels[done:end] = batch["label"].byte().numpy()
+            done = end
+            if number % _FLUSH_EVERY == 0 or done == self.num_rows:
+                for array in (*maps, labels):
+                    array.flush()  # type: ignore[attr-defined]
+                unfinished = rows_file.with_suffix(".new")
+                unfinished.write_text(str(done))
+                unfinished.replace(rows_file)
+        partial.rename(self.path)

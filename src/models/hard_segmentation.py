@@ -1,0 +1,231 @@
+"""Hard segmentation on frozen soft features (Fig. 7, Table 2)."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from src.data.datamodule import SegmentationData
+from src.data.dataset import Batch
+from src.data.labels import IGNORE
+from src.metrics.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
+from src.models.extractor import Extractor, extractor_of, load_extractor, read_checkpoint
+from src.models.heads import Decoder, LinearProbe, head_inputs
+from src.models.schedule import poly_with_warmup
+from src.models.views import ONE_VIEW, Views
+
+SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
+
+
+class HardSegmentationModule(pl.LightningModule):
+    """Frozen extractor + head, trained with cross-entropy.
+
+    Args:
+        features_checkpoint: of soft features, whose extractor is taken; None for the one given.
+        extractor: the network where there is no checkpoint, randomly initialised.
+        num_classes: K.
+        head: "decoder", or "linear" for a probe of what the features hold.
+        optimizer: made from the parameters that learn.
+        total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
+        power: of the polynomial decay of the learning rate.
+        warmup_steps: of linear growth before it.
+        end_to_end: train the extractor, too.
+        cache_features: compute the frozen features once for all and train on what is stored.
+        channels_last: memory layout of the convolutions.
+        views: of a photo, over which scores are averaged at test time.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        features_checkpoint: str | Path | None = None,
+        extractor: Extractor | None = None,
+        head: Literal["decoder", "linear"] = "decoder",
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
+        total_steps: int = 1,
+        power: float = 0.9,
+        warmup_steps: int = 0,
+        end_to_end: bool = False,
+        cache_features: bool = False,
+        channels_last: bool = True,
+        views: Views = ONE_VIEW,
+    ) -> None:
+        super().__init__()
+        if end_to_end and cache_features:
+            raise ValueError(
+                "model.cache_features=true stores what a frozen extractor gives, and "
+                "model.end_to_end=true trains it: choose one"
+            )
+        if features_checkpoint is not None:
+            extractor = load_extractor(features_checkpoint)
+        if extractor is None:
+            raise ValueError("give model.features_checkpoint, or an extractor in its place")
+        self.extractor = extractor
+        self.end_to_end, self.cache_features = end_to_end, cache_features
+        # Frozen whole: the extractor's batch norms stay as they are, too (see train).
+        self.extractor.requires_grad_(end_to_end)
+        width = extractor.hparams["dim"] // len(extractor.hparams["widths"])
+        channels = [extractor.hparams["widths"][0], *[width] * len(extractor.hparams["widths"])]
+        kinds: dict[str, type[nn.Module]] = {"decoder": Decoder, "linear": LinearProbe}
+        if head not in kinds:
+            raise ValueError(f"model.head={head}: choose {' or '.join(kinds)}")
+        self.head = kinds[head](channels, num_classes)
+        # What rebuilds this module; goes into checkpoints as plain values.
+        self.hparams_plain = {"num_classes": num_classes, "head": head}
+        self.class_names = [str(i) for i in range(num_classes)]  # until the data names them
+        if channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = optimizer
+        self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
+        self.views = views
+        self.num_classes = num_classes
+        self.val_scores = SegmentationScores(num_classes)
+        self.test_scores = SegmentationScores(num_classes)
+
+    def setup(self, stage: str) -> None:
+        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+        names = data.layout.class_names
+        if len(names) != self.num_classes:
+            raise ValueError(
+                f"the data has {len(names)} classes and the model {self.num_classes}: "
+                + (
+                    f"set model.num_classes={len(names)}, or null to go by the data"
+                    if names
+                    else "a mixture of label spaces serves soft features only"
+                )
+            )
+        self.class_names = list(names)
+        if stage == "fit" and self.cache_features:
+            device = self.trainer.strategy.root_device
+            self.extractor.to(device).eval()
+            state = hashlib.sha256()
+            for name, value in self.extractor.state_dict().items():
+                state.update(name.encode())
+                state.update(value.cpu().contiguous().numpy().tobytes())
+            data.store_features(self.inputs, state.hexdigest(), device)
+
+    def train(self, mode: bool = True) -> "HardSegmentationModule":
+        """As ever, but a frozen extractor stays in eval mode: its batch norms do not move."""
+        super().train(mode)
+        if not self.end_to_end:
+            self.extractor.eval()
+        return self
+
+    def inputs(self, image: Tensor) -> list[Tensor]:
+        """What the head reads (see `head_inputs`), of photos (B,3,H,W)."""
+        with torch.set_grad_enabled(self.end_to_end and torch.is_grad_enabled()):
+            return head_inputs(*self.extractor.pyramid_and_low(image))
+
+    def scores(self, image: Tensor) -> Tensor:
+        """Class scores (B,K,H/4,W/4) of photos (B,3,H,W)."""
+        return self.head(self.inputs(image))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Class scores (B,K,H,W) of photos (B,3,H,W) in [0,1]."""
+        size = image.shape[-2:]
+        return F.interpolate(self.scores(image), size, mode="bilinear", align_corners=False)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Classes (B,H,W) int64 of photos (B,3,H,W), from all `views`."""
+        scores, size = self.views(self.scores, image), image.shape[-2:]
+        return F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)
+
+    def _scores(self, batch: Batch) -> Tensor:
+        if "features" in batch:
+            return self.head([level.float() for level in batch["features"]])
+        return self.scores(batch["image"])
+
+    def _loss(self, scores: Tensor, label: Tensor) -> Tensor:
+        """Cross-entropy on every second row and column, the finest that the extractor sees."""
+        label = label[:, ::2, ::2]
+        enlarged = F.interpolate(scores, label.shape[1:], mode="bilinear", align_corners=False)
+        # A mean over no pixels would be NaN; this is 0 with gradient 0.
+        total = F.cross_entropy(enlarged, label, ignore_index=IGNORE, reduction="sum")
+        return total / (label != IGNORE).sum().clamp(min=1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self._loss(self._scores(batch), batch["label"])
+        # A progress bar reads its values every step, and on a GPU waits for them.
+        self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores = self._scores(batch)
+        loss = self._loss(scores, batch["label"])
+        self.log("val/loss", loss, batch_size=len(scores), sync_dist=True)
+        self.val_scores.update(_matrices(scores, batch))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores(self.val_scores, "val")
+        self.log("val_miou", self.trainer.callback_metrics["val/miou"], prog_bar=True, logger=False)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        matrices = _matrices(self.views(self.scores, batch["image"]), batch)
+        self.test_scores.update(matrices)
+        return {"miou": segmentation_scores(matrices)["miou"]}
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores(self.test_scores, "test")
+
+    def _log_scores(self, metric: SegmentationScores, split: str) -> None:
+        scores = metric.compute()
+        self.log_dict({f"{split}/{name}": scores[name] for name in SCORES})
+        named = zip(self.class_names, scores["iou"], strict=True)
+        self.log_dict({f"{split}/iou/{name}": value for name, value in named})
+        self.confusion = scores["matrix"]  # of the last validation or test, for pictures
+        metric.reset()
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Classes (B,H,W) of a batch."""
+        return self.predict(batch["image"])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
+        scheduler = poly_with_warmup(optimizer, self.total_steps, self.power, self.warmup_steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # What rebuilds both networks, as plain values: see load_hard_segmentation.
+        checkpoint["extractor"] = self.extractor.hparams
+        checkpoint["hard_segmentation"] = self.hparams_plain
+        checkpoint["class_names"] = self.class_names
+
+
+def _matrices(scores: Tensor, batch: Batch) -> Tensor:
+    """Confusion matrices (B,K,K); one image at a time, for labels have sizes of their own."""
+    labels = batch["native_label"] if "native_label" in batch else batch["label"]
+    pairs = zip(scores, labels, strict=True)
+    return torch.stack([confusion_matrix(score, label) for score, label in pairs])
+
+
+def load_hard_segmentation(
+    checkpoint: str | Path, views: Views = ONE_VIEW
+) -> HardSegmentationModule:
+    """Rebuilds a trained module, in eval mode on the CPU.
+
+    Args:
+        checkpoint: of a hard-segmentation run.
+        views: of a photo, over which scores are averaged at test time.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint of hard segmentation.
+    """
+    content = read_checkpoint(checkpoint)
+    if "hard_segmentation" not in content:
+        raise ValueError(f"{checkpoint} holds soft features: train a head on it (hardseg_*) first")
+    module = HardSegmentationModule(
+        extractor=extractor_of(content), views=views, **content["hard_segmentation"]
+    )
+    module.load_state_dict(content["state_dict"])
+    module.class_names = content["class_names"]
+    return module.eval()

@@ -1,0 +1,161 @@
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from src.models.extractor import Extractor, load_extractor
+from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
+from src.models.soft_features import SoftFeatureModule
+
+
+def extractor() -> Extractor:
+    return Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+
+
+def module(**options: Any) -> HardSegmentationModule:
+    defaults: dict[str, Any] = {
+        "num_classes": 3,
+        "extractor": extractor(),
+        "optimizer": partial(torch.optim.SGD, lr=0.1),
+        "total_steps": 10,
+    }
+    return HardSegmentationModule(**defaults | options)
+
+
+def batch(size: int = 32) -> dict[str, Any]:
+    label = torch.randint(0, 3, (2, size, size))
+    label[:, :4] = 255
+    return {"image": torch.rand(2, 3, size, size), "label": label, "path": ["a", "b"]}
+
+
+def step(model: HardSegmentationModule, data: dict[str, Any]) -> torch.Tensor:
+    model.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    optimizer = model.configure_optimizers()["optimizer"]
+    loss = model.training_step(data, 0)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def statistics(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in network.state_dict().items()}
+
+
+def test_a_frozen_extractor_does_not_change_at_all() -> None:
+    """Weights and batch-norm statistics, even after train(), as Lightning calls it."""
+    model = module()
+    before = statistics(model.extractor)
+    head_before = statistics(model.head)
+    model.train()
+    assert model.head.training
+    for _ in range(3):
+        step(model, batch())
+    for name, value in model.extractor.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert any(not torch.equal(v, head_before[k]) for k, v in model.head.state_dict().items())
+
+
+def test_a_frozen_extractor_is_not_in_the_optimiser_and_has_no_gradient() -> None:
+    model = module()
+    optimizer = model.configure_optimizers()["optimizer"]
+    ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert ids == {id(p) for p in model.head.parameters()}
+    model.train()
+    step(model, batch())
+    assert all(p.grad is None for p in model.extractor.parameters())
+
+
+def test_every_batch_norm_of_it_is_in_eval_mode() -> None:
+    model = module().train().eval().train()
+    norms = [m for m in model.extractor.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert not any(m.training for m in norms)
+
+
+def test_end_to_end_trains_it() -> None:
+    model = module(end_to_end=True).train()
+    before = statistics(model.extractor)
+    step(model, batch())
+    changed = {k for k, v in model.extractor.state_dict().items() if not torch.equal(v, before[k])}
+    assert any("running_mean" in k for k in changed)
+    assert any("stages" in k and "weight" in k for k in changed)
+
+
+def test_features_come_from_the_checkpoint(tmp_path: Path) -> None:
+    soft = SoftFeatureModule(extractor())
+    content: dict[str, Any] = {"state_dict": soft.state_dict()}
+    soft.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "soft.ckpt")
+    model = module(features_checkpoint=tmp_path / "soft.ckpt", extractor=extractor())
+    for name, value in soft.extractor.state_dict().items():
+        assert torch.equal(model.extractor.state_dict()[name], value)
+
+
+def test_stored_inputs_give_what_photos_give() -> None:
+    model, data = module().eval(), batch()
+    with torch.no_grad():
+        stored = {"features": [x.half() for x in model.inputs(data["image"])]}
+        torch.testing.assert_close(model._scores(stored), model._scores(data), rtol=1e-2, atol=1e-2)
+
+
+def test_forward_gives_scores_of_the_photos_size() -> None:
+    assert module().eval()(torch.rand(1, 3, 37, 29)).shape == (1, 3, 37, 29)
+    assert module().eval().predict(torch.rand(1, 3, 37, 29)).shape == (1, 37, 29)
+
+
+def test_nothing_to_learn_from_gives_no_gradient_and_no_nan() -> None:
+    model, data = module().train(), batch()
+    data["label"][:] = 255
+    before = [p.clone() for p in model.head.parameters()]
+    assert step(model, data) == 0
+    for old, new in zip(before, model.head.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_a_step_learns() -> None:
+    model, data = module(optimizer=partial(torch.optim.SGD, lr=0.5)).train(), batch()
+    data["label"] = (data["image"][:, 0] * 2).long()
+    losses = [step(model, data) for _ in range(15)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("head", ["decoder", "linear"])
+def test_a_checkpoint_rebuilds_the_module(head: str, tmp_path: Path) -> None:
+    model = module(head=head).eval()
+    model.class_names = ["a", "b", "c"]
+    content: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "hard.ckpt")
+    loaded = load_hard_segmentation(tmp_path / "hard.ckpt")
+    assert not loaded.training
+    assert loaded.class_names == ["a", "b", "c"]
+    image = torch.rand(1, 3, 32, 32)
+    assert torch.equal(loaded(image), model(image))
+    # A soft-feature system can go on from it, too.
+    assert load_extractor(tmp_path / "hard.ckpt").hparams == model.extractor.hparams
+
+
+def test_a_soft_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    soft = SoftFeatureModule(extractor())
+    content: dict[str, Any] = {"state_dict": soft.state_dict()}
+    soft.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "soft.ckpt")
+    with pytest.raises(ValueError, match="soft features"):
+        load_hard_segmentation(tmp_path / "soft.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"end_to_end": True, "cache_features": True}, "choose one"),
+        ({"extractor": None}, "features_checkpoint"),
+        ({"head": "transformer"}, "decoder or linear"),
+    ],
+)
+def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        module(**options)
