@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.benchmarks.measure import markdown
 from src.utils.cli import readable_errors
 
+_NOWHERE = object()
 _SETTINGS = {
     "experiment": "name",
     "steps": "model.total_steps",
@@ -26,34 +27,88 @@ _SETTINGS = {
     "optimizer": "model.optimizer._target_",
     "lr": "model.optimizer.lr",
     "readout_scale": "model.extractor.readout_scale",
+    "head": "model.head",
+    "end_to_end": "model.end_to_end",
+    "cache_features": "model.cache_features",
     "seed": "seed",
 }
 
 
 def collect(run_dir: Path, results: Path) -> None:
-    """Copies what a finished run measured.
+    """Copies what a finished run measured, and what `src.evaluate` measured of it.
 
     Raises:
         FileNotFoundError: the run has not finished.
     """
     if not (run_dir / "metrics.json").is_file():
         raise FileNotFoundError(f"{run_dir} has no metrics.json: let the run finish (resume=)")
-    cfg = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
-    settings = {}
+    cfg = OmegaConf.load(run_dir / "config.yaml")
+    settings: dict[str, Any] = {}
     for name, key in _SETTINGS.items():
-        value: Any = cfg
-        for part in key.split("."):
-            value = value[part]
-        settings[name] = value
-    metrics = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
-    machine = json.loads((run_dir / "machine.json").read_text(encoding="utf-8"))
-    evaluated = run_dir / "val.json"  # of src.evaluate split=val
-    if evaluated.is_file():
-        metrics |= json.loads(evaluated.read_text(encoding="utf-8"))
-    content = {"settings": settings, "metrics": metrics, "machine": machine}
+        value = OmegaConf.select(cfg, key, default=_NOWHERE)
+        if value is not _NOWHERE:
+            settings[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    if "head" in settings:
+        settings["features"] = _origin(OmegaConf.select(cfg, "model.features_checkpoint"))
+    metrics = _read(run_dir / "metrics.json")
+    for path in sorted(run_dir.glob("evaluation/*/metrics.json")):
+        metrics |= _read(path)
+    content = {
+        "settings": settings,
+        "metrics": metrics,
+        "machine": _read(run_dir / "machine.json"),
+    }
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{settings['experiment']}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _origin(checkpoint: str | None) -> str:
+    """The experiment that frozen features come from."""
+    if checkpoint is None:
+        return "random"
+    config = Path(checkpoint).parent.parent / "config.yaml"
+    return str(OmegaConf.load(config).name) if config.is_file() else Path(checkpoint).stem
+
+
+def segmentation_table(results: Path, names: list[str]) -> str:
+    """The four scores of hard segmentation on the test split, and what others published.
+
+    A name of the form `published:SET` stands for the rows on that set in `published.json`.
+    """
+    columns = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
+    lines = [
+        "| run | features | head | minutes | pixel accuracy | class accuracy | mIoU | fwIoU |",
+        "|" + " --- |" * 8,
+    ]
+    machines = set()
+    for name in names:
+        if name.startswith("published:"):
+            for row in _read(results.parent / "published.json")[name.partition(":")[2]]:
+                scores = " | ".join(f"{row[c]:.2f}" if c in row else "" for c in columns)
+                lines.append(f"| {row['name']} ({row['source']}) | | | | {scores} |")
+            continue
+        content = _read(results / f"{name}.json")
+        settings, metrics = content["settings"], content["metrics"]
+        machines.add(_machine(content))
+        if "head" in settings:
+            features = settings["features"] + (", trained on" if settings["end_to_end"] else "")
+            head, prefix = settings["head"], "test/"
+            minutes = f"{metrics['seconds/fit'] / 60:.1f}"
+        else:
+            features, head, prefix, minutes = name, "linear (src.evaluate)", "test/probe_", ""
+        scores = " | ".join(f"{100 * metrics[prefix + c]:.2f}" for c in columns)
+        lines.append(f"| `{name}` | {features} | {head} | {minutes} | {scores} |")
+    return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
+
+
+def _machine(content: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in content["machine"].items())
 
 
 def runs_table(results: Path, names: list[str], compare_losses: bool = False) -> str:
@@ -64,9 +119,9 @@ def runs_table(results: Path, names: list[str], compare_losses: bool = False) ->
     rows = []
     machines = set()
     for name in names:
-        content = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+        content = _read(results / f"{name}.json")
         settings, metrics = content["settings"], content["metrics"]
-        machines.add(", ".join(f"{k} {v}" for k, v in content["machine"].items()))
+        machines.add(_machine(content))
         for split in ("val", "test"):
             if f"{split}/pair_auc_lab" not in metrics:
                 continue
@@ -97,13 +152,14 @@ def fill(readme: str, results: Path) -> str:
         kind, names = match["kind"], match["names"].split()
         if kind in ("runs", "losses"):
             text = runs_table(results / "runs", names, compare_losses=kind == "losses")
+        elif kind == "segmentation":
+            text = segmentation_table(results / "runs", names)
         else:
-            stored = (json.loads((results / f"{n}.json").read_text("utf-8")) for n in names)
-            text = "\n".join(map(markdown, stored)).strip()
+            text = "\n".join(markdown(_read(results / f"{n}.json")) for n in names).strip()
         return f"{match['start']}\n{text}\n{match['end']}"
 
     pattern = (
-        r"(?P<start><!-- (?P<kind>runs|losses|benchmark): (?P<names>[\w ]+) -->)\n.*?"
+        r"(?P<start><!-- (?P<kind>runs|losses|benchmark): (?P<names>[\w: ]+) -->)\n.*?"
         r"(?P<end><!-- end -->)"
     )
     return re.sub(pattern, content, readme, flags=re.DOTALL)

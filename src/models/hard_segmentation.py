@@ -136,12 +136,13 @@ class HardSegmentationModule(pl.LightningModule):
         scores, size = self.views(self.scores, image), image.shape[-2:]
         return F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)
 
-    def _scores(self, batch: Batch) -> Tensor:
+    def batch_scores(self, batch: Batch) -> Tensor:
+        """Class scores (B,K,H/4,W/4) of a batch of photos or of stored features."""
         if "features" in batch:
             return self.head([level.float() for level in batch["features"]])
         return self.scores(batch["image"])
 
-    def _loss(self, scores: Tensor, label: Tensor) -> Tensor:
+    def loss(self, scores: Tensor, label: Tensor) -> Tensor:
         """Cross-entropy on every second row and column, the finest that the extractor sees."""
         label = label[:, ::2, ::2]
         enlarged = F.interpolate(scores, label.shape[1:], mode="bilinear", align_corners=False)
@@ -150,14 +151,14 @@ class HardSegmentationModule(pl.LightningModule):
         return total / (label != IGNORE).sum().clamp(min=1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self._loss(self._scores(batch), batch["label"])
+        loss = self.loss(self.batch_scores(batch), batch["label"])
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        scores = self._scores(batch)
-        loss = self._loss(scores, batch["label"])
+        scores = self.batch_scores(batch)
+        loss = self.loss(scores, batch["label"])
         self.log("val/loss", loss, batch_size=len(scores), sync_dist=True)
         self.val_scores.update(_matrices(scores, batch))
 

@@ -99,7 +99,9 @@ def test_stored_inputs_give_what_photos_give() -> None:
     model, data = module().eval(), batch()
     with torch.no_grad():
         stored = {"features": [x.half() for x in model.inputs(data["image"])]}
-        torch.testing.assert_close(model._scores(stored), model._scores(data), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(
+            model.batch_scores(stored), model.batch_scores(data), rtol=1e-2, atol=1e-2
+        )
 
 
 def test_forward_gives_scores_of_the_photos_size() -> None:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -60,7 +62,7 @@ def test_starts(length: int, window: int) -> None:
     starts = _starts(length, window)
     covered = {i for s in starts for i in range(s, min(s + window, length))}
     assert covered == set(range(length))
-    assert all(b - a <= max(1, window // 2) for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= max(1, window // 2) for a, b in pairwise(starts))
     assert starts[0] == 0
     assert starts[-1] == max(0, length - window)
 
