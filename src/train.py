@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytorch_lightning as pl
@@ -14,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from src.utils.cli import print_table, readable_errors, register_resolvers
-from src.utils.loggers import RunCSVLogger, finish_wandb
+from src.utils.flops import model_size
+from src.utils.loggers import RunCSVLogger, finish_wandb, log_settings
 from src.utils.machine import machine
+from src.utils.revision import revision
 
 register_resolvers()
 
@@ -58,6 +61,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         The metrics of the run, as in `metrics.json`.
     """
     OmegaConf.resolve(cfg)
+    cfg.revision = revision()
     run_dir = Path(cfg.run_dir)
     last = run_dir / "checkpoints" / "last.ckpt"
     first_process = getattr(rank_zero_only, "rank", 0) == 0
@@ -82,6 +86,12 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         OmegaConf.save(cfg, run_dir / "config.yaml")
         text = json.dumps(machine(), indent=1)
         (run_dir / "machine.json").write_text(text + "\n", encoding="utf-8")
+    settings: Any = OmegaConf.to_container(cfg)
+    log_settings(trainer.loggers, settings | {"machine": machine()})
+    size = model_size(module, cfg.data.image_size)
+    if not resume:
+        for logger in trainer.loggers:
+            logger.log_metrics(size, step=0)
 
     started = time.perf_counter()
     trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
@@ -101,7 +111,8 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     metrics |= {
         "steps": trainer.global_step,
         "seconds/fit": seconds,
-        "parameters": sum(p.numel() for p in module.parameters()),
+        "parameters": size["model/parameters"],
+        "gflops": size["model/gflops"],
     }
     if first_process:
         text = json.dumps(metrics, indent=1, sort_keys=True)

@@ -161,3 +161,14 @@ def tiny_hard_run(
         "model.optimizer.lr=0.05",
         *overrides,
     )
+
+
+@pytest.fixture(scope="session")
+def wandb_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny training that logged to W&B, offline; see tests.wandb_offline."""
+    from src.train import train
+
+    root = tmp_path_factory.mktemp("wandb")
+    options = ("logger=wandb", "logger.mode=offline", "logger.name=job 3", "++logger.group=sweep")
+    train(tiny_run(make_folder(root / "folder"), root / "run", *options))
+    return root / "run"

@@ -74,7 +74,9 @@ def test_every_choice_of_a_group_composes_and_is_read(group: str) -> None:
             check(compose_group(group, choice))
 
 
-@pytest.mark.parametrize("name", ["precompute", "benchmark", "report", "evaluate", "figures"])
+@pytest.mark.parametrize(
+    "name", ["precompute", "benchmark", "report", "evaluate", "figures", "dashboard"]
+)
 def test_other_entry_points_compose_and_are_read(name: str) -> None:
     with initialize(config_path="../conf", version_base="1.3"):
         required = {

@@ -2,12 +2,16 @@
 
 import csv
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import wandb
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+# Of these a W&B run's summary shows the best value, {"max": ...}, not the last.
+_BEST = ("val/pair_auc", "val/miou")
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 
@@ -52,6 +56,27 @@ class RunCSVLogger(CSVLogger):
         unfinished.replace(path)
 
 
+def log_settings(loggers: Iterable[Logger], settings: dict[str, Any]) -> None:
+    """Logs what a run was started with, and tells W&B of which metrics the best value counts.
+
+    Args:
+        loggers: of the trainer.
+        settings: nested; the configuration, and where it runs.
+    """
+    for logger in loggers:
+        logger.log_hyperparams(settings)
+        if isinstance(logger, WandbLogger):
+            for name in _BEST:
+                logger.experiment.define_metric(
+                    name, step_metric="trainer/global_step", summary="max"
+                )
+
+
+def has_credentials() -> bool:
+    """Whether there is an account to log to; never asks for one."""
+    return wandb.login(prompt=False, verify=False)
+
+
 def finish_wandb() -> None:
     """Ends the W&B run of this process, so that the next starts its own."""
     if wandb.run is not None:
@@ -77,9 +102,9 @@ def make_wandb_logger(
     """
     finish_wandb()  # of an earlier job of a multirun that failed
     if mode == "auto":
-        credentials = "online" if wandb.api.api_key else "offline"
-        mode = cast(Mode, os.environ.get("WANDB_MODE", credentials))
-    if mode == "online" and not wandb.api.api_key:
+        wanted = os.environ.get("WANDB_MODE")
+        mode = cast(Mode, wanted or ("online" if has_credentials() else "offline"))
+    if mode == "online" and not has_credentials():
         raise ValueError(
             "logger.mode=online needs credentials: run wandb login, set WANDB_API_KEY, or choose "
             "logger.mode=offline"
