@@ -1,14 +1,18 @@
 """Loggers: a CSV that a resumed run continues, and W&B that never asks."""
 
 import csv
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import wandb
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 
@@ -52,10 +56,26 @@ class RunCSVLogger(CSVLogger):
         unfinished.replace(path)
 
 
-def finish_wandb() -> None:
+def finish_wandb(exit_code: int = 0) -> None:
     """Ends the W&B run of this process, so that the next starts its own."""
     if wandb.run is not None:
-        wandb.finish()
+        wandb.finish(exit_code)
+
+
+def finishes_wandb(function: Callable[P, R]) -> Callable[P, R]:
+    """Ends the W&B run of this process with the function: as failed where it raises."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            result = function(*args, **kwargs)
+        except BaseException:
+            finish_wandb(exit_code=1)
+            raise
+        finish_wandb()
+        return result
+
+    return wrapped
 
 
 def make_wandb_logger(
@@ -75,7 +95,6 @@ def make_wandb_logger(
             where not.
         options: of `wandb.init` (group, name, tags, ...).
     """
-    finish_wandb()  # of an earlier job of a multirun that failed
     if mode == "auto":
         credentials = "online" if wandb.api.api_key else "offline"
         mode = cast(Mode, os.environ.get("WANDB_MODE", credentials))
