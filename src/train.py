@@ -14,11 +14,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from src.utils.cli import print_table, readable_errors, register_resolvers
+from src.utils.cli import in_multirun, print_table, readable_errors, register_resolvers
 from src.utils.flops import model_size
-from src.utils.loggers import RunCSVLogger, finish_wandb, log_settings
+from src.utils.loggers import RunCSVLogger, finishes_wandb, log_settings
 from src.utils.machine import machine
 from src.utils.revision import revision
+from src.utils.sweeps import train_apart
 
 register_resolvers()
 
@@ -50,6 +51,7 @@ def resumed_config(run_dir: Path, overrides: list[str]) -> DictConfig:
     return cfg
 
 
+@finishes_wandb
 def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     """Runs one training and its test.
 
@@ -65,8 +67,14 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     run_dir = Path(cfg.run_dir)
     last = run_dir / "checkpoints" / "last.ckpt"
     first_process = getattr(rank_zero_only, "rank", 0) == 0
-    if first_process and not resume and (run_dir / "config.yaml").exists():
+    if first_process and not resume and (run_dir / "metrics.csv").exists():
         raise ValueError(f"{run_dir} holds a run: continue it with resume=, or choose another")
+    if first_process:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(cfg, run_dir / "config.yaml")
+        text = json.dumps(machine(), indent=1)
+        (run_dir / "machine.json").write_text(text + "\n", encoding="utf-8")
+        (run_dir / "error.txt").unlink(missing_ok=True)
     pl.seed_everything(cfg.seed, verbose=False)
 
     data = instantiate(cfg.data)
@@ -81,11 +89,6 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=[csv, instantiate(cfg.logger)] if cfg.get("logger") else csv,
     )
-    if first_process:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(cfg, run_dir / "config.yaml")
-        text = json.dumps(machine(), indent=1)
-        (run_dir / "machine.json").write_text(text + "\n", encoding="utf-8")
     settings: Any = OmegaConf.to_container(cfg)
     log_settings(trainer.loggers, settings | {"machine": machine()})
     size = model_size(module, cfg.data.image_size)
@@ -119,24 +122,34 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         (run_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
         shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
         print_table(f"{cfg.name}: {run_dir}", shown)
-    finish_wandb()
     return metrics
 
 
 @hydra.main(config_path="../conf", config_name="train", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> float | None:
-    """Composes the configuration of a new or a resumed run and trains."""
+    """Composes the configuration of a new or a resumed run, or of a job of a sweep, and trains."""
+    register_resolvers()  # a job's process may not have imported this file
     hydra_config = HydraConfig.get()
     if cfg.resume:
+        if in_multirun():
+            raise ValueError("resume= continues one run: give it without -m")
         cfg = resumed_config(Path(cfg.resume).absolute(), list(hydra_config.overrides.task))
-        resume = True
-    else:
-        OmegaConf.set_struct(cfg, False)
-        cfg.run_dir = hydra_config.runtime.output_dir
-        cfg.run_id = uuid.uuid4().hex[:8]
-        resume = False
-    return train(cfg, resume).get(cfg.optimized_metric)
+        return train(cfg, resume=True).get(cfg.optimized_metric)
+    if cfg.prepared:
+        cfg = DictConfig(OmegaConf.load(Path(cfg.prepared) / "config.yaml"))
+        return train(cfg).get(cfg.optimized_metric)
+
+    OmegaConf.set_struct(cfg, False)
+    cfg.run_dir = hydra_config.runtime.output_dir
+    cfg.run_id = uuid.uuid4().hex[:8]
+    if in_multirun() and cfg.group is None:
+        cfg.group = Path(hydra_config.sweep.dir).name
+    # Where one process of a ddp run fails, Lightning kills all of them; not the sweep, too.
+    run = train_apart if in_multirun() and cfg.trainer.devices != 1 else train
+    if cfg.search:
+        return instantiate(cfg.search).run_trial(cfg, run)
+    return run(cfg).get(cfg.optimized_metric)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
+from pathlib import Path
+
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from src.utils.cli import readable_errors
 
@@ -34,3 +39,20 @@ def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="x"):
         failing(ValueError("x"))()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ValueError("a\nb"), "a"), (KeyError("a"), "KeyError: 'a'"), (ValueError(), "ValueError")],
+)
+def test_a_job_of_a_multirun_writes_its_error(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"hydra": {"mode": RunMode.MULTIRUN, "runtime": {"output_dir": str(tmp_path)}}}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create(job))
+    assert failing(error)() is None  # type: ignore[operator]
+    lines = (tmp_path / "error.txt").read_text().splitlines()
+    assert lines[0] == reason
+    assert "Traceback (most recent call last):" in lines
+    with pytest.raises(KeyboardInterrupt):
+        failing(KeyboardInterrupt())()  # type: ignore[operator,arg-type]

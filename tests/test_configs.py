@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize
+from hydra.core.plugins import Plugins
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -56,7 +57,9 @@ def check(cfg: DictConfig) -> None:
             assert read, f"nothing reads {key}"
 
 
-GROUPS = ["data", "loss", "trainer", "debug", "logger", "model", "callbacks"]
+GROUPS = [
+    "data", "loss", "trainer", "debug", "logger", "model", "callbacks", "launcher", "sweep",
+]  # fmt: skip
 
 
 def compose_group(group: str, choice: str) -> DictConfig:
@@ -100,6 +103,25 @@ def test_a_key_that_nothing_reads_is_found() -> None:
 @pytest.mark.parametrize("trainer", ["cpu", "default", "ddp"])
 def test_trainers_instantiate(trainer: str) -> None:
     assert instantiate(compose_train(f"trainer={trainer}").trainer, logger=False)
+
+
+@pytest.mark.parametrize("launcher", groups("launcher"))
+def test_launchers_instantiate(launcher: str) -> None:
+    with initialize(config_path="../conf", version_base="1.3"):
+        cfg = compose("train", overrides=[f"launcher={launcher}"], return_hydra_config=True)
+    made = Plugins.instance().instantiate_launcher(None, None, cfg)  # type: ignore[arg-type]
+    assert launcher in type(made).__module__
+
+
+@pytest.mark.parametrize("name", groups("sweep"))
+def test_a_search_sets_keys_that_are_read(name: str) -> None:
+    cfg = compose_train(f"sweep={name}")
+    metrics = {cfg.optimized_metric: 0.5}
+    cfg.search.storage = "sqlite://"  # in memory
+    before = OmegaConf.to_container(cfg.model)
+    assert instantiate(cfg.search).run_trial(cfg, lambda _: metrics) == 0.5
+    assert OmegaConf.to_container(cfg.model) != before
+    check(cfg)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

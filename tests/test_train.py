@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from src.models.extractor import load_extractor
@@ -176,6 +178,27 @@ def test_wandb_needs_neither_credentials_nor_answers(
     assert len(runs) == (mode != "disabled")
     if runs:
         assert list(runs[0].glob("*.wandb"))
+
+
+def test_a_failed_run_is_failed_in_wandb(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, finish = [], wandb.finish
+    monkeypatch.setattr(wandb, "finish", lambda code: (codes.append(code), finish(code)))
+    options = ("logger=wandb", "logger.mode=offline", "trainer.max_epochs=9")
+    with pytest.raises(FloatingPointError):
+        train(tiny_run(folder_root, tmp_path / "bad", *options, "model.optimizer.lr=1e38"))
+    assert wandb.run is None
+    train(tiny_run(folder_root, tmp_path / "good", *options))
+    assert codes == [1, 0]
+    assert wandb.run is None
+
+
+def test_a_run_that_failed_at_the_start_can_start_again(folder_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InstantiationException, match="choose 1"):
+        train(tiny_run(folder_root, tmp_path / "run", "data.superpixels.count=-5"))
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").data.superpixels.count == -5
+    assert train(tiny_run(folder_root, tmp_path / "run"))["steps"] == 6
 
 
 def command(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":

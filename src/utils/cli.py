@@ -4,11 +4,15 @@ import functools
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -32,28 +36,38 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
 
 
-def readable_errors(main: Callable[P, R]) -> Callable[P, R]:
+def in_multirun() -> bool:
+    """Whether this is a job of a Hydra multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+_OF_THE_USER = (ValueError, OSError, FloatingPointError, ImportError, InstantiationException)
+
+
+def readable_errors(main: Callable[P, R]) -> Callable[P, R | None]:
     """Shows errors of the user's files and settings without a traceback; exit status 1.
 
-    With `HYDRA_FULL_ERROR=1` in the environment they come with it.
+    With `HYDRA_FULL_ERROR=1` in the environment they come with it. In a job of a multirun every
+    error goes to `error.txt` in the job's directory instead, so that the next job can start.
     """
 
     @functools.wraps(main)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return main(*args, **kwargs)
-        except (
-            ValueError,
-            OSError,
-            FloatingPointError,
-            ImportError,
-            InstantiationException,
-        ) as error:
-            if os.environ.get("HYDRA_FULL_ERROR"):
+        except Exception as error:
+            of_the_user = isinstance(error, _OF_THE_USER)
+            if not in_multirun() and (not of_the_user or os.environ.get("HYDRA_FULL_ERROR")):
                 raise
             cause = error.__cause__ if isinstance(error, InstantiationException) else None
-            print(f"error: {cause or error}", file=sys.stderr)
-            sys.exit(1)
+            message = str(cause or error) if of_the_user else f"{type(error).__name__}: {error}"
+            print(f"error: {message}", file=sys.stderr)
+            if not in_multirun():
+                sys.exit(1)
+            reason = message.strip().partition("\n")[0] or type(error).__name__
+            file = Path(HydraConfig.get().runtime.output_dir) / "error.txt"
+            file.write_text(f"{reason}\n\n{traceback.format_exc()}", encoding="utf-8")
+            return None
 
     return wrapped
 

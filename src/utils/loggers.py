@@ -1,10 +1,11 @@
 """Loggers: a CSV that a resumed run continues, and W&B that never asks."""
 
 import csv
+import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import wandb
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
@@ -13,6 +14,8 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 # Of these a W&B run's summary shows the best value, {"max": ...}, not the last.
 _BEST = ("val/pair_auc", "val/miou")
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Mode = Literal["auto", "online", "offline", "disabled"]
 
 
@@ -77,10 +80,26 @@ def has_credentials() -> bool:
     return wandb.login(prompt=False, verify=False)
 
 
-def finish_wandb() -> None:
+def finish_wandb(exit_code: int = 0) -> None:
     """Ends the W&B run of this process, so that the next starts its own."""
     if wandb.run is not None:
-        wandb.finish()
+        wandb.finish(exit_code)
+
+
+def finishes_wandb(function: Callable[P, R]) -> Callable[P, R]:
+    """Ends the W&B run of this process with the function: as failed where it raises."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            result = function(*args, **kwargs)
+        except BaseException:
+            finish_wandb(exit_code=1)
+            raise
+        finish_wandb()
+        return result
+
+    return wrapped
 
 
 def make_wandb_logger(
@@ -100,7 +119,6 @@ def make_wandb_logger(
             where not.
         options: of `wandb.init` (group, name, tags, ...).
     """
-    finish_wandb()  # of an earlier job of a multirun that failed
     if mode == "auto":
         wanted = os.environ.get("WANDB_MODE")
         mode = cast(Mode, wanted or ("online" if has_credentials() else "offline"))
