@@ -51,7 +51,7 @@ def workspace(project: str, entity: str) -> "Workspace":
         "Training": [
             line("train/loss"),
             line("val/loss"),
-            wr.LinePlot(title="learning rate", x=_STEP, metric_regex="lr-.*"),
+            line("train/lr"),
             line("val/pair_auc"),
             line("val/miou"),
         ],

@@ -164,6 +164,17 @@ def tiny_hard_run(
 
 
 @pytest.fixture(scope="session")
+def hard_wandb_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny training of a head that logged to W&B, offline."""
+    from src.train import train
+
+    root = tmp_path_factory.mktemp("hard_wandb")
+    options = ("logger=wandb", "logger.mode=offline")
+    train(tiny_hard_run(make_folder(root / "folder"), root / "run", None, *options))
+    return root / "run"
+
+
+@pytest.fixture(scope="session")
 def wandb_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny training that logged to W&B, offline; see tests.wandb_offline."""
     from src.train import train

@@ -33,12 +33,11 @@ def series(logged: OfflineRun, key: str) -> dict[int, float]:
     ("key", "steps"),
     [
         ("train/loss", range(6)),
-        ("lr-AdamW", range(6)),
+        ("train/lr", range(6)),
         ("system/images_per_s", range(6)),
         ("system/data_wait", range(6)),
         ("val/loss", (2, 5)),
         ("val/pair_auc", (2, 5)),
-        ("test/loss", (6,)),
         ("test/pair_auc", (6,)),
         ("test/pair_auc_untrained", (6,)),
     ],
@@ -87,12 +86,65 @@ def test_the_run_is_named_grouped_and_finished(logged: OfflineRun) -> None:
 
 
 def test_pictures_of_every_validation_are_in_it(logged: OfflineRun) -> None:
-    assert list(series(logged, "val/features")) == [3, 6]
+    assert list(series(logged, "val/features")) == [2, 5]
     for row in logged.rows("val/features"):
         panel = row["val/features"]
-        assert panel["_type"] == "images/separated"
-        for name in panel["filenames"]:
-            assert Image.open(logged.media[name]).size == (panel["width"], panel["height"])
+        assert panel["_type"] == "image-file"
+        assert Image.open(logged.media[panel["path"]]).size == (panel["width"], panel["height"])
+
+
+NAMES = ["class 0", "class 1", "class 2"]
+
+
+@pytest.fixture(scope="module")
+def hard(hard_wandb_run: Path) -> OfflineRun:
+    return read(hard_wandb_run / "wandb")
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_hard_segmentation_logs_its_scores_and_those_of_classes(
+    hard: OfflineRun, split: str
+) -> None:
+    steps = [2, 5] if split == "val" else [6]
+    for key in ("pixel_accuracy", "class_accuracy", "miou", "fwiou"):
+        assert list(series(hard, f"{split}/{key}")) == steps
+    for name in NAMES:
+        assert series(hard, f"{split}/iou/{name}")
+    assert hard.metrics["val/miou"].summary.max
+    best = max(series(hard, "val/miou").values())
+    assert hard.summary["val/miou"]["max"] == pytest.approx(best)
+
+
+def test_the_iou_table_has_every_class(hard: OfflineRun) -> None:
+    rows = hard.rows("val/iou_table")
+    assert [row["trainer/global_step"] for row in rows] == [2, 5]
+    table = json.loads(hard.media[rows[-1]["val/iou_table"]["path"]].read_text())
+    assert table["columns"] == ["class", "IoU", "accuracy", "pixels"]
+    assert [line[0] for line in table["data"]] == NAMES
+    for name, iou, *_ in table["data"]:
+        assert iou == pytest.approx(series(hard, f"val/iou/{name}")[5])
+
+
+def test_the_confusion_matrix_is_a_picture(hard: OfflineRun) -> None:
+    row = hard.rows("val/confusion")[-1]["val/confusion"]
+    picture = np.asarray(Image.open(hard.media[row["path"]]))
+    assert picture.shape[2] == 3
+    assert picture.std() > 5
+
+
+def test_photos_have_masks_of_prediction_and_truth(hard: OfflineRun) -> None:
+    panel = hard.rows("val/segmentation")[-1]["val/segmentation"]
+    assert len(panel["filenames"]) == 2
+    for masks in panel["all_masks"]:
+        for kind in ("prediction", "ground_truth"):
+            mask = np.asarray(Image.open(hard.media[masks[kind]["path"]]))
+            assert mask.shape == (32, 32)
+            assert set(np.unique(mask)) <= {0, 1, 2, 255}
+
+
+def test_the_feature_sheet_is_there_too(hard: OfflineRun) -> None:
+    assert list(series(hard, "val/features")) == [2, 5]
+    assert series(hard, "system/images_per_s")
 
 
 def test_the_reader_joins_the_pieces_of_long_records(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class _ValidationPictures(pl.Callback):
         Image.fromarray(picture).save(self.folder / f"step_{trainer.global_step:06d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.WandbLogger):
-                step = {"trainer/global_step": trainer.global_step}
+                step = {"trainer/global_step": trainer.global_step - 1}  # that of val's scores
                 logger.experiment.log(panels | step)
 
     def _draw(self, module: Any, batch: dict[str, Tensor]) -> Drawn:

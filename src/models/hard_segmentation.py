@@ -189,10 +189,8 @@ class HardSegmentationModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
         scheduler = poly_with_warmup(optimizer, self.total_steps, self.power, self.warmup_steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        schedule = {"scheduler": scheduler, "interval": "step", "name": "train/lr"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # What rebuilds both networks, as plain values: see load_hard_segmentation.

@@ -144,7 +144,7 @@ class SoftFeatureModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.extractor.parameters())
         scheduler = poly_with_warmup(optimizer, self.total_steps, self.power, self.warmup_steps)
-        schedule = {"scheduler": scheduler, "interval": "step"}
+        schedule = {"scheduler": scheduler, "interval": "step", "name": "train/lr"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
