@@ -82,7 +82,7 @@ def test_a_search_is_continued(folder_root: Path, tmp_path: Path) -> None:
         result = sweep(
             folder_root,
             "sweep=optuna_softfeat",
-            "search.space.data.superpixels.count.choices=[8,16]",
+            "+search.space.data.superpixels.count.choices=[8,16]",
             f"search.trials={trials}",
             f"search.storage={storage}",
             f"run_dir={folder}",

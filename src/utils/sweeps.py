@@ -7,19 +7,19 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from src.utils.cli import readable_errors
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # What is never a setting under comparison.
 _BOOKKEEPING = ("run_dir", "run_id", "resume", "prepared", "group", "logger", "search")
@@ -177,11 +177,6 @@ class Sweep:
         jobs = [job for job in self.jobs if self.score(job) > -math.inf]
         if not jobs or not self.keys:
             return
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            print("no report.png: pip install 'softfeat[sweeps]' for Matplotlib")
-            return
         count = len(self.keys)
         columns = count if count <= 3 else math.ceil(count**0.5)
         figure = Figure(figsize=(1 + 4.5 * columns, 3.6 * math.ceil(count / columns)))
@@ -213,10 +208,8 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _draw(axes: "Axes", values: list[Any], scores: list[float]) -> None:
+def _draw(axes: Axes, values: list[Any], scores: list[float]) -> None:
     """Scores, best first, over one key's values."""
-    from matplotlib.ticker import LogLocator
-
     means = {
         value: sum(s for v, s in zip(values, scores, strict=True) if v == value)
         / values.count(value)

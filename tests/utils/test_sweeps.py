@@ -129,16 +129,6 @@ def test_every_kind_of_setting_is_drawn(tmp_path: Path, values: list[Any]) -> No
     assert (folder / "report.png").is_file()
 
 
-def test_without_matplotlib_the_table_is_left(
-    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    Sweep(sweep).write()
-    assert "softfeat[sweeps]" in capsys.readouterr().out
-    assert (sweep / "report.md").is_file()
-    assert not (sweep / "report.png").exists()
-
-
 def test_what_is_no_sweep_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
