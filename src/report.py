@@ -159,7 +159,7 @@ def fill(readme: str, results: Path) -> str:
         return f"{match['start']}\n{text}\n{match['end']}"
 
     pattern = (
-        r"(?P<start><!-- (?P<kind>runs|losses|benchmark): (?P<names>[\w: ]+) -->)\n.*?"
+        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|benchmark): (?P<names>[\w: ]+) -->)\n.*?"
         r"(?P<end><!-- end -->)"
     )
     return re.sub(pattern, content, readme, flags=re.DOTALL)

@@ -6,7 +6,9 @@ import pytest
 
 from src.report import collect, fill
 from src.train import train
-from tests.conftest import tiny_run
+from tests.conftest import tiny_hard_run, tiny_run
+
+SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 
 def test_the_readme_table_is_what_the_run_wrote(folder_root: Path, tmp_path: Path) -> None:
@@ -20,6 +22,31 @@ def test_the_readme_table_is_what_the_run_wrote(folder_root: Path, tmp_path: Pat
     assert filled.startswith("before\n<!-- runs: tiny -->")
     assert filled.endswith("<!-- end -->\nafter\n")
     assert fill(filled, results) == filled
+
+
+def test_the_segmentation_table_joins_runs_probes_and_what_others_published(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    soft, hard = tmp_path / "soft", tmp_path / "hard"
+    train(tiny_run(folder_root, soft, "name=features"))
+    (soft / "evaluation" / "test").mkdir(parents=True)
+    probe = {f"test/probe_{key}": 0.5 for key in SCORES}
+    (soft / "evaluation" / "test" / "metrics.json").write_text(json.dumps(probe))
+    checkpoint = soft / "checkpoints" / "best.ckpt"
+    metrics = train(tiny_hard_run(folder_root, hard, checkpoint, "name=tiny"))
+    for run in (soft, hard):
+        collect(run, results / "runs")
+    assert str(tmp_path) not in (results / "runs" / "tiny.json").read_text()
+    row = {"name": "SegNet", "source": "published", "miou": 55.6}
+    (results / "published.json").write_text(json.dumps({"camvid": [row]}))
+    readme = "<!-- segmentation: tiny features published:camvid -->\n<!-- end -->\n"
+    _, _, _, first, second, third, *_ = fill(readme, results).splitlines()
+    scores = " | ".join(f"{100 * metrics[f'test/{key}']:.2f}" for key in SCORES)
+    assert first.startswith("| `tiny` | features | decoder | ")
+    assert first.endswith(f" | {scores} |")
+    assert second.endswith(" | 50.00 | 50.00 | 50.00 | 50.00 |")
+    assert third == "| SegNet (published) | | | |  |  | 55.60 |  |"
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
