@@ -76,8 +76,9 @@ class Figures:
         """
         image = torch.tensor(photo.transpose(2, 0, 1).copy()).float()[None] / 255
         superpixels = torch.tensor(self.superpixels(photo).astype(np.int64))[None]
-        seen = feature_columns(self.extractor, image, superpixels, self.guided_filter)
-        filtered = self.guided_filter(self.extractor(image), image)
+        features = self.extractor(image)
+        filtered = self.guided_filter(features, image)
+        seen = feature_columns(features, filtered, superpixels)
         figures = {
             "guided_filter": {
                 "photo": image,

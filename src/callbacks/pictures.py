@@ -13,7 +13,6 @@ from torch import Tensor
 
 from src.callbacks.guided_filter import GuidedFilter
 from src.metrics.segmentation import segmentation_scores
-from src.models.extractor import Extractor
 from src.ops.pca import normalise, pca, random_projection
 from src.ops.superpixels import superpixel_mean, superpixel_scatter
 from src.utils.drawing import boundaries, confusion_picture, errors, label_colours, overlay, sheet
@@ -22,25 +21,21 @@ from src.utils.drawing import boundaries, confusion_picture, errors, label_colou
 Drawn = tuple[NDArray[np.uint8], dict[str, Any]]
 
 
-def feature_columns(
-    extractor: Extractor, image: Tensor, superpixels: Tensor, guided_filter: GuidedFilter
-) -> dict[str, Tensor]:
-    """F seen in three ways, each with and without the guided filter (Figs. 3, 4 and 5).
+def feature_columns(features: Tensor, filtered: Tensor, superpixels: Tensor) -> dict[str, Tensor]:
+    """F seen in three ways, each with and without the guided filter.
 
     Args:
-        extractor: gives F (B,D,H,W).
-        image: (B,3,H,W) in [0,1].
+        features: F, (B,D,H,W).
+        filtered: F smoothed along the photos' edges.
         superpixels: (B,H,W) ids.
-        guided_filter: smooths F along the photo's edges.
 
     Returns:
         Pictures (B,3,H,W) in [0,1] by title: three principal components, three random projections,
         and three principal components of the superpixels' means (Eqs. 6 and 7).
     """
-    features = extractor.forward(image)  # not as a call: a hook may filter that
     num_superpixels = int(superpixels.max()) + 1
     columns = {}
-    for ending, maps in (("", features), (", filtered", guided_filter(features, image))):
+    for ending, maps in (("", features), (", filtered", filtered)):
         means, _ = superpixel_mean(maps, superpixels, num_superpixels)
         columns[f"principal components{ending}"] = normalise(pca(maps))
         columns[f"random projection{ending}"] = normalise(random_projection(maps))
@@ -90,10 +85,12 @@ class FeaturePictures(_ValidationPictures):
 
     def _draw(self, module: Any, batch: dict[str, Tensor]) -> Drawn:
         image, superpixels = batch["image"], batch["superpixels"]
+        features = module.extractor.forward(image)  # not as a call: a hook may filter that
         columns = {
             "photo, superpixels": boundaries(image, superpixels),
             "labels": label_colours(batch["label"]),
-        } | feature_columns(module.extractor, image, superpixels, self.guided_filter)
+            **feature_columns(features, self.guided_filter(features, image), superpixels),
+        }
         picture = sheet(columns)
         return picture, {"val/features": wandb.Image(picture)}
 
