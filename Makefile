@@ -46,6 +46,7 @@ format: $(INSTALLED) ## let ruff mend what it can
 
 bench: $(INSTALLED) ## all benchmarks; tables on screen, JSON and Markdown in docs/results
 	$(BIN)/python -m src.benchmark suite=pooling
+	$(BIN)/python -m src.benchmark suite=cached_features
 
 clean: ## remove .venv and the tools' caches, keep runs and superpixel maps
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from src.callbacks.worst import WorstPhotos
 from src.metrics.segmentation import segmentation_scores
-from src.models.extractor import extractor_of, read_checkpoint
+from src.models.extractor import checkpoint_file, extractor_of, read_checkpoint
 from src.models.hard_segmentation import SCORES, HardSegmentationModule, load_hard_segmentation
 from src.models.soft_features import SoftFeatureModule
 from src.models.views import ONE_VIEW, Views
@@ -29,34 +30,33 @@ from src.utils.drawing import confusion_picture
 
 register_resolvers()
 
+# What a network was trained for and a machine can do is not a matter of the data set.
+_AS_TRAINED = ("image_size", "superpixels", "batch_size", "num_workers", "cache_dir")
 
-def data_config(given: Any, checkpoint: Path) -> Any:
-    """The data to score on: what is given, else that of the checkpoint's training.
 
-    Keys that are null are as in the training.
+def data_config(given: Any, by_hand: set[str], checkpoint: Path) -> Any:
+    """The data to score on: what is given, and in all else as in the checkpoint's training.
+
+    Args:
+        given: a whole configuration where another data set was chosen, else keys to change, null
+            for those that stay.
+        by_hand: keys that were set on the command line.
+        checkpoint: file; the training's `config.yaml` is looked for in its run directory.
 
     Raises:
-        ValueError: nothing given, and no `config.yaml` of a training beside the checkpoint.
+        ValueError: no data set given, and no run directory around the checkpoint.
     """
     trained = checkpoint.parent.parent / "config.yaml"
-    run: Any = OmegaConf.load(trained) if trained.is_file() else None
-    if "_target_" not in given and run is None:
+    run: Any = OmegaConf.load(trained).data if trained.is_file() else {}
+    if "_target_" in given:
+        kept = {k: v for k, v in run.items() if k in _AS_TRAINED and k not in by_hand}
+        return OmegaConf.merge(given, kept)
+    if not run:
         raise ValueError(
             f"{checkpoint} lies in no run directory, so say what to score it on: "
-            "data=NAME data.root=FOLDER data.image_size=[H,W] (and so on)"
+            "data=NAME data.root=FOLDER data.image_size=[H,W]"
         )
-    config = given if "_target_" in given else run.data
-    for key, value in given.items():
-        if value is not None:
-            config[key] = value
-        elif run is not None:
-            config[key] = run.data[key]
-    missing = [key for key in ("image_size", "batch_size") if config.get(key) is None]
-    if missing:
-        raise ValueError(
-            f"{checkpoint} lies in no run directory: set data.{', data.'.join(missing)}"
-        )
-    return config
+    return OmegaConf.merge(run, {k: v for k, v in given.items() if v is not None})
 
 
 def _trainer(**options: Any) -> pl.Trainer:
@@ -160,11 +160,11 @@ def _print_classes(module: HardSegmentationModule) -> None:
 def main(cfg: DictConfig) -> None:
     """Evaluates and prints tables."""
     OmegaConf.set_struct(cfg, False)
-    checkpoint = Path(cfg.checkpoint)
-    if checkpoint.is_dir():
-        checkpoint = checkpoint / "checkpoints" / "best.ckpt"
+    checkpoint = checkpoint_file(cfg.checkpoint)
     read_checkpoint(checkpoint)
-    cfg.data = data_config(cfg.data, checkpoint)
+    overrides = HydraConfig.get().overrides.task
+    by_hand = {o.partition("=")[0].split(".")[1] for o in overrides if o.startswith("data.")}
+    cfg.data = data_config(cfg.data, by_hand, checkpoint)
     OmegaConf.resolve(cfg)
     output = Path(cfg.output or checkpoint.parent.parent / "evaluation" / cfg.split)
     metrics = evaluate(

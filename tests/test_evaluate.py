@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -41,7 +42,7 @@ def hard_run(
 
 def scored(run: Path, split: str, output: Path, **options: object) -> dict[str, float]:
     checkpoint = run / "checkpoints" / "best.ckpt"
-    config = data_config(OmegaConf.create({}), checkpoint)
+    config = data_config(OmegaConf.create({}), set(), checkpoint)
     return evaluate(checkpoint, config, split, output, **options)  # type: ignore[arg-type]
 
 
@@ -114,15 +115,28 @@ def test_other_data_than_the_trainings(hard_run: tuple[Path, dict], tmp_path: Pa
 
     other = make_folder(tmp_path / "other", num_classes=4)
     checkpoint = hard_run[0] / "checkpoints" / "best.ckpt"
-    config = data_config(OmegaConf.create({"root": str(other), "batch_size": 1}), checkpoint)
-    assert config.batch_size == 1
+    given = OmegaConf.create({"root": str(other), "batch_size": 1, "image_size": None})
+    config = data_config(given, {"root", "batch_size"}, checkpoint)
+    assert (config.batch_size, list(config.image_size)) == (1, [32, 32])
     with pytest.raises(ValueError, match=r"4 classes and the model 3"):
         evaluate(checkpoint, config, "test", tmp_path / "out")
 
 
 def test_a_checkpoint_on_its_own_asks_for_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data=NAME data\.root"):
-        data_config(OmegaConf.create({"root": None}), tmp_path / "best.ckpt")
-    given = OmegaConf.create({"_target_": "x", "image_size": None, "batch_size": 4})
-    with pytest.raises(ValueError, match=r"data\.image_size"):
-        data_config(given, tmp_path / "best.ckpt")
+        data_config(OmegaConf.create({"root": None}), set(), tmp_path / "best.ckpt")
+    given = OmegaConf.create({"_target_": "x", "image_size": [8, 8]})
+    assert data_config(given, set(), tmp_path / "best.ckpt") == given
+
+
+def test_another_data_set_keeps_the_sizes_of_the_training(
+    folder: Path, hard_run: tuple[Path, dict]
+) -> None:
+    options = ["checkpoint=x", "data=folder", f"data.root={folder}", "data.batch_size=7"]
+    with initialize(config_path="../conf", version_base="1.3"):
+        given = compose("evaluate", overrides=options).data
+    checkpoint = hard_run[0] / "checkpoints" / "best.ckpt"
+    config = data_config(given, {"root", "batch_size"}, checkpoint)
+    assert (list(config.image_size), config.batch_size) == ([32, 32], 7)
+    assert (config.superpixels.count, config.num_workers) == (16, 0)
+    assert config.layout._target_.endswith("Folder")

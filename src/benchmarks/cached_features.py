@@ -87,6 +87,7 @@ def cached_features(data: SegmentationData, extractor: Extractor, epochs: int) -
         "rows": rows,
         "ratios": {"epoch time": ratio(seconds["computed anew"], seconds["stored"])},
         "settings": {
+            "data": data.datasets["train"].records[0].image.parents[2].name,
             "photos an epoch": data.steps_per_epoch * data.batch_size,
             "image": "x".join(map(str, data.image_size)),
             "epochs": epochs,

@@ -172,22 +172,28 @@ class Extractor(nn.Module):
         )
 
 
+def checkpoint_file(checkpoint: str | Path) -> Path:
+    """The file itself, or the best checkpoint of a run directory."""
+    path = Path(checkpoint)
+    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+
+
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     """Reads a checkpoint of either system to the CPU.
 
     Args:
-        checkpoint: file written by training (`RUN_DIR/checkpoints/best.ckpt`). Nothing in it is
-            executed: it is read with `weights_only=True` and names no classes.
+        checkpoint: file written by training, or its run directory. Nothing in it is executed: it is
+            read with `weights_only=True` and names no classes.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a checkpoint of this project.
     """
-    path = Path(checkpoint)
+    path = checkpoint_file(checkpoint)
     if not path.is_file():
         raise FileNotFoundError(
-            f"no checkpoint at {path}: give RUN_DIR/checkpoints/best.ckpt of a training run "
-            "(make train writes one)"
+            f"no checkpoint at {path}: give the directory of a training run, or a file in its "
+            "checkpoints/ (make train writes them)"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
