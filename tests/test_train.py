@@ -12,12 +12,12 @@ import pytest
 import torch
 import wandb
 from hydra.errors import InstantiationException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from src.models.extractor import load_extractor
 from src.train import resumed_config, train
 from src.utils.loggers import finish_wandb
-from tests.conftest import TINY, tiny_run
+from tests.conftest import TINY, tiny_hard_run, tiny_run
 
 
 def state(run_dir: Path, name: str = "last") -> dict[str, Any]:
@@ -81,11 +81,22 @@ def test_the_same_seed_gives_the_same_run(folder_root: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_two_epochs_equal_one_and_a_resume(folder_root: Path, tmp_path: Path, workers: int) -> None:
-    options = (f"data.num_workers={workers}", "data.augmentation.scale=[0.7,1.5]")
-    train(tiny_run(folder_root, tmp_path / "whole", *options))
+@pytest.mark.parametrize("system", ["soft", "hard, stored features", "hard, end to end"])
+def test_two_epochs_equal_one_and_a_resume(
+    folder_root: Path, tmp_path: Path, system: str, workers: int
+) -> None:
+    options = [f"data.num_workers={workers}", "data.augmentation.scale=[0.7,1.5]"]
+    if system == "hard, end to end":
+        options += ["model.end_to_end=true", "model.cache_features=false"]
+
+    def configured(run: Path, *more: str) -> DictConfig:
+        if system == "soft":
+            return tiny_run(folder_root, run, *options, *more)
+        return tiny_hard_run(folder_root, run, None, *options, *more)
+
+    train(configured(tmp_path / "whole"))
     broken = tmp_path / "broken"
-    train(tiny_run(folder_root, broken, *options, "trainer.max_epochs=1"))
+    train(configured(broken, "trainer.max_epochs=1"))
     assert state(broken)["global_step"] == 3
     train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
 
