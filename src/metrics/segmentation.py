@@ -18,7 +18,7 @@ def confusion_matrix(scores: Tensor, label: Tensor) -> Tensor:
     Returns:
         (K,K) int64, rows are the true classes, columns the predicted ones.
     """
-    num_classes = len(scores)
+    num_classes, scores = len(scores), scores.float()  # ties of half precision decide nothing
     if scores.shape[1:] != label.shape:
         size = tuple(label.shape)
         scores = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]

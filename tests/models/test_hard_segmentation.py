@@ -118,6 +118,26 @@ def test_nothing_to_learn_from_gives_no_gradient_and_no_nan() -> None:
         assert torch.equal(old, new)
 
 
+def test_the_loss_is_the_same_for_mirror_images() -> None:
+    """So it draws no class to one side."""
+    model = module()
+    scores, label = torch.randn(2, 3, 8, 10), torch.randint(0, 3, (2, 32, 40))
+    label[0, :5] = 255
+    expected = model.loss(scores, label)
+    for axis in (-1, -2):
+        torch.testing.assert_close(model.loss(scores.flip(axis), label.flip(axis)), expected)
+
+
+@pytest.mark.parametrize("size", [(32, 40), (31, 37)])
+def test_the_loss_is_cross_entropy_with_each_score_for_four_pixels(size: tuple[int, int]) -> None:
+    scores, label = torch.randn(2, 3, 8, 10), torch.randint(0, 3, (2, *size))
+    label[1, :, :9] = 255
+    half = torch.nn.functional.interpolate(scores, (16, -(-size[1] // 2)), mode="bilinear")
+    repeated = half.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., : size[0], : size[1]]
+    expected = torch.nn.functional.cross_entropy(repeated, label, ignore_index=255)
+    torch.testing.assert_close(module().loss(scores, label), expected)
+
+
 def test_a_step_learns() -> None:
     model, data = module(optimizer=partial(torch.optim.SGD, lr=0.5)).train(), batch()
     data["label"] = (data["image"][:, 0] * 2).long()
