@@ -4,9 +4,10 @@ Soft features: pair AUC beside the baselines that need no training, and a linear
 the train split. Hard segmentation: the four scores, those of each class, and pictures.
 """
 
-import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hydra
@@ -27,6 +28,7 @@ from src.models.soft_features import SoftFeatureModule
 from src.models.views import ONE_VIEW, Views
 from src.utils.cli import print_table, readable_errors, register_resolvers
 from src.utils.drawing import confusion_picture
+from src.utils.metrics_file import write_metrics
 
 register_resolvers()
 
@@ -34,13 +36,12 @@ register_resolvers()
 _AS_TRAINED = ("image_size", "superpixels", "batch_size", "num_workers", "cache_dir")
 
 
-def data_config(given: Any, by_hand: set[str], checkpoint: Path) -> Any:
+def data_config(given: Any, by_hand: list[str], checkpoint: Path) -> Any:
     """The data to score on: what is given, and in all else as in the checkpoint's training.
 
     Args:
-        given: a whole configuration where another data set was chosen, else keys to change, null
-            for those that stay.
-        by_hand: keys that were set on the command line.
+        given: a whole configuration where another data set was chosen, else keys to change.
+        by_hand: dotted keys of it that were set on the command line.
         checkpoint: file; the training's `config.yaml` is looked for in its run directory.
 
     Raises:
@@ -48,15 +49,18 @@ def data_config(given: Any, by_hand: set[str], checkpoint: Path) -> Any:
     """
     trained = checkpoint.parent.parent / "config.yaml"
     run: Any = OmegaConf.load(trained).data if trained.is_file() else {}
-    if "_target_" in given:
-        kept = {k: v for k, v in run.items() if k in _AS_TRAINED and k not in by_hand}
-        return OmegaConf.merge(given, kept)
-    if not run:
+    if "_target_" not in given and not run:
         raise ValueError(
             f"{checkpoint} lies in no run directory, so say what to score it on: "
             "data=NAME data.root=FOLDER data.image_size=[H,W]"
         )
-    return OmegaConf.merge(run, {k: v for k, v in given.items() if v is not None})
+    if "_target_" in given:
+        config = OmegaConf.merge(given, {k: v for k, v in run.items() if k in _AS_TRAINED})
+    else:
+        config = run.copy()
+    for key in by_hand:
+        OmegaConf.update(config, key, OmegaConf.select(given, key))
+    return config
 
 
 def _trainer(**options: Any) -> pl.Trainer:
@@ -65,6 +69,7 @@ def _trainer(**options: Any) -> pl.Trainer:
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        devices=1,  # one matrix, one writer
         **options,
     )
 
@@ -92,8 +97,10 @@ def linear_probe(checkpoint: Path, config: Any, steps: int) -> dict[str, float]:
         cache_features=True,
     )
     trainer = _trainer(max_epochs=1, limit_val_batches=0)
-    trainer.fit(probe, data)
-    (tested,) = trainer.test(probe, data, verbose=False)
+    with TemporaryDirectory() as folder:
+        data.features_dir = Path(folder)
+        trainer.fit(probe, data)
+        (tested,) = trainer.test(probe, data, verbose=False)
     return {f"test/probe_{name}": tested[f"test/{name}"] for name in SCORES}
 
 
@@ -121,10 +128,13 @@ def evaluate(
         What was measured, keys `<split>/...`.
     """
     pl.seed_everything(0, verbose=False)
+    config = config.copy()
     config.update(test_split=split, native_labels=True)
     data = instantiate(config)
     content = read_checkpoint(checkpoint)
     output.mkdir(parents=True, exist_ok=True)
+    about = {"checkpoint": str(checkpoint), "split": split, "views": asdict(views), "data": config}
+    OmegaConf.save(about, output / "evaluation.yaml")
     if "hard_segmentation" in content:
         module = load_hard_segmentation(checkpoint, views)
         trainer = _trainer(callbacks=[WorstPhotos(output / "worst.png", worst)])
@@ -138,9 +148,8 @@ def evaluate(
         (tested,) = _trainer().test(soft, data, verbose=False)
         if probe_steps and data.layout.class_names:
             tested = {**tested, **linear_probe(checkpoint, config, probe_steps)}
-    metrics = {key.replace("test/", f"{split}/"): value for key, value in tested.items()}
-    text = json.dumps(metrics, indent=1, sort_keys=True)
-    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    metrics = {f"{split}/{key.removeprefix('test/')}": value for key, value in tested.items()}
+    write_metrics(output / "metrics.json", metrics)
     return metrics
 
 
@@ -163,7 +172,8 @@ def main(cfg: DictConfig) -> None:
     checkpoint = checkpoint_file(cfg.checkpoint)
     read_checkpoint(checkpoint)
     overrides = HydraConfig.get().overrides.task
-    by_hand = {o.partition("=")[0].split(".")[1] for o in overrides if o.startswith("data.")}
+    keys = (override.partition("=")[0] for override in overrides)
+    by_hand = [key.removeprefix("data.") for key in keys if key.startswith("data.")]
     cfg.data = data_config(cfg.data, by_hand, checkpoint)
     OmegaConf.resolve(cfg)
     output = Path(cfg.output or checkpoint.parent.parent / "evaluation" / cfg.split)

@@ -6,6 +6,7 @@ the tables between the markers in README.md are then written anew from the files
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from src.benchmarks.measure import markdown
+from src.models.extractor import checkpoint_file
+from src.models.views import ONE_VIEW
 from src.utils.cli import readable_errors
 
 _NOWHERE = object()
@@ -51,8 +54,11 @@ def collect(run_dir: Path, results: Path) -> None:
     if "head" in settings:
         settings["features"] = _origin(OmegaConf.select(cfg, "model.features_checkpoint"))
     metrics = _read(run_dir / "metrics.json")
-    for path in sorted(run_dir.glob("evaluation/*/metrics.json")):
-        metrics |= _read(path)
+    for folder in sorted(run_dir.glob("evaluation/*")):
+        if _is_of(folder / "evaluation.yaml", cfg):
+            metrics |= _read(folder / "metrics.json")
+        else:
+            print(f"{folder} is of other weights, data or views: left out")
     content = {
         "settings": settings,
         "metrics": metrics,
@@ -72,8 +78,20 @@ def _origin(checkpoint: str | None) -> str:
     """The experiment that frozen features come from."""
     if checkpoint is None:
         return "random"
-    config = Path(checkpoint).parent.parent / "config.yaml"
-    return str(OmegaConf.load(config).name) if config.is_file() else Path(checkpoint).stem
+    file = checkpoint_file(checkpoint)
+    config = file.parent.parent / "config.yaml"
+    return str(OmegaConf.load(config).name) if config.is_file() else file.stem
+
+
+def _is_of(evaluation: Path, cfg: Any) -> bool:
+    """Whether an evaluation scored the run's best weights, on its data, with one view."""
+    about: Any = OmegaConf.load(evaluation)
+    same = ("layout", "root", "image_size", "superpixels")
+    return (
+        Path(about.checkpoint).name == "best.ckpt"
+        and OmegaConf.to_object(about.views) == {**asdict(ONE_VIEW), "scales": [1.0]}
+        and all(about.data[key] == cfg.data[key] for key in same)
+    )
 
 
 def segmentation_table(results: Path, names: list[str]) -> str:

@@ -18,6 +18,7 @@ from src.utils.cli import in_multirun, print_table, readable_errors, register_re
 from src.utils.flops import model_size
 from src.utils.loggers import RunCSVLogger, finishes_wandb, log_settings
 from src.utils.machine import machine
+from src.utils.metrics_file import write_metrics
 from src.utils.revision import revision
 from src.utils.sweeps import train_apart
 
@@ -78,9 +79,11 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     pl.seed_everything(cfg.seed, verbose=False)
 
     data = instantiate(cfg.data)
-    if cfg.model.get("num_classes", 0) is None:
+    if cfg.model.get("num_classes", 0) is None:  # as many as the data has
         cfg.model.num_classes = len(data.layout.class_names)
-    module = instantiate(cfg.model)
+    # A resumed head goes on with the extractor it had, whatever has become of that file.
+    kept = {"features_checkpoint": last} if resume and "features_checkpoint" in cfg.model else {}
+    module = instantiate(cfg.model, **kept)
     csv = RunCSVLogger(str(run_dir))
     if resume and first_process:
         csv.resume_at(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
@@ -118,8 +121,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         "gflops": size["model/gflops"],
     }
     if first_process:
-        text = json.dumps(metrics, indent=1, sort_keys=True)
-        (run_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        write_metrics(run_dir / "metrics.json", metrics)
         shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
         print_table(f"{cfg.name}: {run_dir}", shown)
     return metrics

@@ -10,7 +10,8 @@ from PIL import Image
 
 from src.data.images import read_label
 from src.evaluate import data_config, evaluate
-from src.models.hard_segmentation import load_hard_segmentation
+from src.models.extractor import load_extractor
+from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 from src.models.views import Views
 from src.train import train
 from tests.conftest import tiny_hard_run, tiny_run
@@ -42,7 +43,7 @@ def hard_run(
 
 def scored(run: Path, split: str, output: Path, **options: object) -> dict[str, float]:
     checkpoint = run / "checkpoints" / "best.ckpt"
-    config = data_config(OmegaConf.create({}), set(), checkpoint)
+    config = data_config(OmegaConf.create({}), [], checkpoint)
     return evaluate(checkpoint, config, split, output, **options)  # type: ignore[arg-type]
 
 
@@ -59,11 +60,29 @@ def test_soft_features_score_as_training_tested(
 
 
 def test_a_linear_probe_is_trained_on_the_train_split(
-    soft_run: tuple[Path, dict], tmp_path: Path
+    soft_run: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluated = scored(soft_run[0], "val", tmp_path, probe_steps=4)
-    for key in HARD:
-        assert 0 <= evaluated[f"val/probe_{key}"] <= 1
+    seen: list[str] = []
+    step, modules = HardSegmentationModule.training_step, []
+
+    def recorded(self: HardSegmentationModule, batch: dict, index: int) -> torch.Tensor:
+        seen.extend(batch["path"])
+        modules.append(self)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(HardSegmentationModule, "training_step", recorded)
+    evaluated = scored(soft_run[0], "val", tmp_path, probe_steps=40)
+    assert {Path(path).parent.name for path in seen} == {"train"}
+    trained = load_extractor(soft_run[0]).state_dict()
+    for name, value in modules[-1].extractor.state_dict().items():
+        assert torch.equal(value, trained[name]), name
+    few, many = (
+        scored(soft_run[0], "train", tmp_path, probe_steps=steps)["train/probe_pixel_accuracy"]
+        for steps in (1, 40)
+    )
+    assert many > few + 0.02
+    assert all(0 <= evaluated[f"val/probe_{key}"] <= 1 for key in HARD)
+    assert not list(soft_run[0].parent.rglob("*.f16"))
 
 
 def test_hard_segmentation_scores_as_training_tested(
@@ -107,6 +126,9 @@ def test_views_are_used(hard_run: tuple[Path, dict], tmp_path: Path) -> None:
     one = scored(hard_run[0], "test", tmp_path / "one")
     many = scored(hard_run[0], "test", tmp_path / "many", views=views)
     assert many.keys() == one.keys()
+    about = OmegaConf.load(tmp_path / "many" / "evaluation.yaml")
+    assert (about.views.flip, list(about.views.window)) == (True, [16, 16])
+    assert about.checkpoint.endswith("best.ckpt")
     assert any(many[key] != one[key] for key in one)
 
 
@@ -116,27 +138,34 @@ def test_other_data_than_the_trainings(hard_run: tuple[Path, dict], tmp_path: Pa
     other = make_folder(tmp_path / "other", num_classes=4)
     checkpoint = hard_run[0] / "checkpoints" / "best.ckpt"
     given = OmegaConf.create({"root": str(other), "batch_size": 1, "image_size": None})
-    config = data_config(given, {"root", "batch_size"}, checkpoint)
+    config = data_config(given, ["root", "batch_size"], checkpoint)
     assert (config.batch_size, list(config.image_size)) == (1, [32, 32])
     with pytest.raises(ValueError, match=r"4 classes and the model 3"):
+        evaluate(checkpoint, config, "test", tmp_path / "out")
+    names = make_folder(tmp_path / "names") / "classes.txt"
+    names.write_text("class 1\nclass 0\nclass 2\n")
+    config.root = str(names.parent)
+    with pytest.raises(ValueError, match=r"class 1, class 0.*trained for class 0, class 1"):
         evaluate(checkpoint, config, "test", tmp_path / "out")
 
 
 def test_a_checkpoint_on_its_own_asks_for_data(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data=NAME data\.root"):
-        data_config(OmegaConf.create({"root": None}), set(), tmp_path / "best.ckpt")
+        data_config(OmegaConf.create({"root": None}), [], tmp_path / "best.ckpt")
     given = OmegaConf.create({"_target_": "x", "image_size": [8, 8]})
-    assert data_config(given, set(), tmp_path / "best.ckpt") == given
+    assert data_config(given, [], tmp_path / "best.ckpt") == given
 
 
 def test_another_data_set_keeps_the_sizes_of_the_training(
     folder: Path, hard_run: tuple[Path, dict]
 ) -> None:
     options = ["checkpoint=x", "data=folder", f"data.root={folder}", "data.batch_size=7"]
+    options.append("data.superpixels.backend=skimage")
     with initialize(config_path="../conf", version_base="1.3"):
         given = compose("evaluate", overrides=options).data
     checkpoint = hard_run[0] / "checkpoints" / "best.ckpt"
-    config = data_config(given, {"root", "batch_size"}, checkpoint)
+    config = data_config(given, ["root", "batch_size", "superpixels.backend"], checkpoint)
     assert (list(config.image_size), config.batch_size) == ([32, 32], 7)
     assert (config.superpixels.count, config.num_workers) == (16, 0)
+    assert config.superpixels.backend == "skimage"
     assert config.layout._target_.endswith("Folder")

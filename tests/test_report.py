@@ -1,9 +1,12 @@
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from src.models.views import ONE_VIEW
 from src.report import collect, fill
 from src.train import train
 from tests.conftest import tiny_hard_run, tiny_run
@@ -30,11 +33,17 @@ def test_the_segmentation_table_joins_runs_probes_and_what_others_published(
     results = tmp_path / "results"
     soft, hard = tmp_path / "soft", tmp_path / "hard"
     train(tiny_run(folder_root, soft, "name=features"))
-    (soft / "evaluation" / "test").mkdir(parents=True)
-    probe = {f"test/probe_{key}": 0.5 for key in SCORES}
-    (soft / "evaluation" / "test" / "metrics.json").write_text(json.dumps(probe))
     checkpoint = soft / "checkpoints" / "best.ckpt"
-    metrics = train(tiny_hard_run(folder_root, hard, checkpoint, "name=tiny"))
+    data = OmegaConf.load(soft / "config.yaml").data
+    for name, image_size, score in (("test", [32, 32], 0.5), ("other", [64, 64], 0.9)):
+        folder = soft / "evaluation" / name
+        folder.mkdir(parents=True)
+        about = {"checkpoint": str(checkpoint), "views": asdict(ONE_VIEW), "data": data.copy()}
+        about["data"].image_size = image_size
+        OmegaConf.save(about, folder / "evaluation.yaml")
+        probe = {f"test/probe_{key}": score for key in SCORES}
+        (folder / "metrics.json").write_text(json.dumps(probe))
+    metrics = train(tiny_hard_run(folder_root, hard, soft, "name=tiny"))
     for run in (soft, hard):
         collect(run, results / "runs")
     assert str(tmp_path) not in (results / "runs" / "tiny.json").read_text()

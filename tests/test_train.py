@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.models.extractor import load_extractor
 from src.train import resumed_config, train
 from src.utils.loggers import finish_wandb
-from tests.conftest import TINY, tiny_hard_run, tiny_run
+from tests.conftest import TINY, compose_train, real_data, tiny_hard_run, tiny_run
 
 
 def state(run_dir: Path, name: str = "last") -> dict[str, Any]:
@@ -109,6 +109,28 @@ def test_two_epochs_equal_one_and_a_resume(
     )
     for key in expected.keys() - {"seconds/fit"}:
         assert got[key] == pytest.approx(expected[key]), key
+
+
+def test_a_resumed_head_keeps_the_extractor_it_had(folder_root: Path, tmp_path: Path) -> None:
+    """Though the soft features have been trained on, or are gone."""
+    soft, whole, broken = (tmp_path / name for name in ("soft", "whole", "broken"))
+    train(tiny_run(folder_root, soft))
+    train(tiny_hard_run(folder_root, whole, soft))
+    train(tiny_hard_run(folder_root, broken, soft, "trainer.max_epochs=1"))
+    (soft / "checkpoints" / "best.ckpt").unlink()
+    train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
+    assert equal(state(whole)["state_dict"], state(broken)["state_dict"])
+
+
+def test_hard_segmentation_runs_on_cityscapes_as_it_comes(tmp_path: Path) -> None:
+    root = real_data("cityscapes_sample")
+    options = [f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", "debug=one_step"]
+    options += [f"run_dir={tmp_path / 'run'}", "run_id=abc", *TINY, "data.image_size=[64,128]"]
+    cfg = compose_train("experiment=hardseg_cityscapes", "model.features_checkpoint=null", *options)
+    metrics = train(cfg)
+    assert cfg.model.num_classes == 19
+    assert 0 <= metrics["test/miou"] <= 1
+    assert {key for key in metrics if key.startswith("test/iou/")} >= {"test/iou/road"}
 
 
 def test_a_killed_epoch_is_run_again_without_double_rows(folder_root: Path, tmp_path: Path) -> None:

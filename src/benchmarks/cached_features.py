@@ -61,7 +61,7 @@ def cached_features(data: SegmentationData, extractor: Extractor, epochs: int) -
     fresh.eval()
 
     with TemporaryDirectory() as folder:
-        stored.cache_dir, stored.features = Path(folder), {}
+        stored.features_dir, stored.features = Path(folder), {}
         started = time.perf_counter()
         stored.store_features(fresh.inputs, "benchmark", torch.device("cpu"))
         storing = time.perf_counter() - started

@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 import wandb
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -16,9 +14,6 @@ from src.metrics.segmentation import segmentation_scores
 from src.ops.pca import normalise, pca, random_projection
 from src.ops.superpixels import superpixel_mean, superpixel_scatter
 from src.utils.drawing import boundaries, confusion_picture, errors, label_colours, overlay, sheet
-
-# A sheet, and what W&B gets.
-Drawn = tuple[NDArray[np.uint8], dict[str, Any]]
 
 
 def feature_columns(features: Tensor, filtered: Tensor, superpixels: Tensor) -> dict[str, Tensor]:
@@ -56,6 +51,7 @@ class _ValidationPictures(pl.Callback):
     def __init__(self, folder: str | Path, guided_filter: GuidedFilter, count: int = 4) -> None:
         self.folder, self.guided_filter, self.count = Path(folder), guided_filter, count
 
+    @torch.no_grad()
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
@@ -63,36 +59,41 @@ class _ValidationPictures(pl.Callback):
         # Spread over the split: neighbours are often frames of one film.
         count = min(self.count, len(dataset))
         samples: list[dict[str, Any]] = [dataset[i * len(dataset) // count] for i in range(count)]
-        batch = {
-            key: torch.stack([sample[key] for sample in samples]).to(pl_module.device)
-            for key in ("image", "label", "superpixels")
-        }
-        with torch.no_grad():
-            picture, panels = self._draw(pl_module, batch)
+        # One by one: full-resolution maps of several photos would take gigabytes.
+        drawn = [self._columns(pl_module, _batch_of_one(s, pl_module.device)) for s in samples]
+        columns = {title: torch.cat([d[title] for d in drawn]) for title in drawn[0]}
+        picture = sheet(columns, getattr(pl_module, "class_names", ()))
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(self.folder / f"step_{trainer.global_step:06d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.WandbLogger):
                 step = {"trainer/global_step": trainer.global_step - 1}  # that of val's scores
+                panels = {"val/features": wandb.Image(picture), **self._panels(pl_module, samples)}
                 logger.experiment.log(panels | step)
 
-    def _draw(self, module: Any, batch: dict[str, Tensor]) -> Drawn:
+    def _columns(self, module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         raise NotImplementedError
+
+    def _panels(self, module: Any, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """What W&B gets besides the sheet."""
+        return {}
+
+
+def _batch_of_one(sample: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
+    return {key: sample[key][None].to(device) for key in ("image", "label", "superpixels")}
 
 
 class FeaturePictures(_ValidationPictures):
     """Photo with superpixel borders, labels, and `feature_columns`; W&B: `val/features`."""
 
-    def _draw(self, module: Any, batch: dict[str, Tensor]) -> Drawn:
+    def _columns(self, module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image, superpixels = batch["image"], batch["superpixels"]
         features = module.extractor.forward(image)  # not as a call: a hook may filter that
-        columns = {
+        return {
             "photo, superpixels": boundaries(image, superpixels),
             "labels": label_colours(batch["label"]),
             **feature_columns(features, self.guided_filter(features, image), superpixels),
         }
-        picture = sheet(columns)
-        return picture, {"val/features": wandb.Image(picture)}
 
 
 class SegmentationPictures(_ValidationPictures):
@@ -102,38 +103,41 @@ class SegmentationPictures(_ValidationPictures):
     `val/iou_table` (of the whole split).
     """
 
-    def _draw(self, module: Any, batch: dict[str, Tensor]) -> Drawn:
+    def _columns(self, module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image, label = batch["image"], batch["label"]
         predicted = module(image).argmax(1)
         features = self.guided_filter(module.extractor.forward(image), image)
-        columns = {
+        return {
             "photo": image,
             "ground truth": overlay(image, label),
             "prediction": overlay(image, predicted),
             "errors": errors(image, predicted, label),
             "features, filtered": normalise(pca(features)),
         }
-        picture = sheet(columns, module.class_names)
-        return picture, {
-            "val/features": wandb.Image(picture),
-            "val/segmentation": _masked(image, predicted, label, module.class_names),
-            "val/confusion": wandb.Image(confusion_picture(module.confusion, module.class_names)),
-            "val/iou_table": _iou_table(module.confusion, module.class_names),
+
+    def _panels(self, module: Any, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        names = module.class_names
+        images = []
+        for sample in samples:
+            predicted = module(sample["image"][None].to(module.device)).argmax(1)[0]
+            images.append(_masked(sample["image"], predicted, sample["label"], names))
+        return {
+            "val/segmentation": images,
+            "val/confusion": wandb.Image(confusion_picture(module.confusion, names)),
+            "val/iou_table": _iou_table(module.confusion, names),
         }
 
 
-def _masked(image: Tensor, predicted: Tensor, label: Tensor, names: list[str]) -> list[wandb.Image]:
+def _masked(image: Tensor, predicted: Tensor, label: Tensor, names: list[str]) -> wandb.Image:
     classes = dict(enumerate(names)) | {255: "ignored"}
-    return [
-        wandb.Image(
-            (photo.movedim(0, -1).clamp(0, 1) * 255).byte().cpu().numpy(),
-            masks={
-                "prediction": {"mask_data": p.byte().cpu().numpy(), "class_labels": classes},
-                "ground_truth": {"mask_data": t.byte().cpu().numpy(), "class_labels": classes},
-            },
-        )
-        for photo, p, t in zip(image, predicted, label, strict=True)
-    ]
+    masks = {"prediction": predicted, "ground_truth": label}
+    return wandb.Image(
+        (image.movedim(0, -1).clamp(0, 1) * 255).byte().cpu().numpy(),
+        masks={
+            name: {"mask_data": mask.byte().cpu().numpy(), "class_labels": classes}
+            for name, mask in masks.items()
+        },
+    )
 
 
 def _iou_table(matrix: Tensor, names: list[str]) -> wandb.Table:

@@ -66,6 +66,8 @@ class SegmentationData(pl.LightningDataModule):
         super().__init__()
         if len(image_size) != 2 or min(image_size) < 1:
             raise ValueError(f"data.image_size={list(image_size)}: give [height, width]")
+        if test_split not in SPLITS:
+            raise ValueError(f"split {test_split}: choose {', '.join(SPLITS)}")
         self.layout = layout(root=root)
         self.cache_dir = Path(cache_dir)
         self.image_size = (int(image_size[0]), int(image_size[1]))
@@ -75,6 +77,7 @@ class SegmentationData(pl.LightningDataModule):
         self.variants, self.native_labels = variants, native_labels
         self.collate = Collate(superpixels.count)
         self.datasets: dict[str, SegmentationDataset] = {}
+        self.features_dir = self.cache_dir / "features"
         self.features: dict[str, FeatureStore] = {}
 
     def store(self, split: str) -> SuperpixelStore:
@@ -116,7 +119,11 @@ class SegmentationData(pl.LightningDataModule):
         self.collate = Collate(self.superpixels.count, level_sizes)
 
     def store_features(
-        self, function: Callable[[Tensor], list[Tensor]], identity: str, device: torch.device
+        self,
+        function: Callable[[Tensor], list[Tensor]],
+        identity: str,
+        device: torch.device,
+        splits: Sequence[str] = ("train", "val"),
     ) -> None:
         """Lets training and validation read features in place of photos, computed here once.
 
@@ -124,6 +131,7 @@ class SegmentationData(pl.LightningDataModule):
             function: of photos (B,3,H,W) on `device`, gives maps (B,C,h,w); a network in eval mode.
             identity: of the function; other features are kept apart.
             device: where it runs.
+            splits: train, or train and val.
 
         Raises:
             DataError: the cache cannot be written or is too small.
@@ -134,8 +142,9 @@ class SegmentationData(pl.LightningDataModule):
                 "model.cache_features=true stores each training photo in data.variants augmented "
                 "versions: set data.variants=4, or data.augmentation=null and data.variants=1"
             )
-        for split, dataset in self.datasets.items():
-            store = FeatureStore(self.cache_dir, dataset, identity)
+        for split in splits:
+            dataset = self.datasets[split]
+            store = FeatureStore(self.features_dir, dataset, identity)
             loader = partial(self._loader, dataset)
             store.prepare(function, loader, device, f"features ({split})")
             self.features[split] = store

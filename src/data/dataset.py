@@ -123,12 +123,8 @@ class SegmentationDataset(Dataset[Batch]):
     @property
     def identity(self) -> str:
         """Hash of everything that decides images and labels of the samples."""
-        settings = [
-            self.image_size,
-            None if self.augmentation is None else asdict(self.augmentation),
-            self.variants,
-            self.seed,
-        ]
+        augmented = self.augmentation is not None and (asdict(self.augmentation), self.seed)
+        settings = [self.image_size, augmented, self.variants]
         files = [
             [file_identity(r.image), file_identity(r.label), r.label_map.table]
             for r in self.records

@@ -34,15 +34,15 @@ class FeatureStore(Dataset[Batch]):
     A row holds the maps in half precision, channels last, and the label as uint8.
 
     Args:
-        cache_dir: folder of all stores.
+        folder: of all stores.
         dataset: the photos.
         identity: of the network.
     """
 
-    def __init__(self, cache_dir: str | Path, dataset: SegmentationDataset, identity: str) -> None:
+    def __init__(self, folder: str | Path, dataset: SegmentationDataset, identity: str) -> None:
         self.dataset = dataset
         key = hashlib.sha256(f"{_FORMAT} {identity} {dataset.identity}".encode()).hexdigest()[:20]
-        self.path = Path(cache_dir) / "features" / key
+        self.path = Path(folder) / key
         self.num_rows = len(dataset) * (dataset.variants or 1)
         self._arrays: tuple[list[NDArray[np.float16]], NDArray[np.uint8]] | None = None
 
@@ -137,8 +137,10 @@ class FeatureStore(Dataset[Batch]):
         shapes = [(m.shape[2], m.shape[3], m.shape[1]) for m in sample]
         pixels = int(np.prod(self.dataset.image_size))
         row_bytes = 2 * sum(int(np.prod(shape)) for shape in shapes) + pixels
-        with sole_writer(self.path, self.num_rows * row_bytes):
+        num_bytes = self.num_rows * row_bytes
+        with sole_writer(self.path, num_bytes):
             if not self.complete:
+                description = f"{description}, {num_bytes / 1e9:.1f} GB"
                 self._compute(function, make_loader, device, description, shapes)
 
     def _compute(

@@ -1,6 +1,7 @@
 """Hard segmentation on frozen soft features (Fig. 7, Table 2)."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +58,11 @@ class HardSegmentationModule(pl.LightningModule):
         views: Views = ONE_VIEW,
     ) -> None:
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(
+                f"{num_classes} classes: a mixture of label spaces serves soft features only; "
+                "choose a data set with classes of its own"
+            )
         if end_to_end and cache_features:
             raise ValueError(
                 "model.cache_features=true stores what a frozen extractor gives, and "
@@ -78,7 +84,7 @@ class HardSegmentationModule(pl.LightningModule):
         self.head = kinds[head](channels, num_classes)
         # What rebuilds this module; goes into checkpoints as plain values.
         self.hparams_plain = {"num_classes": num_classes, "head": head}
-        self.class_names = [str(i) for i in range(num_classes)]  # until the data names them
+        self.class_names: list[str] = []  # from the data, or a checkpoint
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer
@@ -90,17 +96,18 @@ class HardSegmentationModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
-        names = data.layout.class_names
+        names = list(data.layout.class_names)
         if len(names) != self.num_classes:
             raise ValueError(
                 f"the data has {len(names)} classes and the model {self.num_classes}: "
-                + (
-                    f"set model.num_classes={len(names)}, or null to go by the data"
-                    if names
-                    else "a mixture of label spaces serves soft features only"
-                )
+                f"set model.num_classes={len(names)}, or null to go by the data"
             )
-        self.class_names = list(names)
+        if self.class_names and names != self.class_names:
+            raise ValueError(
+                f"the data's classes are {', '.join(names)}, and the model was trained for "
+                f"{', '.join(self.class_names)}"
+            )
+        self.class_names = names
         if stage == "fit" and self.cache_features:
             device = self.trainer.strategy.root_device
             self.extractor.to(device).eval()
@@ -108,7 +115,14 @@ class HardSegmentationModule(pl.LightningModule):
             for name, value in self.extractor.state_dict().items():
                 state.update(name.encode())
                 state.update(value.cpu().contiguous().numpy().tobytes())
-            data.store_features(self.inputs, state.hexdigest(), device)
+            splits = ["train", "val"] if self.trainer.limit_val_batches else ["train"]
+            data.store_features(self.inputs, state.hexdigest(), device, splits)
+        elif stage == "fit" and data.variants is not None:
+            warnings.warn(
+                f"data.variants={data.variants} without model.cache_features: each photo is seen "
+                "in so many versions only; data.variants=null augments anew each time",
+                stacklevel=2,
+            )
 
     def train(self, mode: bool = True) -> "HardSegmentationModule":
         """As ever, but a frozen extractor stays in eval mode: its batch norms do not move."""

@@ -25,7 +25,8 @@ class Views:
     """How scores are averaged over views at test time.
 
     Attributes:
-        window: (H, W) of sliding windows that overlap by half; None for the whole photo.
+        window: (H, W) of sliding windows that overlap by half, in pixels of the (resized) photo;
+            None for all of it.
         flip: average with the mirror image.
         scales: of the photo, whose scores are averaged.
     """
@@ -35,10 +36,12 @@ class Views:
     scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
+        if isinstance(self.scales, int | float) or isinstance(self.window, int):
+            raise ValueError("views.scales and views.window are lists: scales=[1.0], window=[H,W]")
         if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"views.scales={list(self.scales)}: give positive numbers")
+            raise ValueError(f"views.scales={self.scales}: give positive numbers")
         if self.window is not None and (len(self.window) != 2 or min(self.window) < 1):
-            raise ValueError(f"views.window={list(self.window)}: give [height, width], or null")
+            raise ValueError(f"views.window={self.window}: give [height, width], or null")
 
     def __call__(self, scores: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """Averages probabilities.

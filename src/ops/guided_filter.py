@@ -31,13 +31,15 @@ def guided_filter(
         (B,D,H,W) float32.
 
     Raises:
-        ValueError: features and image of different sizes; image not in [0,1].
+        ValueError: features and image of different sizes; image not in [0,1]; sizes below 1.
     """
     if features.shape[-2:] != image.shape[-2:] or len(features) != len(image):
         raise ValueError(
             f"features {tuple(features.shape)} and image {tuple(image.shape)} do not share batch "
             "and pixel sizes: enlarge the features first"
         )
+    if kernel_size < 1 or subsample < 1 or chunk < 1:
+        raise ValueError(f"{kernel_size=}, {subsample=}, {chunk=}: each must be 1 or more")
     if image.is_floating_point() and image.amax() <= 1 + 1e-3 and image.amin() >= -1e-3:
         guide = image.float()
     else:

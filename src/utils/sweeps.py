@@ -166,7 +166,9 @@ class Sweep:
         Console().print(table)
         print(f"more: {self.folder}/report.md")
         for job in self.jobs:
-            if job.status == "failed":
+            if job.status == "unfinished":
+                print(f"job {job.name} is unfinished: it is running, or was killed")
+            elif job.status == "failed":
                 settings = "".join(f" {key}={job.settings.get(key)}" for key in self.keys)
                 path = self.folder / job.name / "error.txt"
                 print(f"job {job.name} failed{settings and f' with{settings}'}: {job.error}")
@@ -256,10 +258,10 @@ class SweepCallback(Callback):
 
     @readable_errors
     def on_multirun_end(self, config: DictConfig, **_kwargs: Any) -> None:
-        """Reports; exit status 1 where a job failed."""
+        """Reports; exit status 1 where a job failed or did not come to its end."""
         sweep = Sweep(Path(config.hydra.sweep.dir))
         sweep.write()
-        if any(job.status == "failed" for job in sweep.jobs):
+        if any(job.status != "ok" for job in sweep.jobs):
             sys.exit(1)
 
 

@@ -1,5 +1,6 @@
 """The clock is set by hand: a batch takes the loader and the step what the test says."""
 
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ class Recorder(pl.loggers.CSVLogger):
     """Keeps what is logged, by step."""
 
     def __init__(self) -> None:
-        super().__init__("unused")
+        super().__init__(mkdtemp())
         self.logged: dict[int, dict[str, float]] = {}
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:

@@ -109,6 +109,11 @@ def test_stored_mode_reports_all_bad_files_before_training(
         make(Folder, folder_root, tmp_path)
 
 
+def test_the_split_is_checked(folder_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="split training: choose train, val, test"):
+        SegmentationData(Folder, folder_root, tmp_path, test_split="training")
+
+
 def test_image_size_is_checked(folder_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.image_size"):
         SegmentationData(Folder, folder_root, tmp_path, image_size=(224,))

@@ -89,6 +89,7 @@ def test_a_second_run_computes_nothing(folder_root: Path) -> None:
         {"seed": 1},
         {"augmentation": Augmentation(flip=0.0, scale=(0.8, 1.5))},
         {"identity": "another network"},
+        {"augmentation": None},
     ],
 )
 def test_everything_that_decides_them_is_in_the_key(

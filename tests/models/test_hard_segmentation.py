@@ -176,6 +176,7 @@ def test_a_soft_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
         ({"end_to_end": True, "cache_features": True}, "choose one"),
         ({"extractor": None}, "features_checkpoint"),
         ({"head": "transformer"}, "decoder or linear"),
+        ({"num_classes": 0}, "mixture of label spaces"),
     ],
 )
 def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:

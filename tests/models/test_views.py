@@ -67,7 +67,10 @@ def test_starts(length: int, window: int) -> None:
     assert starts[-1] == max(0, length - window)
 
 
-@pytest.mark.parametrize("options", [{"scales": ()}, {"scales": (0.0,)}, {"window": (0, 4)}])
+@pytest.mark.parametrize(
+    "options",
+    [{"scales": ()}, {"scales": (0.0,)}, {"window": (0, 4)}, {"window": 256}, {"scales": 1.0}],
+)
 def test_nonsense_is_refused(options: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(ValueError, match=r"views\."):
         Views(**options)  # type: ignore[arg-type]

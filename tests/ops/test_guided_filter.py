@@ -97,5 +97,7 @@ def test_a_guide_of_another_range_is_refused() -> None:
         guided_filter(features, torch.rand(1, 3, 8, 8) * 255)
     with pytest.raises(ValueError, match="divide by 255"):
         guided_filter(features, torch.ones(1, 3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="kernel_size=0"):
+        guided_filter(features, torch.rand(1, 3, 8, 8), kernel_size=0)
     with pytest.raises(ValueError, match="enlarge the features"):
         guided_filter(features, torch.rand(1, 3, 16, 16))

@@ -1,0 +1,13 @@
+"""What was measured, as a file that any JSON reader takes."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
+    """Writes metrics as JSON, sorted; NaN (a class that is absent) is left out."""
+    numbers = {name: value for name, value in metrics.items() if not math.isnan(value)}
+    text = json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
