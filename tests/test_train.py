@@ -122,6 +122,18 @@ def test_a_resumed_head_keeps_the_extractor_it_had(folder_root: Path, tmp_path: 
     assert equal(state(whole)["state_dict"], state(broken)["state_dict"])
 
 
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_a_whole_training_leaves_a_frozen_extractor_alone(
+    folder_root: Path, tmp_path: Path, cached: str
+) -> None:
+    train(tiny_run(folder_root, tmp_path / "soft"))
+    option = f"model.cache_features={cached}"
+    train(tiny_hard_run(folder_root, tmp_path / "hard", tmp_path / "soft", option))
+    before, after = (state(tmp_path / n, "best")["state_dict"] for n in ("soft", "hard"))
+    for key in (key for key in before if key.startswith("extractor.")):
+        assert torch.equal(before[key], after[key]), key
+
+
 def test_hard_segmentation_runs_on_cityscapes_as_it_comes(tmp_path: Path) -> None:
     root = real_data("cityscapes_sample")
     options = [f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", "debug=one_step"]

@@ -93,6 +93,7 @@ class HardSegmentationModule(pl.LightningModule):
         self.num_classes = num_classes
         self.val_scores = SegmentationScores(num_classes)
         self.test_scores = SegmentationScores(num_classes)
+        self.train()  # Lightning leaves the modes as they are: a loaded extractor may be in either
 
     def setup(self, stage: str) -> None:
         data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]

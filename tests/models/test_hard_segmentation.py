@@ -76,6 +76,21 @@ def test_every_batch_norm_of_it_is_in_eval_mode() -> None:
     assert not any(m.training for m in norms)
 
 
+@pytest.mark.parametrize("end_to_end", [False, True])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_it_is_in_the_right_mode_from_the_start(
+    end_to_end: bool, loaded: bool, tmp_path: Path
+) -> None:
+    soft = SoftFeatureModule(extractor())
+    content: dict[str, Any] = {"state_dict": soft.state_dict()}
+    soft.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "soft.ckpt")
+    source = {"features_checkpoint": tmp_path / "soft.ckpt"} if loaded else {}
+    model = module(end_to_end=end_to_end, **source)
+    assert all(m.training == end_to_end for m in model.extractor.modules())
+    assert all(m.training for m in model.head.modules())
+
+
 def test_end_to_end_trains_it() -> None:
     model = module(end_to_end=True).train()
     before = statistics(model.extractor)
