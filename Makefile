@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint format bench clean
+.PHONY: help install train test lint format bench notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,10 @@ format: $(INSTALLED) ## let ruff mend what it can
 bench: $(INSTALLED) ## all benchmarks; tables on screen, JSON and Markdown in docs/results
 	$(BIN)/python -m src.benchmark suite=pooling
 	$(BIN)/python -m src.benchmark suite=cached_features
+
+notebooks: $(INSTALLED) ## run all notebooks; executed copies in outputs/notebooks
+	mkdir -p outputs/notebooks
+	$(BIN)/jupyter execute --timeout=-1 --output=../outputs/notebooks/{notebook_name} notebooks/*.ipynb
 
 clean: ## remove .venv and the tools' caches, keep runs and superpixel maps
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
