@@ -162,9 +162,18 @@ def test_the_directory_of_a_sweep_is_not_used_twice(
     assert f"{sweep} holds a sweep" in capsys.readouterr().err
 
 
-def test_the_exit_status_tells_of_failed_jobs(sweep: Path) -> None:
+def test_the_exit_status_tells_of_failed_jobs(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         SweepCallback().on_multirun_end(composed(sweep))
     assert stopped.value.code == 1
-    (sweep / "1" / "error.txt").unlink()
+    (sweep / "1" / "error.txt").unlink()  # killed before it could say why
+    with pytest.raises(SystemExit) as stopped:
+        SweepCallback().on_multirun_end(composed(sweep))
+    assert stopped.value.code == 1
+    assert "job 1 is unfinished" in capsys.readouterr().out
+    for job in sweep.iterdir():
+        if job.is_dir():
+            (job / "metrics.json").write_text('{"seconds/fit": 60.0, "val/pair_auc": 0.5}')
     SweepCallback().on_multirun_end(composed(sweep))
