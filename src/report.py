@@ -85,6 +85,8 @@ def _origin(checkpoint: str | None) -> str:
 
 def _is_of(evaluation: Path, cfg: Any) -> bool:
     """Whether an evaluation scored the run's best weights, on its data, with one view."""
+    if not evaluation.is_file():
+        return False
     about: Any = OmegaConf.load(evaluation)
     same = ("layout", "root", "image_size", "superpixels")
     return (
