@@ -53,8 +53,10 @@ class Extractor(nn.Module):
         widths: channels of each stage.
         blocks: bottlenecks of each stage.
         dim: D, channels of F, divided evenly among the stages.
-        readout_scale: initial weight of a batch norm behind each projection, which sets the
-            features' spread at the start; None for no batch norm, as the paper's text has it.
+        readout_scale: spread of every feature at the start. A batch norm without weights behind
+            each projection gives all features one spread, which is learned as one number: with a
+            weight each, the loss drives the weights of whole levels to 0. None for projections
+            alone, as the paper's text has it.
 
     >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]
@@ -69,7 +71,7 @@ class Extractor(nn.Module):
         widths: Sequence[int] = (64, 128, 256, 512),
         blocks: Sequence[int] = (1, 2, 6, 11),
         dim: int = 128,
-        readout_scale: float | None = 0.15,
+        readout_scale: float | None = 0.01,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or dim % len(widths):
@@ -97,22 +99,22 @@ class Extractor(nn.Module):
         for width, depth in zip(widths, blocks, strict=True):
             cascade = [Bottleneck(in_channels if i == 0 else width, width) for i in range(depth)]
             self.stages.append(nn.Sequential(*cascade))
-            readout: list[nn.Module] = [nn.Conv2d(width, dim // len(widths), 1)]
-            if readout_scale is not None:
-                readout.append(nn.BatchNorm2d(dim // len(widths)))
-            self.readouts.append(nn.Sequential(*readout))
+            channels = dim // len(widths)
+            self.readouts.append(
+                nn.Sequential(nn.Conv2d(width, channels, 1))
+                if readout_scale is None
+                else nn.Sequential(
+                    nn.Conv2d(width, channels, 1, bias=False),
+                    nn.BatchNorm2d(channels, affine=False),
+                )
+            )
             in_channels = width
-        self._initialise(readout_scale)
-
-    def _initialise(self, readout_scale: float | None) -> None:
+        self.scale = None if readout_scale is None else nn.Parameter(torch.tensor(readout_scale))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        if readout_scale is not None:
-            for readout in self.readouts:
-                nn.init.constant_(readout[-1].weight, readout_scale)  # type: ignore[index, arg-type]
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """Feature levels at their own resolutions.
@@ -142,7 +144,7 @@ class Extractor(nn.Module):
                 x = F.max_pool2d(x, 2, ceil_mode=True)
             x = stage(x)
             low = low if index else x
-            levels.append(readout(x))
+            levels.append(readout(x) if self.scale is None else self.scale * readout(x))
         return levels, low
 
     def level_sizes(self, image_size: Sequence[int]) -> list[tuple[int, int]]:
