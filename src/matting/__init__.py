@@ -1,0 +1,1 @@
+"""Soft segmentation of photos: affinities, eigenvectors, sparsification, layers."""

@@ -1,0 +1,107 @@
+"""Eigenvectors against a dense solver; what the superpixels' functions can and cannot express."""
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import eigh
+
+from src.data.slic import Superpixels
+from src.matting.affinity import soft_segmentation_laplacian, superpixel_graph
+from src.matting.eigen import smallest_eigenvectors, superpixel_basis, superpixel_eigenvectors
+from src.matting.laplacian import matting_laplacian
+
+
+def photo(side: int = 32, seed: int = 0) -> np.ndarray:
+    """Smooth regions with an edge, some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] / side
+    inside = (x - 0.5) ** 2 + (y - 0.45) ** 2 < 0.1
+    smooth = np.stack([0.2 + 0.4 * x, 0.5 - 0.3 * y, 0.3 + 0.1 * x * y], -1)
+    return (np.where(inside[..., None], [0.9, 0.6, 0.2], smooth)
+            + 0.02 * rng.standard_normal((side, side, 3))).clip(0, 1)  # fmt: skip
+
+
+def whole_laplacian(image: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
+    ids = Superpixels(60)((image * 255).astype(np.uint8))
+    matting = matting_laplacian(image)
+    return soft_segmentation_laplacian(matting, superpixel_graph(ids, image, image)), matting
+
+
+def projector_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Sine of the largest angle between the spans of orthonormal columns."""
+    return float(np.linalg.norm(a - b @ (b.T @ a), 2))
+
+
+def test_against_a_dense_solver() -> None:
+    laplacian, _ = whole_laplacian(photo())
+    values, vectors = smallest_eigenvectors(laplacian, 30)
+    every, basis = np.linalg.eigh(laplacian.toarray())
+    nearest = np.sort(np.argsort(np.abs(every))[:30])
+    np.testing.assert_allclose(values, every[nearest], atol=1e-9)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(30), atol=1e-8)
+    # the last one may share its eigenvalue with the first that is left out
+    assert projector_distance(vectors[:, :28], basis[:, nearest]) < 1e-3
+
+
+def test_generalised() -> None:
+    laplacian, _ = whole_laplacian(photo())
+    size = laplacian.shape[0]
+    mass = sparse.diags_array(np.random.default_rng(0).uniform(0.5, 2, size)).tocsr()
+    values, vectors = smallest_eigenvectors(laplacian, 20, mass)
+    every = eigh(laplacian.toarray(), mass.toarray(), eigvals_only=True)
+    np.testing.assert_allclose(values, np.sort(every[np.argsort(np.abs(every))[:20]]), atol=1e-9)
+    np.testing.assert_allclose(vectors.T @ (mass @ vectors), np.eye(20), atol=1e-7)
+
+
+def test_a_matrix_smaller_than_asked_for() -> None:
+    laplacian = matting_laplacian(photo(5))
+    values, vectors = smallest_eigenvectors(laplacian, 100)
+    assert vectors.shape == (25, 25)
+    np.testing.assert_allclose(laplacian @ vectors, vectors * values, atol=1e-9)
+
+
+def test_the_same_every_time() -> None:
+    laplacian, _ = whole_laplacian(photo())
+    first, second = (smallest_eigenvectors(laplacian, 20)[1] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_basis_is_orthonormal_and_affine_in_colour() -> None:
+    image = photo()
+    ids = Superpixels(20)((image * 255).astype(np.uint8))
+    basis = superpixel_basis(image, ids)
+    np.testing.assert_allclose((basis.T @ basis).toarray(), np.eye(basis.shape[1]), atol=1e-6)
+    affine = np.where(
+        (ids % 2 == 0)[..., None], image * [0.2, -0.4, 1.0], image * [0.5, 0.5, 0.5]
+    ).sum(-1).ravel() + (ids.ravel() % 3)  # fmt: skip
+    np.testing.assert_allclose(basis @ (basis.T @ affine), affine, atol=1e-6)
+
+
+def test_a_flat_superpixel_has_its_constant_only() -> None:
+    image = np.full((8, 8, 3), 0.4)
+    image[:, 4:] = np.random.default_rng(0).random((8, 4, 3))
+    ids = np.repeat([[0, 1]], 4, 1).repeat(8, 0)
+    assert superpixel_basis(image, ids).shape == (64, 1 + 4)
+
+
+def test_every_pixel_a_superpixel_is_exact() -> None:
+    image = photo(20)
+    laplacian, matting = whole_laplacian(image)
+    basis = superpixel_basis(image, np.arange(400).reshape(20, 20))
+    values, vectors = superpixel_eigenvectors(laplacian, matting, basis, 20, smoothing=0)
+    exact, _ = smallest_eigenvectors(laplacian, 20)
+    np.testing.assert_allclose(values, exact, atol=1e-6)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(20), atol=1e-6)
+
+
+def test_smoothing_brings_the_span_nearer_to_the_exact_one() -> None:
+    image = photo(64)
+    laplacian, matting = whole_laplacian(image)
+    _, exact = smallest_eigenvectors(laplacian, 40)
+    basis = superpixel_basis(image, Superpixels(150)((image * 255).astype(np.uint8)))
+    held = []
+    for smoothing in (0, 2):
+        _, vectors = superpixel_eigenvectors(laplacian, matting, basis, 40, smoothing)
+        held.append((np.linalg.norm(vectors.T @ exact, axis=0) ** 2).mean())
+    assert held[1] > held[0] + 0.02
+    assert held[1] > 0.75
+    assert held[1] <= 1 + 1e-6

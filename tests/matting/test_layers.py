@@ -1,0 +1,121 @@
+"""Segments, groups, alphas and choosing layers."""
+
+import numpy as np
+import pytest
+import torch
+
+from src.matting.layers import (
+    SegmentTree,
+    initial_segments,
+    layer_colours,
+    normalise_alphas,
+    select,
+    upsample_alphas,
+)
+
+RNG = np.random.default_rng(0)
+CLOUDS = np.concatenate([c + 0.02 * RNG.standard_normal((20, 3)) for c in (0.1, 0.4, 0.9)])
+
+
+def test_cuts_find_the_clouds_and_nest() -> None:
+    tree = SegmentTree(CLOUDS)
+    cut = tree.cut(3)
+    assert [len(set(cut[20 * k : 20 * k + 20])) for k in range(3)] == [1, 1, 1]
+    assert sorted(set(cut)) == [0, 1, 2]
+    for coarse in range(1, 8):
+        pairs = set(zip(tree.cut(coarse + 1).tolist(), tree.cut(coarse).tolist(), strict=True))
+        assert len(pairs) == coarse + 1  # each finer segment lies in one coarser one
+
+
+def test_best_count_is_that_of_the_clouds() -> None:
+    assert SegmentTree(CLOUDS).best_count() == 3
+    assert SegmentTree(CLOUDS[:40]).best_count() == 2
+
+
+@pytest.mark.parametrize("features", [np.full((9, 3), 0.5), np.full((1, 3), 0.5)])
+def test_equal_superpixels_are_one_segment(features: np.ndarray) -> None:
+    tree = SegmentTree(features)
+    assert tree.cut(5).tolist() == [0] * len(features)
+    assert tree.best_count() == 1
+    labels, segments = initial_segments(tree, np.full((30, 3), 0.5), 40)
+    assert set(labels) == set(segments) == {0}
+
+
+def test_pixels_go_to_the_nearest_segment() -> None:
+    labels, of_superpixels = initial_segments(SegmentTree(CLOUDS), CLOUDS + 0.01, 3)
+    np.testing.assert_array_equal(labels, of_superpixels)
+
+
+def test_normalise() -> None:
+    alphas = torch.tensor([[0.5, 0.25], [-1.0, 2.0], [0.0, 0.0], [-0.1, -0.2]])
+    expected = torch.tensor([[2 / 3, 1 / 3], [0.0, 1.0], [0.5, 0.5], [0.5, 0.5]])
+    torch.testing.assert_close(normalise_alphas(alphas), expected)
+
+
+def test_upsampled_alphas_follow_the_photo() -> None:
+    small = torch.zeros(2, 16, 16)
+    small[0, :, :8] = 1
+    small[1] = 1 - small[0]
+    image = torch.full((3, 80, 80), 0.2)
+    image[:, :, 42:] = 0.8  # the photo's edge is not quite where the alphas have it
+    large = upsample_alphas(small, image)
+    assert large.shape == (2, 80, 80)
+    torch.testing.assert_close(large.sum(0), torch.ones(80, 80))
+    assert large.min() >= 0
+    blurred = torch.nn.functional.interpolate(small[None], size=(80, 80), mode="bilinear")[0, 0]
+    # it drops at the photo's edge, and more steeply than what is enlarged without the photo
+    steps = (large[0, 40, 1:] - large[0, 40, :-1]).abs()
+    assert steps.argmax() == 41
+    assert steps.max() > 2 * (blurred[40, 1:] - blurred[40, :-1]).abs().max()
+    assert large[0, :, :20].min() > 0.98
+    assert large[0, :, 60:].max() < 0.02
+
+
+def test_nothing_to_upsample() -> None:
+    alphas = torch.rand(2, 5, 6)
+    assert upsample_alphas(alphas, torch.rand(3, 5, 6)) is alphas
+
+
+def test_layer_colours_are_free_of_the_background() -> None:
+    x = np.linspace(0, 1, 40, dtype=np.float32)
+    alpha = np.repeat(np.clip(2 * x - 0.5, 0, 1)[None], 30, 0)
+    red, blue = np.array([0.9, 0.1, 0.1], np.float32), np.array([0.1, 0.2, 0.9], np.float32)
+    image = alpha[..., None] * red + (1 - alpha[..., None]) * blue
+    found = layer_colours(image, alpha)
+    seen = (alpha > 0.2) & (alpha < 0.8)
+    assert np.abs(found[seen] - red).mean() < 0.2 * np.abs(image[seen] - red).mean()
+
+
+ALPHAS = np.zeros((3, 10, 20), np.float32)
+ALPHAS[0, :, :8], ALPHAS[1, :, 12:], ALPHAS[2, 2:5, 2:6] = 1, 1, 0.6
+ALPHAS[0, 2:5, 2:6] = 0.4
+ALPHAS[0, :, 8:12], ALPHAS[1, :, 8:12] = 0.9, 0.1
+
+
+def test_select_by_point() -> None:
+    np.testing.assert_array_equal(select(ALPHAS, point=(15, 3)), ALPHAS[1])
+    np.testing.assert_array_equal(select(ALPHAS, point=(9, 3)), ALPHAS[0])
+    np.testing.assert_allclose(select(ALPHAS, point=(3, 3)), ALPHAS[0] + ALPHAS[2])
+
+
+def test_select_by_box() -> None:
+    np.testing.assert_array_equal(select(ALPHAS, box=(1, 1, 7, 6)), ALPHAS[2])
+    np.testing.assert_array_equal(select(ALPHAS, box=(11, 0, 20, 10)), ALPHAS[1])
+    # no layer lies in it for the most part: the one that covers most of it
+    np.testing.assert_array_equal(select(ALPHAS, box=(15, 2, 17, 4)), ALPHAS[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "one of point"),
+        ({"point": (1, 1), "box": (0, 0, 2, 2)}, "one of point"),
+        ({"point": (20, 1)}, "outside of the photo, 20x10"),
+        ({"point": (-1, 1)}, "outside"),
+        ({"box": (5, 1, 5, 3)}, "empty or not inside"),
+        ({"box": (5, 1, 25, 3)}, "empty or not inside"),
+    ],
+)
+def test_bad_selections(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select(ALPHAS, **arguments)

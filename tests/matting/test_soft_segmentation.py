@@ -1,0 +1,176 @@
+"""Soft segmentation end to end: layers of pictures whose layers are known, and of awkward ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import linear_sum_assignment
+
+from src.data.scenes import make_scene
+from src.matting.soft_segmentation import (
+    REFERENCE,
+    SoftSegmentation,
+    Solver,
+    preprocess_features,
+    soft_segment,
+)
+from src.metrics.matte import best_union, matte_errors
+
+
+def picture(height: int = 64, width: int = 72, blur: float = 1.5) -> tuple[np.ndarray, ...]:
+    """A disc and a band that blend into a ground; features that know them, roughly.
+
+    Returns:
+        image (H,W,3), features (H,W,6), alphas (3,H,W).
+    """
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width] / (height, width)[0]
+    disc = gaussian_filter(((x - 0.4) ** 2 + (y - 0.35) ** 2 < 0.05).astype(float), blur)
+    band = gaussian_filter((y > 0.8).astype(float), blur) * (1 - disc)
+    alphas = np.stack([disc, band, 1 - disc - band])
+    colours = np.array([[0.9, 0.5, 0.1], [0.1, 0.3, 0.1], [0.5, 0.7, 0.95]])
+    image = np.einsum("khw,kc->hwc", alphas, colours)
+    image = (image + 0.03 * gaussian_filter(rng.standard_normal(image.shape), (2, 2, 0))).clip(0, 1)
+    coarse = np.stack([gaussian_filter(a, 2) for a in alphas], -1) @ rng.standard_normal((3, 6))
+    return image, coarse + 0.02 * rng.standard_normal(coarse.shape), alphas
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference of layers, matched."""
+    costs = np.abs(a[:, None] - b[None]).mean((2, 3))
+    return costs[linear_sum_assignment(costs)].mean()
+
+
+@pytest.fixture(scope="module")
+def segmented() -> tuple[SoftSegmentation, np.ndarray]:
+    image, features, alphas = picture()
+    return soft_segment(image, features, 3), alphas
+
+
+def test_layers_are_found_softly(segmented: tuple[SoftSegmentation, np.ndarray]) -> None:
+    found, truth = segmented
+    assert found.alphas.shape == (3, 64, 72)
+    for matte in truth:
+        assert matte_errors(best_union(found.alphas, matte), matte).mse < 0.004
+        soft = (matte > 0.2) & (matte < 0.8)
+        layer = found.alphas[np.abs(found.alphas - matte).sum((1, 2)).argmin()]
+        assert np.abs(layer[soft] - (matte[soft] > 0.5)).mean() > 0.15  # not a hard one
+
+
+def test_what_comes_along(segmented: tuple[SoftSegmentation, np.ndarray]) -> None:
+    found = segmented[0]
+    assert found.features.shape == (64, 72, 3)
+    assert found.superpixels.shape == (64, 72)
+    assert found.eigenvectors.shape == (100, 64, 72)
+    assert found.eigenvalues.shape == (100,)
+    coverage = found.alphas.sum((1, 2))
+    assert (np.diff(coverage) <= 0).all()  # largest first
+    stages = ["features", "graph", "eigenvectors", "segments", "constrained", "relaxed"]
+    assert list(found.seconds) == stages
+
+
+def test_the_same_every_time(segmented: tuple[SoftSegmentation, np.ndarray]) -> None:
+    image, features, _ = picture()
+    np.testing.assert_array_equal(segmented[0].alphas, soft_segment(image, features, 3).alphas)
+
+
+def test_another_seed_is_nearly_the_same() -> None:
+    image, features, _ = picture(112, 112)
+    first, second = (soft_segment(image, features, 3, seed=s) for s in (0, 1))
+    assert distance(first.alphas, second.alphas) < 0.01
+
+
+@pytest.mark.parametrize("kind", ["scene", "noise"])
+def test_alphas_add_up_to_one(kind: str) -> None:
+    """Of 25 pictures each, with features that mean something and with noise."""
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        height, width = rng.integers(20, 48, 2)
+        if kind == "scene":
+            image = make_scene((9, seed), 64)[0][:height, :width] / 255
+        else:
+            image = rng.random((height, width, 3))
+        features = rng.standard_normal((height, width, 4)) if seed % 2 else image * 3 - 1
+        alphas = soft_segment(image, features, int(rng.integers(1, 7))).alphas
+        assert np.abs(alphas.sum(0, dtype=np.float64) - 1).max() < 1e-5
+        assert alphas.min() >= 0
+        assert alphas.max() <= 1
+
+
+def test_superpixels_are_close_to_exact_eigenvectors() -> None:
+    image, features, truth = picture(128, 128, blur=3)
+    fast = soft_segment(image, features, 3)
+    exact = soft_segment(image, features, 3, solver=Solver(eigenvectors="exact"))
+    assert distance(fast.alphas, exact.alphas) < 0.02
+    assert np.abs(fast.eigenvalues - exact.eigenvalues).max() > 1e-8  # other ways indeed
+
+
+def test_close_to_the_reference() -> None:
+    image, features, _ = picture(30, 36)
+    alike = {"iterations": 4, "floor": 1e-2}
+    fast = soft_segment(image, features, 3, solver=replace(Solver(), **alike))
+    slow = soft_segment(image, features, 3, solver=replace(REFERENCE, **alike))
+    assert distance(fast.alphas, slow.alphas) < 0.01
+
+
+def test_features_of_three_dimensions_are_taken_as_they_are() -> None:
+    image, features, _ = picture()
+    rgb = np.random.default_rng(0).random((*image.shape[:2], 3))
+    np.testing.assert_allclose(soft_segment(image, rgb, 2).features, rgb)
+    reduced = preprocess_features(
+        torch.tensor(features.transpose(2, 0, 1)).float()[None],
+        torch.tensor(image.transpose(2, 0, 1)).float()[None],
+    )
+    torch.testing.assert_close(reduced.amin((2, 3)), torch.zeros(1, 3))
+    torch.testing.assert_close(reduced.amax((2, 3)), torch.ones(1, 3))
+
+
+def test_wild_features_are_clamped() -> None:
+    image, features, _ = picture()
+    features[3, 4, 2] = 1e6
+    assert distance(soft_segment(image, features, 3).alphas, soft_segment(
+        image, features.clip(-5, 5), 3).alphas) < 1e-6  # fmt: skip
+
+
+def test_as_many_layers_as_the_features_have() -> None:
+    image, features, truth = picture()
+    assert len(soft_segment(image, features, "auto").alphas) == 3
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_constant_picture_is_one_layer(count: int) -> None:
+    image = np.full((40, 40, 3), 0.3)
+    alphas = soft_segment(image, np.full((40, 40, 8), 0.7), count).alphas
+    assert alphas.shape == (1, 40, 40)
+    np.testing.assert_allclose(alphas, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (8, 400), (300, 9)])
+def test_tiny_and_extreme_pictures(size: tuple[int, int]) -> None:
+    image, features, _ = picture(*size)
+    alphas = soft_segment(image, features, 3).alphas
+    assert alphas.shape[1:] == size
+    np.testing.assert_allclose(alphas.sum(0), 1, atol=1e-5)
+
+
+IMAGE, FEATURES = np.full((16, 16, 3), 0.5), np.zeros((16, 16, 4))
+
+
+@pytest.mark.parametrize(
+    ("image", "features", "layers", "message"),
+    [
+        (IMAGE * 255, FEATURES, 2, "divide by 255"),
+        (IMAGE * np.nan, FEATURES, 2, r"\[0,1\]"),
+        (IMAGE[..., 0], FEATURES, 2, r"\(H,W,3\)"),
+        (IMAGE[:7], FEATURES[:7], 2, "8 or more"),
+        (IMAGE, FEATURES[:8], 2, "at the size of the image"),
+        (IMAGE, FEATURES * np.nan, 2, "NaN"),
+        (IMAGE, FEATURES, 0, r"choose 1\.\.40"),
+        (IMAGE, FEATURES, 41, r"choose 1\.\.40"),
+    ],
+)
+def test_bad_arguments(image: np.ndarray, features: np.ndarray, layers: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        soft_segment(image, features, layers)
