@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint format bench notebooks clean
+.PHONY: help install train segment test lint format bench notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 train: $(INSTALLED) ## train soft features on the embedded scenes; ARGS="key=value ..." for more
 	$(BIN)/python -m src.train $(ARGS)
+
+segment: $(INSTALLED) ## a photo into layers; ARGS="input=PHOTO_OR_FOLDER output=FOLDER ..."
+ifeq ($(findstring checkpoint=,$(ARGS)),)
+	@ls outputs/softfeat_*/*/checkpoints/best.ckpt >/dev/null 2>&1 \
+	  || { echo 'no trained features under outputs/: training them first, minutes on a CPU' \
+	       && $(BIN)/python -m src.train; }
+endif
+	$(BIN)/python -m src.segment $(ARGS)
 
 test: lint ## lint, then all tests
 	$(BIN)/python -m pytest $(ARGS)

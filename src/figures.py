@@ -19,27 +19,13 @@ from torch import Tensor
 
 from src.callbacks.guided_filter import GuidedFilter
 from src.callbacks.pictures import feature_columns
-from src.data.images import read_image, resize_image
-from src.data.layouts import pictures
+from src.data.images import find_photos, read_image, resize_image
 from src.data.slic import Superpixels
 from src.models.extractor import extractor_of, read_checkpoint
 from src.models.hard_segmentation import load_hard_segmentation
 from src.ops.pca import normalise, pca, random_projection
 from src.utils.cli import readable_errors
 from src.utils.drawing import boundaries, label_colours, overlay, sheet
-
-
-def find_photos(inputs: list[str]) -> list[Path]:
-    """Photos, from files and folders.
-
-    Raises:
-        FileNotFoundError: none there.
-    """
-    found = [p for i in map(Path, inputs) for p in (pictures(i) if i.is_dir() else [i])]
-    missing = [str(p) for p in found if not p.is_file()]
-    if missing or not found:
-        raise FileNotFoundError(f"no photos at {', '.join(missing or inputs)}: set input=[...]")
-    return found
 
 
 def read_photo(path: Path, long_side: int) -> NDArray[np.uint8]:

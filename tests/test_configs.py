@@ -78,7 +78,7 @@ def test_every_choice_of_a_group_composes_and_is_read(group: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["precompute", "benchmark", "report", "evaluate", "figures", "dashboard"]
+    "name", ["precompute", "benchmark", "report", "evaluate", "figures", "dashboard", "segment"]
 )
 def test_other_entry_points_compose_and_are_read(name: str) -> None:
     with initialize(config_path="../conf", version_base="1.3"):

@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from src.callbacks.guided_filter import GuidedFilter
+from src.data.images import find_photos
 from src.data.slic import Superpixels
-from src.figures import Figures, draw_sheets, find_photos, read_photo
+from src.figures import Figures, draw_sheets, read_photo
 from src.train import train
 from tests.conftest import tiny_hard_run, tiny_run
 

@@ -1,12 +1,15 @@
 """Reading and resizing of photos and label maps, with errors that name the file."""
 
+import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from src.data.layouts import Record
+from src.data.layouts import Record, pictures
 
 # Label maps in palette or grey mode carry ids as they are; any other mode carries colours.
 _LABEL_MODES = {"L", "P", "1", "I", "I;16"}
@@ -14,15 +17,47 @@ _LABEL_MODES = {"L", "P", "1", "I", "I;16"}
 
 def _open(path: Path) -> Image.Image:
     try:
-        picture = Image.open(path)
-        picture.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(path)
+            picture.load()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        pixels = re.search(r"(\d+) pixels", str(error))
+        size = f"{int(pixels[1]) / 1e6:.0f} megapixels" if pixels else "too many pixels"
+        most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ValueError(f"{path}: {size}, at most {most:.0f} are read; make it smaller") from error
+    except Exception as error:  # of any kind: Pillow's readers raise what breaks them
         raise ValueError(
             f"{path}: unreadable or truncated picture ({error}); replace the file"
         ) from error
     return picture
+
+
+def find_photos(inputs: Sequence[str]) -> list[Path]:
+    """Photos, from files, folders and patterns.
+
+    Args:
+        inputs: paths, or patterns of paths with `*`, `?` and `[...]`.
+
+    Raises:
+        FileNotFoundError: none at one of them.
+    """
+    found: list[Path] = []
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            photos = pictures(path)
+        elif path.exists():  # before patterns: names may hold their characters
+            photos = [path]
+        else:
+            matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            photos = [p for p in matches if p.suffix.lower() in Image.registered_extensions()]
+        if not photos:
+            raise FileNotFoundError(f"no photos at {text}: set input=PHOTO_OR_FOLDER_OR_GLOB")
+        found += photos
+    return found
 
 
 def file_identity(path: Path) -> list[str | int]:
@@ -33,8 +68,21 @@ def file_identity(path: Path) -> list[str | int]:
     return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
 
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Scales pictures of 16 bits a pixel, which Pillow would clip; leaves others."""
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return picture
+    values = np.asarray(picture)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ValueError("grey values beyond 16 bits")
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Reads a photo, upright as its EXIF orientation says.
+    """Reads a photo, upright as its EXIF orientation says, what is transparent on white.
+
+    Args:
+        path: of a file of any kind that Pillow reads, with up to 16 bits a channel.
 
     Returns:
         (H,W,3) uint8 RGB.
@@ -42,7 +90,20 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         FileNotFoundError, ValueError: naming the file.
     """
-    return np.asarray(ImageOps.exif_transpose(_open(path)).convert("RGB"))
+    picture = _open(path)
+    try:
+        upright = _eight_bits(ImageOps.exif_transpose(picture))
+        if upright.mode == "F":
+            raise ValueError("floating-point values, whose range is unknown")
+        if upright.has_transparency_data:
+            white = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(white, upright.convert("RGBA"))
+        return np.asarray(upright.convert("RGB"))
+    except Exception as error:  # as in _open: EXIF is parsed, and palettes are applied, here
+        raise ValueError(
+            f"{path}: a picture of mode {picture.mode} that is no photo ({error}); save it as RGB "
+            "with 8 bits a channel"
+        ) from error
 
 
 def read_label(path: Path) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """From superpixels to layers: initial segments, their groups, alphas, colours, choosing layers."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -145,7 +146,9 @@ def layer_colours(image: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDA
     Returns:
         (H,W,3) in [0,1].
     """
-    # Compiled on its first import: a matter of those only who need it.
+    # Compiled on its first import: a matter of those only who need it. Numba's OpenMP layer would
+    # reset the number of torch's threads.
+    os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
     from pymatting import estimate_foreground_ml
 
     return estimate_foreground_ml(image, alpha)

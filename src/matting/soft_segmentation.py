@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from src.data.slic import Superpixels
 from src.matting.affinity import soft_segmentation_laplacian, superpixel_graph
@@ -24,13 +25,14 @@ from src.matting.sparsify import (
     solve_layers_dense,
 )
 from src.ops.guided_filter import guided_filter
-from src.ops.pca import normalise, pca
+from src.ops.pca import normalise, principal_axes
 
 _LARGEST_FEATURE = 5.0  # beyond is noise of the network
+_WINDOW, _EPS = 11, 0.01  # of the guided filter
 _SUPERPIXELS = 2500  # of the graph, and the least pixels of each, in small photos
 _PIXELS_PER_SUPERPIXEL = 16
 _BASIS_SUPERPIXELS = 1000  # whose functions span the eigenvectors
-_EIGENVECTORS, _SEGMENTS = 100, 40
+_EIGENVECTORS, MOST_LAYERS = 100, 40
 _SMALLEST, _SMALL_ENOUGH = 8, 10_000
 
 
@@ -102,6 +104,10 @@ class _Clock:
 def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
     """Features to three dimensions in [0,1]: clamp, guided filter, PCA, range of each component.
 
+    The filter is linear in the features, so it need not filter all of them: the principal axes of
+    filtered features are found at a quarter of the resolution, and only the projections are
+    filtered at the whole.
+
     Args:
         features: (1,D,H,W); used as they are where D <= 3.
         image: (1,3,H,W) in [0,1].
@@ -111,8 +117,13 @@ def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
     """
     if features.shape[1] <= 3:
         return features.clamp(0, 1)
-    clamped = features.clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
-    return normalise(pca(guided_filter(clamped, image)))
+    clamped = features.float().clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
+    factor = max(1, min(4, min(image.shape[2:]) // 16))
+    coarse, coarse_image = (avg_pool2d(x, factor, ceil_mode=True) for x in (clamped, image))
+    window = max(1, _WINDOW // factor)
+    axes = principal_axes(guided_filter(coarse, coarse_image, window, _EPS))
+    projected = torch.einsum("bdhw,bdk->bkhw", clamped, axes)
+    return normalise(guided_filter(projected, image, _WINDOW, _EPS))
 
 
 def _check(image: NDArray, features: NDArray, num_layers: int | Literal["auto"]) -> None:
@@ -126,8 +137,8 @@ def _check(image: NDArray, features: NDArray, num_layers: int | Literal["auto"])
         )
     if not np.isfinite(features).all():
         raise ValueError("the features hold NaN or infinity: look at the checkpoint's training")
-    if num_layers != "auto" and not 1 <= num_layers <= _SEGMENTS:
-        raise ValueError(f"{num_layers=}: choose 1..{_SEGMENTS}, or auto")
+    if num_layers != "auto" and not 1 <= num_layers <= MOST_LAYERS:
+        raise ValueError(f"{num_layers=}: choose 1..{MOST_LAYERS}, or auto")
 
 
 def soft_segment(
@@ -136,6 +147,7 @@ def soft_segment(
     num_layers: int | Literal["auto"] = 5,
     seed: int = 0,
     solver: Solver | None = None,
+    device: str | torch.device = "cpu",
 ) -> SoftSegmentation:
     """Divides a photo into soft layers.
 
@@ -145,6 +157,8 @@ def soft_segment(
         num_layers: K; or "auto", between 2 and 8. Fewer come out where features do not differ.
         seed: of the start of the eigenvectors' iterations; all else is without chance.
         solver: the fast one by default.
+        device: of the features' and the sparsifications' computations; the eigenvectors are found
+            on the CPU.
 
     Returns:
         The layers, largest first.
@@ -160,9 +174,12 @@ def soft_segment(
     clock = _Clock()
 
     with clock("features"), torch.inference_mode():
-        guide = torch.tensor(image.transpose(2, 0, 1).copy()).float()[None]
-        raw = torch.tensor(np.ascontiguousarray(features.transpose(2, 0, 1)))[None]
-        reduced = preprocess_features(raw, guide)[0].permute(1, 2, 0).double().numpy()
+        guide, raw = (
+            torch.tensor(given.transpose(2, 0, 1).copy(), device=device)[None]
+            for given in (image, features)
+        )
+        maps = preprocess_features(raw, guide.float())[0].permute(1, 2, 0)
+        reduced = maps.cpu().double().numpy()
 
     with clock("graph"):
         photo = (image * 255).round().astype(np.uint8)
@@ -184,7 +201,7 @@ def soft_segment(
         tree = SegmentTree(graph.feature)
         if num_layers == "auto":
             num_layers = tree.best_count()
-        labels, of_superpixels = initial_segments(tree, reduced.reshape(size, -1), _SEGMENTS)
+        labels, of_superpixels = initial_segments(tree, reduced.reshape(size, -1), MOST_LAYERS)
         # Cuts of one tree: a segment is in one group as a whole.
         groups = np.zeros(of_superpixels.max() + 1, np.int64)
         groups[of_superpixels] = tree.cut(num_layers)
@@ -195,19 +212,19 @@ def soft_segment(
             # Every so many pixels of superpixel after superpixel: all have their share.
             order = np.argsort(ids.ravel(), kind="stable")
             middles = (np.arange(solver.pixels) + 0.5) * (size / solver.pixels)
-            sampled = torch.from_numpy(np.sort(order[middles.astype(np.int64)]))
-        spanned = torch.from_numpy(vectors).to(solver.precision)
+            sampled = torch.from_numpy(np.sort(order[middles.astype(np.int64)])).to(device)
+        spanned = torch.from_numpy(vectors).to(device, solver.precision)
         coefficients, survivors = constrained_sparsification(
             spanned,
-            torch.from_numpy(values),
-            torch.from_numpy(labels),
+            torch.from_numpy(values).to(device),
+            torch.from_numpy(labels).to(device),
             sampled,
             solver.iterations,
             solver.floor,
             solve_layers_dense if solver.dense else solve_layers,
         )
-        grouped = torch.zeros(len(coefficients), groups.max() + 1, dtype=torch.float64)
-        grouped.index_add_(1, torch.from_numpy(groups)[survivors], coefficients)
+        grouped = coefficients.new_zeros(len(coefficients), groups.max() + 1)
+        grouped.index_add_(1, torch.from_numpy(groups).to(device)[survivors], coefficients)
         grouped = grouped[:, grouped.any(0)]
         alphas = spanned @ grouped.to(spanned)
 
@@ -225,7 +242,7 @@ def soft_segment(
         normalised = normalised[:, normalised.sum(0).argsort(descending=True, stable=True)]
 
     return SoftSegmentation(
-        alphas=normalised.T.reshape(-1, height, width).float().numpy(),
+        alphas=normalised.T.reshape(-1, height, width).float().cpu().numpy(),
         features=reduced,
         superpixels=ids,
         eigenvalues=values,

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 _SPARSITY = 0.8  # gamma of the constrained stage
 _LEAST_WEIGHT = 0.3**_SPARSITY  # of the sparsity, at a distance of 1
+_FEW = 20_000  # rows whose products fit into memory: 800 MB at most
 _PRUNED_AT = 0.1  # layers that are nowhere greater vanish
 _SUM_WEIGHT = 100.0  # of the relaxed sum constraint
 _RELAXED_SPARSITY = 0.9  # gamma where the photo is flat
@@ -63,10 +64,12 @@ class Grams:
     """
 
     def __init__(self, eigenvectors: Tensor) -> None:
-        self.rows, self.columns = torch.triu_indices(*[eigenvectors.shape[1]] * 2)
+        self.size = eigenvectors.shape[1]
+        self.rows, self.columns = torch.triu_indices(
+            self.size, self.size, device=eigenvectors.device
+        )
         # The products do not change from one iteration to the next: a matrix product is left over.
         self.products = eigenvectors[:, self.rows] * eigenvectors[:, self.columns]
-        self.size = eigenvectors.shape[1]
 
     def __call__(self, weights: Tensor) -> Tensor:
         """Of weights (N,K): (K,M,M) in double precision."""
@@ -135,7 +138,7 @@ def constrained_sparsification(
         coefficients: (M,K') of the surviving layers: alphas = eigenvectors @ coefficients.
         survivors: (K',) the initial segments that they grew from.
     """
-    size, count = eigenvectors.shape
+    size = len(eigenvectors)
     # E^T 1: the coefficients of the function 1, which is in the span
     one = eigenvectors.sum(0, dtype=torch.float64)
     rows = eigenvectors if pixels is None else eigenvectors[pixels]
@@ -144,8 +147,10 @@ def constrained_sparsification(
     survivors, segments = segments.unique(return_inverse=True)
     alphas = torch.nn.functional.one_hot(segments).to(rows)
     coefficients = one[:, None]
-    energy = torch.diag(eigenvalues).double() + 2 * _LEAST_WEIGHT * torch.eye(count)
-    grams_of = partial(weighted_grams, rows) if pixels is None else Grams(rows)
+    energy = torch.diag(eigenvalues.double() + 2 * _LEAST_WEIGHT)
+    grams_of: Callable[[Tensor], Tensor] = (
+        Grams(rows) if len(rows) <= _FEW else partial(weighted_grams, rows)
+    )
     for iteration in range(1, iterations + 1):
         if alphas.shape[1] == 1:
             return one[:, None], survivors
@@ -246,7 +251,8 @@ def relaxed_sparsification(
 
     Args:
         laplacian: (N,N).
-        alphas: (N,K) of the constrained stage, grouped; their precision is the computation's.
+        alphas: (N,K) of the constrained stage, grouped; their precision and device are the
+            computation's.
         gradient: (N,) of the photo, in [0,1] a pixel.
         iterations: of the reweighting.
         steps: of conjugate gradients in each, at most.
@@ -259,7 +265,7 @@ def relaxed_sparsification(
     """
     given = torch.where(alphas < 0.1, 0.0, torch.where(alphas > 0.9, 1.0, alphas))
     given = given / given.sum(1, keepdim=True).clamp(min=torch.finfo(given.dtype).tiny)
-    power = (_RELAXED_SPARSITY + gradient).clamp(max=1)[:, None].to(given) - 2
+    power = (_RELAXED_SPARSITY + gradient.to(given)).clamp(max=1)[:, None] - 2
     with warnings.catch_warnings():  # of torch, which calls its sparse tensors new
         warnings.simplefilter("ignore", UserWarning)
         matrix = torch.sparse_csr_tensor(

@@ -210,12 +210,20 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def extractor_of(content: dict[str, Any]) -> Extractor:
-    """Rebuilds the extractor of what `read_checkpoint` gave, in eval mode."""
+    """Rebuilds the extractor of what `read_checkpoint` gave, in eval mode.
+
+    Raises:
+        ValueError: the weights are those of another network, as of an earlier version.
+    """
     extractor = Extractor(**content["extractor"])
     state, prefix = content["state_dict"], "extractor."
-    extractor.load_state_dict(
-        {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    )
+    weights = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    try:
+        extractor.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            "the checkpoint's weights do not fit this version's network: train again"
+        ) from error
     return extractor.eval()
 
 

@@ -4,11 +4,29 @@ import torch
 from torch import Tensor
 
 
+def principal_axes(features: Tensor, dim: int = 3) -> Tensor:
+    """The directions in which each image's features spread most.
+
+    The sign of a direction, which is arbitrary, is chosen so that its entry of largest magnitude is
+    positive: the same features always give the same picture.
+
+    Args:
+        features: (B,D,H,W).
+        dim: directions to keep, at most D.
+
+    Returns:
+        (B,D,dim), orthonormal, by falling variance.
+    """
+    flat = features.flatten(2).float()
+    flat = flat - flat.mean(2, keepdim=True)
+    _, axes = torch.linalg.eigh(flat @ flat.mT)
+    axes = axes.flip(-1)[..., :dim]
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    return axes * torch.where(largest < 0, -1.0, 1.0)
+
+
 def pca(features: Tensor, dim: int = 3) -> Tensor:
     """Projects each image's features on their first principal components.
-
-    The sign of a component, which is arbitrary, is chosen so that its entry of largest magnitude is
-    positive: the same features always give the same picture.
 
     Args:
         features: (B,D,H,W).
@@ -17,12 +35,9 @@ def pca(features: Tensor, dim: int = 3) -> Tensor:
     Returns:
         (B,dim,H,W), mean 0 per image, components by falling variance.
     """
+    axes = principal_axes(features, dim)
     flat = features.flatten(2).float()
     flat = flat - flat.mean(2, keepdim=True)
-    _, axes = torch.linalg.eigh(flat @ flat.mT)
-    axes = axes.flip(-1)[..., :dim]
-    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
-    axes = axes * torch.where(largest < 0, -1.0, 1.0)
     return (axes.mT @ flat).unflatten(2, features.shape[2:])
 
 

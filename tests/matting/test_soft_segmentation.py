@@ -17,6 +17,8 @@ from src.matting.soft_segmentation import (
     soft_segment,
 )
 from src.metrics.matte import best_union, matte_errors
+from src.ops.guided_filter import guided_filter
+from src.ops.pca import normalise, pca
 
 
 def picture(height: int = 64, width: int = 72, blur: float = 1.5) -> tuple[np.ndarray, ...]:
@@ -100,7 +102,7 @@ def test_alphas_add_up_to_one(kind: str) -> None:
 
 
 def test_superpixels_are_close_to_exact_eigenvectors() -> None:
-    image, features, truth = picture(128, 128, blur=3)
+    image, features, _ = picture(128, 128, blur=3)
     fast = soft_segment(image, features, 3)
     exact = soft_segment(image, features, 3, solver=Solver(eigenvectors="exact"))
     assert distance(fast.alphas, exact.alphas) < 0.02
@@ -116,15 +118,22 @@ def test_close_to_the_reference() -> None:
 
 
 def test_features_of_three_dimensions_are_taken_as_they_are() -> None:
-    image, features, _ = picture()
+    image, _, _ = picture()
     rgb = np.random.default_rng(0).random((*image.shape[:2], 3))
     np.testing.assert_allclose(soft_segment(image, rgb, 2).features, rgb)
-    reduced = preprocess_features(
-        torch.tensor(features.transpose(2, 0, 1)).float()[None],
-        torch.tensor(image.transpose(2, 0, 1)).float()[None],
+
+
+def test_features_are_the_principal_components_of_filtered_ones() -> None:
+    image, features, _ = picture(80, 96)
+    guide, maps = (
+        torch.tensor(v.transpose(2, 0, 1).copy()).float()[None] for v in (image, features)
     )
-    torch.testing.assert_close(reduced.amin((2, 3)), torch.zeros(1, 3))
-    torch.testing.assert_close(reduced.amax((2, 3)), torch.ones(1, 3))
+    found = preprocess_features(maps, guide)
+    expected = normalise(pca(guided_filter(maps, guide, 11, 0.01)))
+    torch.testing.assert_close(found.amin((2, 3)), torch.zeros(1, 3))
+    torch.testing.assert_close(found.amax((2, 3)), torch.ones(1, 3))
+    # the last component is that of the noise
+    assert (found - expected)[:, :2].abs().max() < 0.05
 
 
 def test_wild_features_are_clamped() -> None:
@@ -135,7 +144,7 @@ def test_wild_features_are_clamped() -> None:
 
 
 def test_as_many_layers_as_the_features_have() -> None:
-    image, features, truth = picture()
+    image, features, _ = picture()
     assert len(soft_segment(image, features, "auto").alphas) == 3
 
 

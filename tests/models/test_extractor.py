@@ -81,6 +81,14 @@ def test_checkpoints_rebuild_the_network(tmp_path: Path) -> None:
     assert torch.equal(loaded(image), extractor.eval()(image))
 
 
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    extractor = Extractor(**SMALL)  # type: ignore[arg-type]
+    state = {"extractor.readouts.0.1.weight": torch.ones(4)}
+    torch.save({"extractor": extractor.hparams, "state_dict": state}, tmp_path / "old.ckpt")
+    with pytest.raises(ValueError, match="do not fit this version's network: train again"):
+        load_extractor(tmp_path / "old.ckpt")
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return exec, ("raise SystemExit('executed')",)

@@ -1,0 +1,109 @@
+"""Photos into soft layers: python -m src.segment input=PHOTO_OR_FOLDER_OR_GLOB output=FOLDER.
+
+Every photo gets a folder: `alpha_<k>.png`; `layer_<k>.png`, with the layer's own colours; all
+layers as `layers.psd` and `layers.ora`; `overview.png`; `summary.json`, which is there only once
+all the others are, and by which a photo that is done is known. With `select.point` or `select.box`
+also `selection.png` and `cutout.png`.
+"""
+
+import itertools
+import os
+import sys
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Column, Table
+
+from src.data.images import file_identity, find_photos
+from src.matting import files
+from src.matting.photo import Settings, segment_photo
+from src.models.extractor import checkpoint_file, load_extractor
+from src.utils.cli import readable_errors
+
+
+def newest_checkpoint() -> Path:
+    """The best checkpoint of the newest run of soft features under outputs/.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = Path("outputs").glob("softfeat_*/*/checkpoints/best.ckpt")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise FileNotFoundError(
+            "no trained features under outputs/: run make train, or set checkpoint=RUN_DIR"
+        )
+    return newest
+
+
+def folder_of(photo: Path, output: Path) -> Path:
+    """A photo's folder: its name without suffix, numbered where that is another photo's."""
+    names = (photo.stem if n == 1 else f"{photo.stem}-{n}" for n in itertools.count(1))
+    mine = str(photo.absolute())
+    return next(
+        output / name
+        for name in names
+        if files.read_summary(output / name).get("input", [mine])[0] == mine
+    )
+
+
+@hydra.main(config_path="../conf", config_name="segment", version_base="1.3")
+@readable_errors
+def main(cfg: DictConfig) -> None:
+    """Segments what is not done, tells what became of each photo; exit status 1 if any failed."""
+    chosen = OmegaConf.to_container(cfg.select)
+    settings = Settings(cfg.layers, cfg.size, cfg.seed, cfg.bits, **chosen)  # type: ignore[arg-type]
+    default = resources.files("skimage") / "data" / "astronaut.png"
+    given = cfg.input or str(default)
+    photos = find_photos(list(given) if isinstance(given, ListConfig) else [str(given)])
+    checkpoint = checkpoint_file(cfg.checkpoint or newest_checkpoint())
+    extractor = load_extractor(checkpoint)
+    output = Path(cfg.output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"output={output} cannot be a folder ({error.strerror}): set output=FOLDER"
+        ) from error
+
+    table = Table(*(Column(name, overflow="fold") for name in ("photo", "layers", "seconds", "")))
+    failed = 0
+    for photo in track(photos, "segmenting"):
+        folder = folder_of(photo, output)
+        made_of = {
+            "input": file_identity(photo),
+            "checkpoint": file_identity(checkpoint),
+            "settings": asdict(settings),
+        }
+        if files.is_done(folder, made_of):
+            layers = str(len(files.read_summary(folder)["coverage"]))
+            table.add_row(escape(photo.name), layers, "done before", escape(str(folder)))
+            continue
+        try:
+            with files.replacing(folder) as unfinished:
+                summary = segment_photo(photo, unfinished, extractor, settings)
+                files.write_summary(unfinished, {**summary, **made_of})
+        except Exception as error:  # of one photo: the others go on
+            if os.environ.get("HYDRA_FULL_ERROR"):
+                raise
+            failed += 1
+            reason = str(error) if isinstance(error, ValueError | OSError) else repr(error)
+            table.add_row(escape(photo.name), "", "failed", escape(reason))
+        else:
+            seconds = f"{sum(summary['seconds'].values()):.1f}"
+            row = (photo.name, str(len(summary["coverage"])), seconds, str(folder))
+            table.add_row(*map(escape, row))
+    Console().print(table)
+    if failed:
+        print(f"{failed} of {len(photos)} photos failed", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

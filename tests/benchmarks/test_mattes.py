@@ -1,0 +1,53 @@
+"""The benchmark of mattes on tiny settings."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.benchmarks.mattes import filtered, kmeans_layers, mattes, scene_mattes
+from src.metrics.matte import best_union, matte_errors
+
+RNG = np.random.default_rng(0)
+
+
+def test_kmeans_layers_are_hard_and_filtered_ones_add_up() -> None:
+    features = np.zeros((20, 24, 3))
+    features[:, 12:] = 0.9
+    hard = kmeans_layers(features + 0.01 * RNG.random(features.shape), 2, seed=0)
+    assert set(np.unique(hard)) == {0, 1}
+    np.testing.assert_array_equal(hard.sum(0), 1)
+    assert hard[:, 0, 0].argmax() != hard[:, 0, 23].argmax()
+    soft = filtered(hard, RNG.random((20, 24, 3)))
+    np.testing.assert_allclose(soft.sum(0), 1, atol=1e-5)
+    assert ((soft > 0.01) & (soft < 0.99)).any()
+
+
+@pytest.mark.parametrize("kind", ["scenes", "photos"])
+def test_mattes(kind: str, checkpoint: str, tmp_path: Path) -> None:
+    root = None
+    if kind == "photos":
+        root = tmp_path / "set"
+        for folder in ("images", "alphas"):
+            (root / folder).mkdir(parents=True)
+        for name in "ab":
+            Image.fromarray(RNG.integers(0, 255, (60, 80, 3), np.uint8)).save(
+                root / "images" / f"{name}.png"
+            )
+            Image.linear_gradient("L").resize((80, 60)).save(root / "alphas" / f"{name}.png")
+    result = mattes(checkpoint, None if root is None else str(root), 1, 40, layers=3, seed=0)
+    assert result["rows"][0]["way"] == "soft layers"
+    assert len(result["rows"]) == 4
+    assert len(result["ratios"]) == 3
+    assert result["settings"]["pictures"] == (1 if root is None else 2)
+    assert all(float(row["MSE (1e-3)"]) >= 0 for row in result["rows"])
+
+
+def test_true_layers_have_no_error() -> None:
+    """The truth of a scene, given as layers, is found again without error."""
+    photo, truths = next(scene_mattes(1, 48))
+    assert photo.shape == (48, 48, 3)
+    for truth in truths:
+        union = best_union(np.stack(truths), truth)
+        assert matte_errors(union, truth).sad < 1e-3
