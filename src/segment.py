@@ -22,7 +22,7 @@ from rich.table import Column, Table
 
 from src.data.images import file_identity, find_photos
 from src.matting import files
-from src.matting.photo import Settings, segment_photo
+from src.matting.photo import VERSION, Settings, segment_photo
 from src.models.extractor import checkpoint_file, load_extractor
 from src.utils.cli import readable_errors
 
@@ -43,14 +43,10 @@ def newest_checkpoint() -> Path:
 
 
 def folder_of(photo: Path, output: Path) -> Path:
-    """A photo's folder: its name without suffix, numbered where that is another photo's."""
+    """A photo's folder: its name without suffix, numbered where that holds anything else."""
     names = (photo.stem if n == 1 else f"{photo.stem}-{n}" for n in itertools.count(1))
-    mine = str(photo.absolute())
-    return next(
-        output / name
-        for name in names
-        if files.read_summary(output / name).get("input", [mine])[0] == mine
-    )
+    folders = (output / name for name in names)
+    return next(f for f in folders if files.is_free(f) or files.is_of(f, photo))
 
 
 @hydra.main(config_path="../conf", config_name="segment", version_base="1.3")
@@ -80,6 +76,7 @@ def main(cfg: DictConfig) -> None:
             "input": file_identity(photo),
             "checkpoint": file_identity(checkpoint),
             "settings": asdict(settings),
+            "version": VERSION,
         }
         if files.is_done(folder, made_of):
             layers = str(len(files.read_summary(folder)["coverage"]))

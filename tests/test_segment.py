@@ -137,11 +137,24 @@ def test_what_is_done_is_not_done_again(
     assert changed(seed=1)
     (folder / "layers.psd").unlink()
     assert changed(seed=1)
-    (folder / "summary.json").write_text('{"photo": "a.png"')
-    assert changed(seed=1)
     other = folder.parent / "other.ckpt"
     shutil.copy(command.given["checkpoint"], other)
     assert changed(seed=1, checkpoint=other)
+
+
+def test_what_others_wrote_stays(command: Command, output: Path) -> None:
+    mine = output / "a"
+    mine.mkdir(parents=True)
+    (mine / "alpha_mine.png").write_text("mine")
+    (mine / "overview.png").write_text("mine")
+    for text in (None, '{"photo": "a.png"', '{"input": []}', '{"input": [], "files": [1]}'):
+        if text is not None:
+            (mine / "summary.json").write_text(text)
+        assert command() == 0
+        assert (mine / "overview.png").read_text() == "mine"
+        assert (mine / "alpha_mine.png").read_text() == "mine"
+        assert (output / "a-2" / "summary.json").is_file()
+    assert {p.name for p in output.iterdir()} == {"a", "a-2"}
 
 
 def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(
@@ -302,6 +315,14 @@ def test_the_newest_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         path.touch()
         os.utime(path, (time, time))
     assert newest_checkpoint().parts[1:3] == ("softfeat_a", "2")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [((31, 90), "32 or more"), ((32, 3300), "crop"), ((400, 30_001), "30000")]
+)
+def test_bad_sizes(size: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        working_size(*size, 640)
 
 
 @pytest.mark.parametrize(

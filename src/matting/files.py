@@ -24,7 +24,6 @@ from src.matting.soft_segmentation import SoftSegmentation
 from src.utils.drawing import boundaries
 
 SUMMARY = "summary.json"
-_OURS = ("alpha_*.png", "layer_*.png", "layers.*", "overview.png", "selection.png", "cutout.png")
 _COMPRESSION = 1  # of PNG: higher levels take twice as long for a tenth less
 _THUMBNAIL = (256, 256)  # OpenRaster's limit
 
@@ -53,9 +52,9 @@ def replacing(folder: Path) -> Iterator[Path]:
     try:
         yield unfinished
         folder.mkdir(exist_ok=True)
-        for pattern in (SUMMARY, *_OURS):
-            for path in folder.glob(pattern):
-                path.unlink()
+        before = read_summary(folder).get("files", [])
+        for name in (SUMMARY, *before):
+            (folder / name).unlink(missing_ok=True)
         for path in sorted(unfinished.iterdir(), key=lambda p: p.name == SUMMARY):
             path.replace(folder / path.name)
     finally:
@@ -70,12 +69,24 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a folder; empty if there is none that can be read."""
+    """The summary of a folder, with plain names in `files`; empty if there is none to be read."""
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        files = [name for name in summary["files"] if Path(name).name == name]
+        return {**summary, "files": files}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
-    return summary if isinstance(summary, dict) else {}
+
+
+def is_free(folder: Path) -> bool:
+    """Whether there is nothing in a folder's place, or an empty folder."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def is_of(folder: Path, photo: Path) -> bool:
+    """Whether a folder holds what was made of a photo."""
+    made_of = read_summary(folder).get("input")
+    return isinstance(made_of, list) and made_of[:1] == [str(photo.absolute())]
 
 
 def is_done(folder: Path, made_of: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.ops.guided_filter import guided_filter
+from src.ops.guided_filter import guided_slopes
 
 Array = NDArray[np.float64]
 
@@ -100,9 +100,8 @@ def upsample_alphas(
 ) -> Tensor:
     """Brings alphas to the size of a larger photo, along its edges.
 
-    Enlarged bilinearly, plus what the photo knows beyond its own version of the alphas' size: the
-    difference between filtering with the one and with the other as guide. Where the photo holds no
-    detail, nothing is added.
+    Enlarged bilinearly, plus what the photo knows beyond its own version of the alphas' size, by
+    the slopes of the guided filter. Where the photo holds no detail, nothing is added.
 
     Args:
         alphas: (K,h,w) in [0,1], adding up to 1.
@@ -113,26 +112,22 @@ def upsample_alphas(
     Returns:
         (K,H,W) in [0,1], adding up to 1.
     """
-    size = image.shape[1:]
-    if alphas.shape[1:] == size:
+    if alphas.shape[1:] == image.shape[1:]:
         return alphas
-    subsample = max(1, round(max(size) / max(alphas.shape[1:])))
 
     def enlarged(maps: Tensor) -> Tensor:
-        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+        size = tuple(image.shape[1:])
+        return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
-    sharp = image[None]
-    coarse = F.interpolate(sharp, size=alphas.shape[1:], mode="area")
-    coarse = enlarged(coarse).clamp(0, 1)
-    layers = []
-    for alpha in alphas[:, None, None]:  # one at a time: photos may be large
-        large = enlarged(alpha)
-        detail, base = (
-            guided_filter(large, guide, kernel_size * subsample, eps, subsample)
-            for guide in (sharp, coarse)
-        )
-        layers.append((large + detail - base)[0, 0].clamp_(0, 1))
-    large = torch.stack(layers)
+    coarse = F.interpolate(image[None], size=tuple(alphas.shape[1:]), mode="area")[0]
+    slopes = guided_slopes(alphas[None], coarse[None], kernel_size, eps)[0]
+    detail = image - enlarged(coarse)
+    large = torch.empty(len(alphas), *image.shape[1:])
+    for alpha, slope, out in zip(alphas, slopes, large, strict=True):  # photos may be large
+        out.copy_(enlarged(alpha[None])[0])
+        for direction, channel in zip(slope, detail, strict=True):
+            out.addcmul_(enlarged(direction[None])[0], channel)
+        out.clamp_(0, 1)
     return large.div_(large.sum(0).clamp_(min=1e-6))
 
 

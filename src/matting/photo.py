@@ -16,6 +16,8 @@ from src.matting.layers import select, upsample_alphas
 from src.matting.soft_segmentation import MOST_LAYERS, soft_segment
 from src.models.extractor import Extractor
 
+VERSION = 2  # of the files of a photo: what another one wrote is written anew
+_LONGEST = 30_000  # pixels, of Photoshop's documents
 _SHORTEST = 32  # pixels, of photos and of what they are reduced to
 _MOST_STRETCHED = 100  # longer by shorter side
 
@@ -67,11 +69,13 @@ def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
     The long side is `long_side`, or more where the short one would fall below 32.
 
     Raises:
-        ValueError: too small a photo, or too stretched.
+        ValueError: too small a photo, too large, or too stretched.
     """
     short, long = sorted((height, width))
     if short < _SHORTEST:
         raise ValueError(f"{width}x{height} pixels: a photo needs {_SHORTEST} or more each way")
+    if long > _LONGEST:
+        raise ValueError(f"{width}x{height} pixels: at most {_LONGEST} each way; make it smaller")
     if long > _MOST_STRETCHED * short:
         raise ValueError(
             f"{width}x{height} pixels: more than {_MOST_STRETCHED} times longer one way; crop it"

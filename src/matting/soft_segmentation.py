@@ -116,7 +116,7 @@ def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
         (1,3,H,W), or (1,D,H,W) of fewer; a constant component is 0.
     """
     if features.shape[1] <= 3:
-        return features.clamp(0, 1)
+        return features
     clamped = features.float().clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
     factor = max(1, min(4, min(image.shape[2:]) // 16))
     coarse, coarse_image = (avg_pool2d(x, factor, ceil_mode=True) for x in (clamped, image))
@@ -137,6 +137,8 @@ def _check(image: NDArray, features: NDArray, num_layers: int | Literal["auto"])
         )
     if not np.isfinite(features).all():
         raise ValueError("the features hold NaN or infinity: look at the checkpoint's training")
+    if features.shape[2] <= 3 and (features.min() < 0 or features.max() > 1):
+        raise ValueError("features of three or fewer dimensions are used as they are: in [0,1]")
     if num_layers != "auto" and not 1 <= num_layers <= MOST_LAYERS:
         raise ValueError(f"{num_layers=}: choose 1..{MOST_LAYERS}, or auto")
 

@@ -69,7 +69,11 @@ class Grams:
             self.size, self.size, device=eigenvectors.device
         )
         # The products do not change from one iteration to the next: a matrix product is left over.
-        self.products = eigenvectors[:, self.rows] * eigenvectors[:, self.columns]
+        self.products = eigenvectors.new_empty(len(eigenvectors), len(self.rows))
+        start = 0
+        for row in range(self.size):  # in place: both factors at once would take as much again
+            part = slice(start, start := start + self.size - row)
+            torch.mul(eigenvectors[:, row, None], eigenvectors[:, row:], out=self.products[:, part])
 
     def __call__(self, weights: Tensor) -> Tensor:
         """Of weights (N,K): (K,M,M) in double precision."""
@@ -120,8 +124,8 @@ def constrained_sparsification(
     """Finds alphas in the span of the eigenvectors that are as close to 0 and 1 as can be.
 
     Minimises sum |alpha|^0.8 + |1 - alpha|^0.8 + alpha^T L alpha subject to sum_k alpha_k = 1 by
-    iterated reweighting (Levin et al. 2008; Aksoy et al. 2018, Eq. 8 f.). A quarter through, half
-    and three quarters through, layers that vanished are dropped.
+    iterated reweighting (Levin et al. 2008; Aksoy et al. 2018, Eq. 8 f.). After each quarter of the
+    iterations (rounded up) layers that vanished are dropped.
 
     Args:
         eigenvectors: (N,M), orthonormal.

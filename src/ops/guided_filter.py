@@ -3,6 +3,7 @@
 import torch
 from kornia.filters import guided_blur
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def guided_filter(
@@ -54,3 +55,36 @@ def guided_filter(
         ],
         1,
     )
+
+
+def guided_slopes(
+    features: Tensor, image: Tensor, kernel_size: int = 11, eps: float = 0.01
+) -> Tensor:
+    """How filtered features change with the photo's colours.
+
+    The guided filter gives a^T I + b at every pixel; these are the a, with which detail of a larger
+    photo can be added to enlarged features.
+
+    Args:
+        features: (B,D,H,W).
+        image: (B,3,H,W) in [0,1].
+        kernel_size: window, in pixels, odd; cut down to what fits the photo.
+        eps: as of `guided_filter`.
+
+    Returns:
+        (B,D,3,H,W).
+    """
+    radius = min(kernel_size // 2, min(image.shape[-2:]) - 1)
+    height, width = image.shape[-2:]
+
+    def mean(maps: Tensor) -> Tensor:
+        padded = F.pad(maps.reshape(1, -1, height, width), (radius,) * 4, mode="reflect")
+        return F.avg_pool2d(padded, 2 * radius + 1, 1).view(maps.shape)
+
+    centre, level = mean(image), mean(features)
+    products = mean(image[:, :, None] * image[:, None])
+    covariance = products - centre[:, :, None] * centre[:, None]
+    shared = mean(features[:, :, None] * image[:, None]) - level[:, :, None] * centre[:, None]
+    covariance = covariance.movedim((1, 2), (3, 4)) + eps * torch.eye(3).to(image)
+    slopes = torch.linalg.solve(covariance, shared.movedim((1, 2), (4, 3)))  # (B,H,W,3,D)
+    return mean(slopes.movedim((4, 3), (1, 2)))

@@ -71,6 +71,18 @@ def test_upsampled_alphas_follow_the_photo() -> None:
     assert large[0, :, 60:].max() < 0.02
 
 
+@pytest.mark.parametrize("factor", [1.5, 2, 4])
+def test_upsampling_prefers_no_side(factor: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    size = (round(24 * factor), round(20 * factor))
+    image = torch.rand(3, *size, generator=generator)
+    alphas = torch.rand(3, 24, 20, generator=generator).softmax(0)
+    straight = upsample_alphas(alphas, image)
+    for axis in (1, 2):
+        mirrored = upsample_alphas(alphas.flip(axis), image.flip(axis)).flip(axis)
+        torch.testing.assert_close(mirrored, straight, atol=1e-4, rtol=0)
+
+
 def test_nothing_to_upsample() -> None:
     alphas = torch.rand(2, 5, 6)
     assert upsample_alphas(alphas, torch.rand(3, 5, 6)) is alphas

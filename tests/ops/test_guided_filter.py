@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.ops.guided_filter import guided_filter
+from src.ops.guided_filter import guided_filter, guided_slopes
 
 
-def reference(features: Tensor, image: Tensor, radius: int, eps: float) -> Tensor:
-    """He et al. 2013, colour guide, pixel by pixel, borders reflected."""
+def reference(features: Tensor, image: Tensor, radius: int, eps: float) -> tuple[Tensor, Tensor]:
+    """He et al. 2013, colour guide, pixel by pixel, borders reflected; and the slopes."""
     pad = (radius,) * 4
     guide = torch.nn.functional.pad(image[None], pad, mode="reflect")[0]
     values = torch.nn.functional.pad(features[None], pad, mode="reflect")[0]
@@ -25,21 +25,24 @@ def reference(features: Tensor, image: Tensor, radius: int, eps: float) -> Tenso
                 slope[c, :, y, x], offset[c, y, x] = a, p.mean() - a @ mean
     slope = torch.nn.functional.pad(slope, pad, mode="reflect")
     offset = torch.nn.functional.pad(offset[None], pad, mode="reflect")[0]
-    result = torch.zeros_like(features)
+    result, slopes = torch.zeros_like(features), torch.zeros(channels, 3, height, width)
     for y in range(height):
         for x in range(width):
             a = slope[..., y : y + size, x : x + size].mean((-2, -1))
+            slopes[..., y, x] = a
             b = offset[..., y : y + size, x : x + size].mean((-2, -1))
             result[:, y, x] = a @ image[:, y, x] + b
-    return result
+    return result, slopes
 
 
 def test_it_is_the_guided_filter() -> None:
     image, features = torch.rand(2, 3, 9, 11), torch.randn(2, 5, 9, 11) * 3
     result = guided_filter(features, image, kernel_size=5, eps=0.01)
     for i in range(2):
-        expected = reference(features[i], image[i], radius=2, eps=0.01)
+        expected, slopes = reference(features[i], image[i], radius=2, eps=0.01)
         torch.testing.assert_close(result[i], expected, rtol=1e-3, atol=1e-3)
+        found = guided_slopes(features, image, kernel_size=5, eps=0.01)[i]
+        torch.testing.assert_close(found, slopes, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
