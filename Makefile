@@ -52,7 +52,7 @@ format: $(INSTALLED) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## all benchmarks; tables on screen, JSON and Markdown in docs/results
+bench: $(INSTALLED) ## the benchmarks that need no trained features; tables on screen, JSON and Markdown in docs/results
 	$(BIN)/python -m src.benchmark suite=pooling
 	$(BIN)/python -m src.benchmark suite=cached_features
 

@@ -13,10 +13,11 @@ from rich.progress import track
 from scipy.cluster.vq import kmeans2
 from scipy.spatial import KDTree
 
-from src.benchmarks.segment import features_of
 from src.data.images import read_image, resize_image
 from src.data.layouts import pictures
 from src.data.scenes import make_scene
+from src.matting.layers import normalise_alphas
+from src.matting.photo import features_of
 from src.matting.soft_segmentation import soft_segment
 from src.metrics.matte import best_union, matte_errors
 from src.models.extractor import load_extractor
@@ -58,8 +59,8 @@ def kmeans_layers(features: NDArray, count: int, seed: int) -> NDArray[np.float3
 def filtered(layers: NDArray[np.float32], image: NDArray) -> NDArray[np.float32]:
     """Layers (K,H,W) after a guided filter, adding up to 1 again."""
     guide = torch.tensor(image.transpose(2, 0, 1).copy()).float()[None]
-    smooth = guided_filter(torch.from_numpy(layers)[None], guide, 11, 1e-4)[0].clamp(0, 1)
-    return (smooth / smooth.sum(0).clamp(min=1e-6)).numpy()
+    smooth = guided_filter(torch.from_numpy(layers)[None], guide, 11, 1e-4)[0]
+    return normalise_alphas(smooth.flatten(1).T).T.unflatten(1, smooth.shape[1:]).numpy()
 
 
 def mattes(

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 import skimage
-import torch
 from numpy.typing import NDArray
 from rich.progress import track
 from scipy.optimize import linear_sum_assignment
 
 from src.benchmarks.measure import ratio
 from src.data.images import read_image, resize_image
+from src.matting.photo import features_of
 from src.matting.soft_segmentation import REFERENCE, SoftSegmentation, Solver, soft_segment
-from src.models.extractor import Extractor, load_extractor
+from src.models.extractor import load_extractor
 
 T = TypeVar("T")
 # Slow computations of what we compute: our constants of the constrained sparsification.
@@ -79,13 +79,6 @@ def photo_at(path: Path, width: int) -> NDArray[np.uint8]:
     high, wide = min(height, full * 3 // 4), min(full, height * 4 // 3)
     top, left = (height - high) // 2, (full - wide) // 2
     return resize_image(photo[top : top + high, left : left + wide], (width * 3 // 4, width))
-
-
-@torch.inference_mode()
-def features_of(extractor: Extractor, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """F of a photo (H,W,3) uint8, as (H,W,D)."""
-    image = torch.from_numpy(photo.transpose(2, 0, 1).copy()).float()[None] / 255
-    return extractor(image)[0].permute(1, 2, 0).numpy()
 
 
 def segment(

@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 
 # The constants of the released program, where its paper prints others.
 _SEMANTIC_STEEPNESS, _SEMANTIC_DISTANCE = 20.0, 0.15
+_WEIGHT = 0.01  # of both, beside the matting affinity
 _COLOUR_STEEPNESS, _COLOUR_DISTANCE, _COLOUR_RADIUS = 50.0, 0.05, 0.2
 
 
@@ -37,6 +38,12 @@ class SuperpixelGraph:
     feature: Array
 
 
+def segment_means(ids: NDArray, values: Array) -> Array:
+    """Means over the pixels of each segment: ids (N,) 0..S-1, values (N,D) -> (S,D)."""
+    sums = np.stack([np.bincount(ids, column) for column in values.T], 1)
+    return sums / np.bincount(ids)[:, None]
+
+
 def superpixel_graph(superpixels: NDArray, image: Array, features: Array) -> SuperpixelGraph:
     """Describes superpixels.
 
@@ -47,12 +54,10 @@ def superpixel_graph(superpixels: NDArray, image: Array, features: Array) -> Sup
     """
     height, width = superpixels.shape
     ids = superpixels.astype(np.int64)
-    counts = np.bincount(ids.ravel())
-    count = len(counts)
+    count = int(ids.max()) + 1
 
     def mean(values: Array) -> Array:
-        channels = values.reshape(ids.size, -1).T
-        return np.stack([np.bincount(ids.ravel(), c, count) for c in channels], 1) / counts[:, None]
+        return segment_means(ids.ravel(), values.reshape(ids.size, -1))
 
     rows, columns = np.mgrid[:height, :width].astype(np.float64)
     centre = mean(np.stack([rows, columns], -1))
@@ -113,22 +118,17 @@ def _symmetric(s: NDArray, t: NDArray, weight: Array, count: int) -> sparse.csr_
 def soft_segmentation_laplacian(
     matting: sparse.csr_array,
     graph: SuperpixelGraph,
-    semantic_weight: float = 0.01,
-    colour_weight: float = 0.01,
 ) -> sparse.csr_array:
     """L = D - W, unnormalised, of W = W_matting + 0.01 W_semantic + 0.01 W_colour (Eq. 6).
 
     Args:
         matting: (N,N), of `matting_laplacian`.
         graph: the superpixels.
-        semantic_weight: of the semantic affinity.
-        colour_weight: of the colour affinity.
 
     Returns:
         (N,N) symmetric, rows add up to 0. Repulsion can make it slightly indefinite.
     """
-    weights = semantic_weight * semantic_affinity(graph) + colour_weight * colour_affinity(graph)
-    weights = weights.tocoo()
+    weights = (_WEIGHT * (semantic_affinity(graph) + colour_affinity(graph))).tocoo()
     at = graph.centroid
     # Two superpixels may share a centroid; their entries add up.
     affinity = sparse.coo_array(

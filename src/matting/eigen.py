@@ -9,6 +9,8 @@ from scipy import sparse
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh, splu
 
+from src.matting.affinity import segment_means
+
 Array = NDArray[np.float64]
 
 # Colour directions in which a superpixel spreads less (standard deviation, colours in [0,1]) hold
@@ -45,7 +47,7 @@ def smallest_eigenvectors(
         nearest = np.sort(np.argsort(np.abs(values), kind="stable")[:count])
         return values[nearest], vectors[:, nearest]
     shifted = laplacian + shift * (sparse.eye_array(size) if mass is None else mass)
-    # Symmetric mode takes a quarter of the default's time and half of its memory.
+    # The default mode, for matrices that are not symmetric, fills in far more.
     factors = splu(
         shifted.tocsc(),
         permc_spec="MMD_AT_PLUS_A",
@@ -78,13 +80,9 @@ def superpixel_basis(image: Array, superpixels: NDArray) -> sparse.csr_array:
     ids = superpixels.astype(np.int64).ravel()
     counts = np.bincount(ids)
     pixels = image.reshape(-1, 3)
-
-    def means(values: Array) -> Array:
-        return np.stack([np.bincount(ids, v) for v in values.T], 1) / counts[:, None]
-
-    centred = pixels - means(pixels)[ids]
+    centred = pixels - segment_means(ids, pixels)[ids]
     products = centred[:, :, None] * centred[:, None, :]
-    variances, axes = np.linalg.eigh(means(products.reshape(-1, 9)).reshape(-1, 3, 3))
+    variances, axes = np.linalg.eigh(segment_means(ids, products.reshape(-1, 9)).reshape(-1, 3, 3))
     whitening = axes / np.sqrt(variances.clip(min=_LEAST_SPREAD**2))[:, None, :]
     colours = np.einsum("nc,ncd->nd", centred, whitening[ids])
     entries = np.concatenate([np.ones((len(ids), 1)), colours], 1) / np.sqrt(counts)[ids, None]

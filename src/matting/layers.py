@@ -11,6 +11,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
 
+from src.matting.affinity import segment_means
 from src.ops.guided_filter import guided_slopes
 
 Array = NDArray[np.float64]
@@ -46,13 +47,13 @@ class SegmentTree:
         ids = fcluster(self.merges, min(count, distinct), "maxclust")
         return np.unique(ids, return_inverse=True)[1]
 
-    def best_count(self, least: int = 2, most: int = 8) -> int:
-        """The number of segments in [least, most] that the hierarchy breaks off at most clearly.
+    def best_count(self) -> int:
+        """The number of segments, 2 to 8, that the hierarchy breaks off at most clearly.
 
         It is where the next merge is largest in relation to the one before.
         """
         heights = self.merges[::-1, 2]
-        counts = np.arange(least, min(most, len(heights) - 1) + 1)
+        counts = np.arange(2, min(8, len(heights) - 1) + 1)
         if not len(counts) or heights[0] <= 0:
             return 1
         # heights[k - 2] is what merging k segments into k - 1 costs
@@ -75,8 +76,7 @@ def initial_segments(
         of_superpixels: (S,) the segment of each superpixel.
     """
     of_superpixels = tree.cut(count)
-    counts = np.bincount(of_superpixels)
-    means = np.stack([np.bincount(of_superpixels, v) for v in tree.features.T], 1) / counts[:, None]
+    means = segment_means(of_superpixels, tree.features)
     return KDTree(means).query(features)[1].astype(np.int64), of_superpixels
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from src.data.images import read_image, resize_image
@@ -84,6 +85,13 @@ def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
+@torch.inference_mode()
+def features_of(extractor: Extractor, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """F of a photo (H,W,3) uint8, as (H,W,D)."""
+    image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 255
+    return extractor(image)[0].permute(1, 2, 0).numpy()
+
+
 def segment_photo(
     path: Path, folder: Path, extractor: Extractor, settings: Settings
 ) -> dict[str, Any]:
@@ -103,9 +111,7 @@ def segment_photo(
     if chosen:  # on one layer of ones, for an error before the work
         select(np.broadcast_to(np.float32(1), (1, height, width)), chosen.point, chosen.box)
     marks["reading"] = perf_counter()
-    with torch.inference_mode():
-        tensor = torch.from_numpy(small.copy()).permute(2, 0, 1)[None] / 255
-        features = extractor(tensor)[0].permute(1, 2, 0).numpy()
+    features = features_of(extractor, small)
     marks["network"] = perf_counter()
     found = soft_segment(small / 255, features, settings.layers, settings.seed)
     marks["layers"] = perf_counter()

@@ -54,9 +54,8 @@ class Extractor(nn.Module):
         blocks: bottlenecks of each stage.
         dim: D, channels of F, divided evenly among the stages.
         readout_scale: spread of every feature at the start. A batch norm without weights behind
-            each projection gives all features one spread, which is learned as one number: with a
-            weight each, the loss drives the weights of whole levels to 0. None for projections
-            alone, as the paper's text has it.
+            each projection gives all features one spread, which is learned as one number: no
+            level can be switched off. None for projections alone, as the paper's text has it.
 
     >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]

@@ -26,6 +26,7 @@ def guided_filter(
         kernel_size: window, in pixels; cut down to what fits the photo.
         eps: the greater, the smoother.
         subsample: solve at 1/subsample of the resolution: close, and that much squared faster.
+            The result then lies (subsample - 1) / 2 pixels aside: for pictures, not for mattes.
         chunk: channels filtered at a time, which bounds the memory: each takes about 20 maps.
 
     Returns:
