@@ -56,7 +56,7 @@ def cached_features(data: SegmentationData, extractor: Extractor, epochs: int) -
     stored = copy.copy(data)
     torch.manual_seed(0)
     fresh = HardSegmentationModule(len(data.layout.class_names), extractor=extractor)
-    fresh.optimizer = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)
+    fresh.optimizer = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, fused=True)
     cached = copy.deepcopy(fresh)
     fresh.eval()
 

@@ -52,40 +52,32 @@ class FeatureStore(Dataset[Batch]):
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_arrays": None}  # every worker maps the files itself
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Batch:
-        """One sample, as `SegmentationDataset` would give it at this key.
+    def __getitems__(self, keys: Sequence[int] | Sequence[tuple[int, int]]) -> Batch:
+        """A batch, as `SegmentationDataset` would give it at these keys, in one copy from the file.
 
         Returns:
-            features, list of (h,w,C) float16; label (H,W) int64; path; native_label where the
-            dataset has it.
+            features, list of (B,C,h,w) float16 in channels-last memory; label (B,H,W) int64; path;
+            native_label where the dataset has it.
         """
-        index, place = key if isinstance(key, tuple) else (key, 0)
         if self._arrays is None:
             self._arrays = self._open(self.path, "r")
         maps, labels = self._arrays
-        row = self.dataset.variant(place) * len(self.dataset) + index
-        record = self.dataset.records[index]
-        sample: Batch = {
-            "features": [torch.from_numpy(np.array(m[row])) for m in maps],
-            "label": torch.from_numpy(np.array(labels[row])).long(),
-            "path": str(record.image),
+        places = [key if isinstance(key, tuple) else (key, 0) for key in keys]
+        rows = [self.dataset.variant(place) * len(self) + index for index, place in places]
+        records = [self.dataset.records[index] for index, _ in places]
+        batch: Batch = {
+            "features": [torch.from_numpy(m[rows]).permute(0, 3, 1, 2) for m in maps],
+            "label": torch.from_numpy(labels[rows]).long(),
+            "path": [str(record.image) for record in records],
         }
         if self.dataset.native_labels:
-            native = record.label_map(read_label(record.label))
-            sample["native_label"] = torch.from_numpy(native)
-        return sample
+            native = [record.label_map(read_label(record.label)) for record in records]
+            batch["native_label"] = [torch.from_numpy(label) for label in native]
+        return batch
 
     @staticmethod
-    def collate(samples: list[Batch]) -> Batch:
-        """Batch with features, list of (B,C,h,w) in channels-last memory; label, path, ..."""
-        maps = zip(*(sample["features"] for sample in samples), strict=True)
-        batch: Batch = {
-            "features": [torch.stack(level).permute(0, 3, 1, 2) for level in maps],
-            "label": torch.stack([sample["label"] for sample in samples]),
-            "path": [sample["path"] for sample in samples],
-        }
-        if "native_label" in samples[0]:
-            batch["native_label"] = [sample["native_label"] for sample in samples]
+    def collate(batch: Any) -> Batch:
+        """What `__getitems__` gives is a batch already."""
         return batch
 
     @property

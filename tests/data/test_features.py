@@ -152,7 +152,7 @@ def test_a_damaged_store_is_refused(folder_root: Path) -> None:
     file = data.features["train"].path / "0.f16"
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(DataError, match=r"damaged.*delete the folder"):
-        data.features["train"][0]
+        data.features["train"].__getitems__([0])
 
 
 def test_features_too_large_for_half_precision_are_refused(folder_root: Path) -> None:
