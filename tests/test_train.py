@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,13 @@ def test_the_same_seed_gives_the_same_run(folder_root: Path, tmp_path: Path) -> 
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("system", ["soft", "hard, stored features", "hard, end to end"])
+@pytest.mark.parametrize(
+    ("system", "workers"),
+    [
+        *product(["soft", "hard, stored features", "hard, end to end"], [0, 2]),
+        ("soft, sampled pixels", 0),
+    ],
+)
 def test_two_epochs_equal_one_and_a_resume(
     folder_root: Path, tmp_path: Path, system: str, workers: int
 ) -> None:
@@ -89,8 +95,11 @@ def test_two_epochs_equal_one_and_a_resume(
     if system == "hard, end to end":
         options += ["model.end_to_end=true", "model.cache_features=false"]
 
+    if system == "soft, sampled pixels":
+        options += ["loss=pixel_npair", "model.sample_pixels.num_samples=20"]
+
     def configured(run: Path, *more: str) -> DictConfig:
-        if system == "soft":
+        if system.startswith("soft"):
             return tiny_run(folder_root, run, *options, *more)
         return tiny_hard_run(folder_root, run, None, *options, *more)
 

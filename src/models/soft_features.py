@@ -1,4 +1,4 @@
-"""Training of soft semantic features on superpixels."""
+"""Training of soft semantic features on superpixels, or on sampled pixels for comparison."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,6 +16,7 @@ from src.metrics.pair_auc import PairAUC
 from src.models.extractor import Extractor
 from src.models.schedule import poly_with_warmup
 from src.ops.npair import superpixel_npair_loss
+from src.ops.pixels import pyramid_at_pixels
 from src.ops.pyramid import pyramid_superpixel_mean
 from src.ops.superpixels import superpixel_majority
 
@@ -31,6 +32,8 @@ class SoftFeatureModule(pl.LightningModule):
     Args:
         extractor: the network.
         loss: of (features (B,S,D), labels (B,S), valid (B,S)), a scalar.
+        sample_pixels: of labels (B,H,W), as `src.ops.pixels.sample_pixels`: trains on these pixels;
+            None trains on superpixels. Validation compares superpixels in both cases.
         optimizer: made from the parameters.
         num_superpixels: S.
         total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
@@ -44,6 +47,7 @@ class SoftFeatureModule(pl.LightningModule):
         self,
         extractor: Extractor,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor] = superpixel_npair_loss,
+        sample_pixels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         num_superpixels: int = 500,
         total_steps: int = 1,
@@ -56,7 +60,7 @@ class SoftFeatureModule(pl.LightningModule):
         self.extractor = extractor
         if channels_last:
             self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.loss, self.optimizer = loss, optimizer
+        self.loss, self.sample_pixels, self.optimizer = loss, sample_pixels, optimizer
         self.num_superpixels = num_superpixels
         self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
         # A function, not a wrapped module: the state's keys stay what they are.
@@ -90,8 +94,26 @@ class SoftFeatureModule(pl.LightningModule):
         labels = superpixel_majority(batch["label"], superpixels, self.num_superpixels, IGNORE)
         return features, labels, (counts > 0) & (labels != IGNORE)
 
+    def pixel_features(
+        self, batch: Batch, sample_pixels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The network's features at sampled pixels of a batch.
+
+        Returns:
+            features (B*R,N,D), labels (B*R,N), valid (B*R,N) of R repetitions.
+        """
+        # All chance of a step hangs on its number: a resumed run draws what the other would have.
+        torch.manual_seed(self.global_step)
+        pixels, labels, valid = sample_pixels(batch["label"])
+        size = (batch["label"].shape[1], batch["label"].shape[2])
+        features = pyramid_at_pixels(self.pyramid(batch["image"]), pixels, size)
+        return features.flatten(0, 1), labels.flatten(0, 1), valid.flatten(0, 1)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(*self.superpixel_features(batch, self.pyramid))
+        if self.sample_pixels is None:
+            loss = self.loss(*self.superpixel_features(batch, self.pyramid))
+        else:
+            loss = self.loss(*self.pixel_features(batch, self.sample_pixels))
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
         return loss

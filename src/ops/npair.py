@@ -1,4 +1,4 @@
-"""The N-pair loss with L2 distances over all superpixel pairs (Eq. 5)."""
+"""The N-pair loss with L2 distances over all pairs of a set (Eq. 5)."""
 
 import math
 from typing import Literal
@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.ops.distance import pairwise_distance
-
 Negative = Literal["printed", "symmetric"]
 Balance = Literal["none", "pairs"]
+
+_LOG2 = math.log(2)
+# Pairs worked on at a time: a few matrices of them stay in a processor's cache; a GPU wants more.
+_PAIRS_ON_CPU, _PAIRS_ON_GPU = 2**18, 2**25
 
 
 def superpixel_npair_loss(
@@ -27,42 +29,109 @@ def superpixel_npair_loss(
     `negative="symmetric"` reads log((1 + exp(-d)) / 2), which is 0 at d = 0 as the first is and
     pushes with gradient 1/2 there, as hard as the first pulls.
 
+    Nothing here is about superpixels: sets of sampled pixels (`src.ops.pixels`) are compared by the
+    same function. Value and gradient are computed together, for a block of pairs at a time, so that
+    no matrix of all pairs is ever kept.
+
     Args:
-        features: (B,S,D); half precision runs in float32.
-        labels: (B,S) superpixel labels; only equal or unequal matters, within an image.
-        valid: (B,S) bool, superpixels that take part.
+        features: (B,S,D), B sets of S members; half precision runs in float32.
+        labels: (B,S) integers; only equal or unequal matters, within a set.
+        valid: (B,S) bool, members that take part.
         negative: reading of the second term.
-        balance: "none" sums over all ordered pairs and divides by the image's number of valid
-            superpixels |S|, as printed; "pairs" averages each of the two sums over its own pairs
+        balance: "none" sums over all ordered pairs and divides by the set's number of valid
+            members |S|, as printed; "pairs" averages each of the two sums over its own pairs
             (p != q), so that neither outweighs the other by its mere number.
 
     Returns:
-        Scalar, mean over the images. Without a valid pair a zero that still has a gradient (zero).
+        Scalar, mean over the sets. Without a valid pair a zero that still has a gradient (zero).
 
     >>> equal = superpixel_npair_loss(
     ...     torch.zeros(1, 2, 4), torch.tensor([[3, 3]]), torch.tensor([[True, True]]))
     >>> equal.item()
     0.0
     """
-    distance = pairwise_distance(features)
-    pair = valid[:, :, None] & valid[:, None, :]
-    same = labels[:, :, None] == labels[:, None, :]
-    # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
-    if negative == "printed":
-        signed = torch.where(same, distance, -distance - math.log(2))
-        cost = F.softplus(signed) - same * math.log(2)
-    elif negative == "symmetric":
-        cost = F.softplus(torch.where(same, distance, -distance)) - math.log(2)
-    else:
+    if negative not in ("printed", "symmetric"):
         raise ValueError(f"negative={negative!r}: choose 'printed' or 'symmetric'")
+    size = valid.sum(1)
     if balance == "none":
-        cost = torch.where(pair, cost, 0.0)
-        size = valid.sum(1).clamp(min=1)
-        return (cost.sum((1, 2)) / size).mean()
-    if balance != "pairs":
+        positive_weight = negative_weight = 1 / size.clamp(min=1)
+    elif balance == "pairs":
+        equal = _equal_members(labels, valid).sum(1)
+        positive_weight = 1 / (equal - size).clamp(min=1)
+        negative_weight = 1 / (size.square() - equal).clamp(min=1)
+    else:
         raise ValueError(f"balance={balance!r}: choose 'none' or 'pairs'")
-    other = ~torch.eye(labels.shape[1], dtype=torch.bool, device=labels.device)
-    positive_pair, negative_pair = pair & same & other, pair & ~same
-    weight = positive_pair / positive_pair.sum((1, 2), keepdim=True).clamp(min=1)
-    weight = weight + negative_pair / negative_pair.sum((1, 2), keepdim=True).clamp(min=1)
-    return (weight * cost).sum((1, 2)).mean()
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    loss: Tensor = _NPair.apply(features, labels, valid, positive_weight, negative_weight, negative)
+    return loss
+
+
+def _equal_members(labels: Tensor, valid: Tensor) -> Tensor:
+    """(B,S): for each valid member how many have its label, itself included; 0 for the others."""
+    known = torch.where(valid, labels, torch.iinfo(labels.dtype).max)
+    ordered = known.sort(1).values
+    first = torch.searchsorted(ordered, known)
+    return (torch.searchsorted(ordered, known, right=True) - first) * valid
+
+
+class _NPair(torch.autograd.Function):
+    """Distances by the Gram trick in float64.
+
+    In float32 it loses half the digits of a small distance to cancellation, and the gradient,
+    divided by that distance, all of them. In float64 both products stay right to 1e-5 down to
+    distances of 1e-5 of the features' spread.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,
+        features: Tensor,
+        labels: Tensor,
+        valid: Tensor,
+        positive_weight: Tensor,
+        negative_weight: Tensor,
+        negative: Negative,
+    ) -> Tensor:
+        batch, size, _ = features.shape
+        dtype, learns = features.dtype, ctx.needs_input_grad[0]
+        x = torch.where(valid[..., None], features.double(), 0.0)
+        x -= x.mean(1, keepdim=True)
+        square = x.square().sum(-1)
+        # What is left of equal features is rounding: an exact zero, where the gradient is 0, too.
+        # (NaN passes through: a diverged network must not look like a collapsed one.)
+        rounding = 2e-14 * square.amax(1)[:, None, None]
+        positive_weight = positive_weight.to(dtype)[:, None, None]
+        negative_weight = negative_weight.to(dtype)[:, None, None]
+        gradient = torch.empty_like(features) if learns else None
+        total = features.new_zeros(batch)
+        pairs = _PAIRS_ON_CPU if x.device.type == "cpu" else _PAIRS_ON_GPU
+        step = max(1, pairs // max(1, batch * size))
+        for start in range(0, size, step):
+            part = slice(start, start + step)
+            squared = torch.baddbmm(square[:, None], x[:, part], x.mT, alpha=-2)
+            squared += square[:, part, None]
+            distance = squared.masked_fill_(squared <= rounding, 0).sqrt_().to(dtype)
+            same = labels[:, part, None] == labels[:, None]
+            weight = torch.where(same, positive_weight, negative_weight)
+            weight *= valid[:, part, None]
+            weight *= valid[:, None]
+            # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
+            offset = _LOG2 if negative == "printed" else 0.0
+            signed = torch.where(same, distance, -distance - offset)
+            cost = F.softplus(signed)
+            cost -= _LOG2 * same if negative == "printed" else _LOG2
+            total += cost.mul_(weight).sum((1, 2))
+            if gradient is not None:
+                slope = torch.where(same, weight, -weight).mul_(signed.sigmoid_())
+                # d is symmetric in p and q, and 0 has no direction to move in.
+                pull = slope.div_(distance).masked_fill_(distance == 0, 0).double().mul_(2)
+                moved = torch.baddbmm(pull.sum(-1, keepdim=True) * x[:, part], pull, x, alpha=-1)
+                gradient[:, part] = moved
+        ctx.save_for_backward(None if gradient is None else gradient.div_(batch))
+        return total.mean()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None, None, None, None]:  # type: ignore[no-untyped-def]
+        (gradient,) = ctx.saved_tensors
+        return outer * gradient, None, None, None, None, None

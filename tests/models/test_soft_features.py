@@ -7,6 +7,7 @@ import torch
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 from src.ops.npair import superpixel_npair_loss
+from src.ops.pixels import sample_pixels
 from src.ops.pyramid import pooling_weights
 from src.ops.superpixels import superpixel_mean
 
@@ -81,6 +82,21 @@ def test_a_step_learns() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_sampled_pixels_hang_on_the_step_alone() -> None:
+    draw = partial(sample_pixels, num_classes=2, num_samples=20, repetitions=3)
+    model, data = module(sample_pixels=draw).eval(), batch()
+    model.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    first = model.training_step(data, 0)
+    torch.rand(7)
+    assert torch.equal(model.training_step(data, 0), first)
+    first.backward()
+    assert all(p.grad is not None for p in model.extractor.parameters())
+    features, labels, valid = model.pixel_features(data, draw)
+    assert features.shape == (6, 40, 8)
+    assert labels.shape == (6, 40)
+    assert valid.all()
 
 
 @pytest.mark.parametrize("warmup", [0, 4])

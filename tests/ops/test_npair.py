@@ -105,6 +105,37 @@ def test_many_superpixels_keep_their_precision() -> None:
 
 
 @pytest.mark.parametrize(("negative", "balance"), VARIANTS)
+def test_blocks_of_pairs_change_nothing(
+    negative: str, balance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, labels, valid = inputs("equal features")
+    results = []
+    for pairs in (2**20, 3 * 9 * 2, 1):  # all at once, two rows, less than one row
+        monkeypatch.setattr("src.ops.npair._PAIRS_ON_CPU", pairs)
+        x = features.clone().requires_grad_()
+        loss = superpixel_npair_loss(x, labels, valid, negative, balance)  # type: ignore[arg-type]
+        loss.backward()
+        results.append((loss.detach(), x.grad))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0])
+
+
+def test_labels_may_be_any_integers() -> None:
+    features, labels, valid = inputs("plain")
+    far = torch.tensor([-(10**12), 7, 10**12])[labels]
+    torch.testing.assert_close(
+        superpixel_npair_loss(features, far, valid, balance="pairs"),
+        superpixel_npair_loss(features, labels, valid, balance="pairs"),
+    )
+
+
+def test_a_diverged_network_shows() -> None:
+    features, labels, valid = inputs("plain")
+    features[0, valid[0].nonzero()[0, 0]] = torch.nan
+    assert superpixel_npair_loss(features, labels, valid).isnan()
+
+
+@pytest.mark.parametrize(("negative", "balance"), VARIANTS)
 def test_gradcheck(negative: str, balance: str) -> None:
     features, labels, valid = inputs("plain")
     x = features.double().requires_grad_()
@@ -118,7 +149,8 @@ def test_gradcheck(negative: str, balance: str) -> None:
 def test_no_valid_pair_gives_an_attached_zero(negative: str, balance: str) -> None:
     x = torch.randn(2, 5, 3, requires_grad=True)
     nothing = torch.zeros(2, 5, dtype=torch.bool)
-    loss = superpixel_npair_loss(x, torch.zeros(2, 5), nothing, negative, balance)  # type: ignore[arg-type]
+    labels = torch.zeros(2, 5, dtype=torch.long)
+    loss = superpixel_npair_loss(x, labels, nothing, negative, balance)  # type: ignore[arg-type]
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(x.grad, torch.zeros_like(x))
@@ -198,12 +230,11 @@ def test_unknown_options_are_refused() -> None:
         superpixel_npair_loss(features, labels, valid, balance="other")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("negative", "balance"), VARIANTS)
-def test_compiled_equals_eager(negative: str, balance: str) -> None:
+def test_compiled_equals_eager() -> None:
     features, labels, valid = inputs("equal features")
     x, y = features.clone().requires_grad_(), features.clone().requires_grad_()
-    eager = superpixel_npair_loss(x, labels, valid, negative, balance)  # type: ignore[arg-type]
-    compiled = torch.compile(superpixel_npair_loss)(y, labels, valid, negative, balance)  # type: ignore[arg-type]
+    eager = superpixel_npair_loss(x, labels, valid, "symmetric", "pairs")
+    compiled = torch.compile(superpixel_npair_loss)(y, labels, valid, "symmetric", "pairs")
     torch.testing.assert_close(eager, compiled)
     eager.backward()
     compiled.backward()

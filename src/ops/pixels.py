@@ -1,0 +1,84 @@
+"""Pixels sampled by label, as Aksoy et al. 2018 train on: what superpixels are compared with."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_LABEL_IDS = 256  # label maps are 8-bit
+
+
+def sample_pixels(
+    label: Tensor,
+    num_classes: int = 3,
+    num_samples: int = 1000,
+    repetitions: int = 10,
+    ignore_index: int = 255,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws classes of each image, and pixels of each class, with replacement.
+
+    The numbers come from torch's global generator of the label's device; nothing here waits for
+    the device.
+
+    Args:
+        label: (B,H,W) int64 ids in 0..255.
+        num_classes: N_inst, distinct classes a repetition, of those in the image.
+        num_samples: N_samp, pixels of each class.
+        repetitions: N_iter draws of each image.
+        ignore_index: label of pixels that are never drawn, in 0..255.
+
+    Returns:
+        pixels: (B,R,N) int64 in 0..H*W-1, with N = num_classes * num_samples.
+        labels: (B,R,N) int64, their labels.
+        valid: (B,R,N) bool, False where an image has fewer classes than `num_classes`.
+
+    >>> pixels, labels, valid = sample_pixels(torch.tensor([[[7, 7, 255, 2]]]), 2, 3, 1)
+    >>> sorted(set(labels.flatten().tolist())), 2 in pixels, bool(valid.all())
+    ([2, 7], False, True)
+    """
+    flat = label.flatten(1)
+    batch, shape = len(flat), (len(label), repetitions, num_classes)
+    by_label = flat.argsort(dim=1)
+    counts = flat.new_zeros(batch, _LABEL_IDS).scatter_add_(1, flat, torch.ones_like(flat))
+    starts = counts.cumsum(1) - counts
+    # Random keys above 0 for the labels in the image: the largest are a fair draw among them.
+    present = (counts > 0) & (torch.arange(_LABEL_IDS, device=label.device) != ignore_index)
+    keys = torch.rand(batch, repetitions, _LABEL_IDS, device=label.device) + 1
+    key, chosen = (keys * present[:, None]).topk(num_classes)
+    first, count = (x.gather(1, chosen.flatten(1)).view(shape) for x in (starts, counts))
+    draw = torch.rand(*shape, num_samples, device=label.device)
+    nth = (draw * count[..., None]).long().minimum((count[..., None] - 1).clamp(min=0))
+    place = (first[..., None] + nth).clamp(max=flat.shape[1] - 1)
+    pixels = by_label.gather(1, place.flatten(1)).view(batch, repetitions, -1)
+    labels = chosen[..., None].expand_as(place).reshape_as(pixels)
+    valid = (key > 0)[..., None].expand_as(place).reshape_as(pixels)
+    return pixels, labels, valid
+
+
+def pyramid_at_pixels(
+    pyramid: Sequence[Tensor], pixels: Tensor, image_size: tuple[int, int]
+) -> Tensor:
+    """The concatenated bilinear upsamplings at some pixels; one level is enlarged at a time.
+
+    Args:
+        pyramid: levels (B,C_l,h_l,w_l) of any sizes; half precision is sampled in float32.
+        pixels: (B,...) int64 in 0..H*W-1.
+        image_size: (H, W).
+
+    Returns:
+        (B,...,sum of C_l).
+
+    >>> pyramid_at_pixels([torch.tensor([[[[4.0, 8.0]]]])], torch.tensor([[0, 1, 3]]), (1, 4))
+    tensor([[[4.],
+             [5.],
+             [8.]]])
+    """
+    first_row = torch.arange(len(pixels), device=pixels.device)[:, None]
+    rows = (pixels.flatten(1) + first_row * image_size[0] * image_size[1]).flatten()
+    sampled = []
+    for level in pyramid:
+        wide = level.to(torch.promote_types(level.dtype, torch.float32))
+        full = F.interpolate(wide, image_size, mode="bilinear", align_corners=False)
+        sampled.append(full.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, rows))
+    return torch.cat(sampled, 1).unflatten(0, pixels.shape)

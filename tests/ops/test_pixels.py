@@ -1,0 +1,79 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from src.ops.pixels import pyramid_at_pixels, sample_pixels
+
+
+def label_map() -> torch.Tensor:
+    """Image 0 has four labels and ignored pixels, image 1 two labels, image 2 none."""
+    label = torch.full((3, 6, 8), 255)
+    label[0, :, :6] = torch.tensor([0, 9, 254, 3, 0, 0])
+    label[1, :3], label[1, 3:] = 4, 200
+    return label
+
+
+def test_pixels_have_the_labels_that_were_drawn(device: str) -> None:
+    label = label_map().to(device)
+    pixels, labels, valid = sample_pixels(label, 3, 50, 20)
+    assert pixels.shape == labels.shape == valid.shape == (3, 20, 150)
+    assert pixels.min() >= 0
+    assert pixels.max() < 48
+    found = label.flatten(1).gather(1, pixels.flatten(1)).view_as(labels)
+    assert torch.equal(found[valid], labels[valid])
+    assert 255 not in labels[valid]
+    by_class = labels.view(3, 20, 3, 50)
+    assert (by_class == by_class[..., :1]).all()
+    for image, classes in ((0, 3), (1, 2)):
+        for repetition in range(20):
+            drawn = labels[image, repetition][valid[image, repetition]]
+            assert len(drawn.unique()) == classes
+            assert len(drawn) == classes * 50
+    assert not valid[2].any()
+
+
+def test_draws_are_fair() -> None:
+    pixels, labels, _ = sample_pixels(label_map()[:1], 3, 100, 2000)
+    # each of four labels is among three in 3/4 of the repetitions
+    share = torch.stack([(labels[0, :, ::100] == c).any(1).float().mean() for c in (0, 9, 254, 3)])
+    torch.testing.assert_close(share, torch.full((4,), 0.75), rtol=0, atol=0.05)
+    # of label 9, every pixel (column 1) as often as any other
+    counts = pixels[labels == 9].bincount(minlength=48)
+    column = counts.view(6, 8)[:, 1] / counts.sum()
+    torch.testing.assert_close(column, torch.full((6,), 1 / 6), rtol=0, atol=0.01)
+
+
+def test_draws_differ_between_repetitions_and_follow_the_seed() -> None:
+    torch.manual_seed(1)
+    first = sample_pixels(label_map(), 3, 50, 2)[0]
+    torch.manual_seed(1)
+    assert torch.equal(sample_pixels(label_map(), 3, 50, 2)[0], first)
+    assert not torch.equal(first[:, 0], first[:, 1])
+
+
+@pytest.mark.parametrize("sizes", [[(6, 8)], [(3, 4), (2, 3), (1, 1)]])
+def test_features_are_those_of_the_upsampled_map(sizes: list[tuple[int, int]], device: str) -> None:
+    pyramid = [torch.randn(2, 5, *s, device=device, requires_grad=True) for s in sizes]
+    pixels = torch.randint(0, 48, (2, 3, 7), device=device)
+    features = pyramid_at_pixels(pyramid, pixels, (6, 8))
+    full = torch.cat(
+        [F.interpolate(x, (6, 8), mode="bilinear", align_corners=False) for x in pyramid], 1
+    )
+    for image in range(2):
+        for place, pixel in zip(
+            features[image].flatten(0, 1), pixels[image].flatten().tolist(), strict=True
+        ):
+            torch.testing.assert_close(place, full[image, :, pixel // 8, pixel % 8])
+    direction = torch.randn_like(features)
+    flat = full.flatten(2).mT.gather(1, pixels.flatten(1)[..., None].expand(-1, -1, full.shape[1]))
+    expected = torch.autograd.grad(flat.view_as(features), pyramid, direction)
+    for found, other in zip(
+        torch.autograd.grad(features, pyramid, direction), expected, strict=True
+    ):
+        torch.testing.assert_close(found, other)
+
+
+def test_gradcheck() -> None:
+    pyramid = [torch.randn(1, 2, s, s, dtype=torch.float64, requires_grad=True) for s in (3, 1)]
+    pixels = torch.tensor([[0, 5, 5, 24]])
+    assert torch.autograd.gradcheck(lambda *p: pyramid_at_pixels(p, pixels, (5, 5)), pyramid)
