@@ -94,26 +94,27 @@ class SoftFeatureModule(pl.LightningModule):
         labels = superpixel_majority(batch["label"], superpixels, self.num_superpixels, IGNORE)
         return features, labels, (counts > 0) & (labels != IGNORE)
 
-    def pixel_features(
-        self, batch: Batch, sample_pixels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The network's features at sampled pixels of a batch.
+    def compared_features(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What a training step compares: superpixels, or sampled pixels, of R draws an image.
+
+        Args:
+            batch: images, labels and superpixels.
+            step: on whose number all chance of the draw hangs, so that a resumed run draws what
+                the other would have.
 
         Returns:
-            features (B*R,N,D), labels (B*R,N), valid (B*R,N) of R repetitions.
+            features, labels, valid: of `superpixel_features`, or (B*R,N,D), (B*R,N), (B*R,N).
         """
-        # All chance of a step hangs on its number: a resumed run draws what the other would have.
-        torch.manual_seed(self.global_step)
-        pixels, labels, valid = sample_pixels(batch["label"])
+        if self.sample_pixels is None:
+            return self.superpixel_features(batch, self.pyramid)
+        torch.manual_seed(step)
+        pixels, labels, valid = self.sample_pixels(batch["label"])
         size = (batch["label"].shape[1], batch["label"].shape[2])
         features = pyramid_at_pixels(self.pyramid(batch["image"]), pixels, size)
         return features.flatten(0, 1), labels.flatten(0, 1), valid.flatten(0, 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if self.sample_pixels is None:
-            loss = self.loss(*self.superpixel_features(batch, self.pyramid))
-        else:
-            loss = self.loss(*self.pixel_features(batch, self.sample_pixels))
+        loss = self.loss(*self.compared_features(batch, self.global_step))
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
         return loss

@@ -1,0 +1,307 @@
+"""How good features are after how much time: superpixels against sampled pixels."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from src.data.datamodule import SegmentationData
+from src.data.dataset import Batch
+from src.metrics.pair_auc import PairAUC
+from src.metrics.segmentation import SegmentationScores, confusion_matrix
+from src.models.extractor import Extractor
+from src.models.soft_features import SoftFeatureModule
+from src.ops.superpixels import superpixel_scatter
+
+_WARMUP, _POWER = 0.05, 0.9  # the rate grows for this share of the time, then decays polynomially
+
+
+def _rate(share: float) -> float:
+    """Of the learning rate, where `share` of the time has passed."""
+    return float(max(0.0, 1 - share) ** _POWER * min(1.0, share / _WARMUP + 1e-2))
+
+
+@torch.no_grad()
+def _pooled(module: SoftFeatureModule, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    return module.superpixel_features(batch, module.extractor.pyramid)
+
+
+def linear_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.Sequential:
+    """Softmax regression of superpixel features.
+
+    Args:
+        features: (N,D).
+        labels: (N,) int64.
+        num_classes: K.
+
+    Returns:
+        From (...,D) to scores (...,K).
+    """
+    spread, centre = torch.std_mean(features, 0)
+    spread = spread.clamp(min=1e-12)
+    linear = nn.Linear(features.shape[1], num_classes)
+    nn.init.zeros_(linear.weight)
+    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+    standardised = (features - centre) / spread
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(linear(standardised), labels) + 1e-4 * linear.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    with torch.no_grad():  # the standardisation becomes part of the map
+        linear.weight /= spread
+        linear.bias.sub_(linear.weight @ centre)
+    return nn.Sequential(linear)
+
+
+def quality(
+    module: SoftFeatureModule, data: SegmentationData, probe_batches: Sequence[Batch]
+) -> dict[str, float]:
+    """Pair AUC on the val split, and the mIoU there of a linear probe of superpixel features.
+
+    The probe is trained on `probe_batches`; each pixel takes the class of its superpixel.
+    """
+    module.eval()
+    known = [_pooled(module, batch) for batch in probe_batches]
+    features, labels = (torch.cat([sets[i][sets[2]] for sets in known]) for i in (0, 1))
+    num_classes = len(data.layout.class_names)
+    probe = linear_probe(features, labels, num_classes)
+    pairs, scores = PairAUC(), SegmentationScores(num_classes)
+    for batch in data.val_dataloader():
+        pooled, labels, valid = _pooled(module, batch)
+        pairs.update(pooled, labels, valid)
+        with torch.no_grad():
+            maps = superpixel_scatter(probe(pooled), batch["superpixels"])
+        matrices = [confusion_matrix(*pair) for pair in zip(maps, batch["label"], strict=True)]
+        scores.update(torch.stack(matrices))
+    module.train()
+    return {
+        "pair_auc": pairs.compute()["pair_auc"].item(),
+        "probe_miou": scores.compute()["miou"].item(),
+    }
+
+
+def train_for(
+    module: SoftFeatureModule,
+    data: SegmentationData,
+    seconds: float,
+    times: Sequence[float],
+    clock: Callable[[], float],
+    tick: Callable[[float], object],
+) -> list[dict[str, float]]:
+    """Trains for some time and measures on the way; the clock stands still while it does.
+
+    Args:
+        module: features to train.
+        data: photos.
+        seconds: of training, at the end of which the learning rate is 0.
+        times: seconds after which to measure; the last is `seconds`.
+        clock: seconds.
+        tick: called with the seconds so far, after each step.
+
+    Returns:
+        One dict a time: seconds, steps, pair_auc, probe_miou.
+    """
+    optimizer = module.optimizer(module.extractor.parameters())
+    rates = [group["lr"] for group in optimizer.param_groups]
+    probe_batches = list(data.train_dataloader())
+    measured: list[dict[str, float]] = []
+    spent, steps, epoch = 0.0, 0, 0
+    todo = list(times)
+    module.train()
+    while todo:
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)  # type: ignore[union-attr, attr-defined]
+        epoch += 1
+        for batch in loader:
+            started = clock()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * _rate(spent / seconds)
+            loss = module.loss(*module.compared_features(batch, steps))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()  # waits for the device
+            spent, steps = spent + clock() - started, steps + 1
+            tick(spent)
+            passed = [moment for moment in todo if moment <= spent]
+            if passed:  # more than one, where a step takes long
+                scores = quality(module, data, probe_batches)
+                measured += [{"seconds": spent, "steps": steps, **scores}] * len(passed)
+                todo = todo[len(passed) :]
+            if not todo:
+                break
+    return measured
+
+
+def speedup(
+    fast: Sequence[Mapping[str, float]], slow: Sequence[Mapping[str, float]], score: str
+) -> float:
+    """Time of the whole `slow` training over the time in which `fast` got at least as good.
+
+    Times are those of measurements, none is interpolated; 0 where `fast` never got there.
+
+    >>> run = [{"seconds": 1, "auc": 0.6}, {"seconds": 2, "auc": 0.8}, {"seconds": 4, "auc": 0.9}]
+    >>> speedup(run, [{"seconds": 4, "auc": 0.7}], "auc")
+    2.0
+    """
+    goal = slow[-1][score]
+    reached = [m["seconds"] for m in fast if m[score] >= goal]
+    return slow[-1]["seconds"] / reached[0] if reached else 0.0
+
+
+def draw(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path) -> None:
+    """Both scores over time, a thin line a seed and a thick one for their mean."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, score, label in zip(
+        figure.subplots(1, 2),
+        ("pair_auc", "probe_miou"),
+        ("pair AUC (val)", "mIoU of a linear probe (val)"),
+        strict=True,
+    ):
+        for i, (name, seeds) in enumerate(runs.items()):
+            for run in seeds:
+                axes.plot(
+                    [m["seconds"] for m in run], [m[score] for m in run], f"C{i}", lw=0.7, alpha=0.5
+                )
+            moments = list(zip(*seeds, strict=True))
+            axes.plot(
+                [mean(m["seconds"] for m in moment) for moment in moments],
+                [mean(m[score] for m in moment) for moment in moments],
+                f"C{i}o-",
+                label=name,
+            )
+        axes.set(xscale="log", xlabel="seconds of training", ylabel=label)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def time_to_quality(
+    data: SegmentationData,
+    extractor: Callable[[], Extractor],
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    optimizer: Callable[[Any], Optimizer],
+    samplings: Mapping[str, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None],
+    seeds: Sequence[int],
+    seconds: float,
+    halvings: int,
+    folder: str | Path,
+    plot: str | Path,
+    cpu_clock: bool = False,
+) -> dict[str, Any]:
+    """Trains the same network on superpixels and on sampled pixels, for the same time each.
+
+    Args:
+        data: photos.
+        extractor: makes the network, from torch's seed.
+        loss: of the features compared.
+        optimizer: made from the parameters.
+        samplings: by name what to train on: None for superpixels, else as `sample_pixels`. The
+            first is measured against the others.
+        seeds: of weights, order and augmentation of the photos, and draws.
+        seconds: of each training; loading and measuring excluded.
+        halvings: scores are measured after seconds / 2^h, h = halvings ... 0.
+        folder: a finished training is kept here, and not repeated.
+        plot: PNG of the curves.
+        cpu_clock: take processor time of one thread, which is its time on an idle core, so that
+            other work on the machine does not count; else wall-clock time.
+
+    Returns:
+        Title, settings, rows and ratios.
+
+    Raises:
+        ValueError: `cpu_clock` with several threads.
+    """
+    if cpu_clock and torch.get_num_threads() != 1:
+        raise ValueError("suite.cpu_clock=true counts one thread: set OMP_NUM_THREADS=1")
+    data.prepare_data()
+    times = [seconds / 2**h for h in range(halvings, -1, -1)]
+    settings = {
+        "data": data.layout.records("train")[0].image.parents[2].name,
+        "batch": data.batch_size,
+        "image": "x".join(map(str, data.image_size)),
+        "superpixels": data.superpixels.count,
+        "seconds": seconds,
+        "clock": "processor time of one thread" if cpu_clock else "wall-clock",
+    }
+    runs: dict[str, list[list[dict[str, float]]]] = {name: [] for name in samplings}
+    with Progress() as progress:
+        for seed in seeds:
+            for name, sampling in samplings.items():
+                file = Path(folder) / f"{name.replace(' ', '_')}_seed{seed}.json"
+                if file.is_file():
+                    content = json.loads(file.read_text(encoding="utf-8"))
+                    if content["settings"] == settings:
+                        runs[name].append(content["measured"])
+                        continue
+                task = progress.add_task(f"{name}, seed {seed}", total=seconds)
+                torch.manual_seed(seed)
+                data.seed = seed
+                data.setup("fit")
+                module = SoftFeatureModule(
+                    extractor(), loss, sampling, optimizer, data.superpixels.count
+                )
+                data.pool_at(module.extractor.level_sizes(data.image_size))
+                clock = time.process_time if cpu_clock else time.perf_counter
+                measured = train_for(
+                    module,
+                    data,
+                    seconds,
+                    times,
+                    clock,
+                    lambda spent, task=task: progress.update(task, completed=spent),  # type: ignore[misc]
+                )
+                file.parent.mkdir(parents=True, exist_ok=True)
+                text = json.dumps({"settings": settings, "measured": measured}, indent=1)
+                file.write_text(text + "\n", encoding="utf-8")
+                runs[name].append(measured)
+    draw(runs, Path(plot))
+    first, *others = samplings
+    return {
+        "title": "Scores on val over time of training, means over the seeds",
+        "rows": [
+            {"trained on": name, "after": f"{after:.0f} s"}
+            | {
+                column: f"{mean(m[key] for m in moment):{form}}"
+                for column, key, form in (
+                    ("steps", "steps", ".0f"),
+                    ("pair AUC", "pair_auc", ".3f"),
+                    ("probe mIoU", "probe_miou", ".3f"),
+                )
+            }
+            | {
+                f"{column}, least and most": f"{min(found):.3f} - {max(found):.3f}"
+                for column, key in (("pair AUC", "pair_auc"), ("probe mIoU", "probe_miou"))
+                for found in [[m[key] for m in moment]]
+            }
+            for name, seeds_of in runs.items()
+            for after, moment in zip(times, zip(*seeds_of, strict=True), strict=True)
+        ],
+        "ratios": {
+            f"time of {other} / time of {first} to its final {label}": {
+                "median": sorted(found)[len(found) // 2],
+                "min": min(found),
+                "max": max(found),
+            }
+            for other in others
+            for label, score in (("pair AUC", "pair_auc"), ("probe mIoU", "probe_miou"))
+            for found in [
+                [speedup(a, b, score) for a, b in zip(runs[first], runs[other], strict=True)]
+            ]
+        },
+        "settings": settings | {"seeds": len(seeds)},
+    }

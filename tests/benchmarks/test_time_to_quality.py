@@ -1,0 +1,70 @@
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.benchmarks.measure import markdown
+from src.benchmarks.time_to_quality import linear_probe, speedup, time_to_quality
+from src.data.datamodule import SegmentationData
+from src.data.dataset import Augmentation
+from src.data.layouts import Folder
+from src.data.slic import Superpixels
+from src.models.extractor import Extractor
+from src.ops.npair import superpixel_npair_loss
+from src.ops.pixels import sample_pixels
+
+
+def test_runs_are_measured_kept_and_drawn(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = SegmentationData(
+        Folder,
+        folder_root,
+        tmp_path / "cache",
+        image_size=(32, 40),
+        batch_size=2,
+        superpixels=Superpixels(count=20),
+        augmentation=Augmentation(scale=(0.8, 1.5)),
+        steps_per_epoch=2,
+        num_workers=0,
+    )
+    run = partial(
+        time_to_quality,
+        data,
+        partial(Extractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        partial(superpixel_npair_loss, negative="symmetric", balance="pairs"),
+        partial(torch.optim.AdamW, lr=3e-3),
+        {"superpixels": None, "pixels": partial(sample_pixels, num_samples=5, repetitions=2)},
+        halvings=2,
+        folder=tmp_path / "runs",
+        plot=tmp_path / "plot.png",
+    )
+    ticks = iter(range(10**6))  # every look at the clock is a second
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    result = run(seeds=[0, 1], seconds=8)
+    assert [row["steps"] for row in result["rows"]] == ["2", "4", "8"] * 2
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+    assert "superpixels" in markdown(result | {"machine": {}})
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("src.benchmarks.time_to_quality.train_for", refuse)
+    assert run(seeds=[0, 1], seconds=8) == result
+    with pytest.raises(AssertionError, match="trained again"):
+        run(seeds=[0, 1], seconds=16)
+
+
+def test_speedup_counts_measured_times_only() -> None:
+    slow = [{"seconds": 10.0, "auc": 0.8}]
+    assert speedup([{"seconds": 2.0, "auc": 0.7}, {"seconds": 5.0, "auc": 0.8}], slow, "auc") == 2
+    assert speedup([{"seconds": 10.0, "auc": 0.79}], slow, "auc") == 0
+
+
+def test_the_probe_separates_what_a_line_can() -> None:
+    labels = torch.randint(0, 3, (300,))
+    centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
+    features = 1e-3 * (centres[labels] + torch.randn(300, 2)) + 7
+    probe = linear_probe(features, labels, 3)
+    assert (probe(features).argmax(1) == labels).float().mean() > 0.95
