@@ -21,6 +21,7 @@ def superpixel_npair_loss(
     valid: Tensor,
     negative: Negative = "printed",
     balance: Balance = "none",
+    across_images: bool = False,
 ) -> Tensor:
     """Pulls superpixels of one label together and pushes those of different labels apart (Eq. 5).
 
@@ -41,6 +42,8 @@ def superpixel_npair_loss(
         balance: "none" sums over all ordered pairs and divides by the set's number of valid
             members |S|, as printed; "pairs" averages each of the two sums over its own pairs
             (p != q), so that neither outweighs the other by its mere number.
+        across_images: compare all members of the batch with each other, as one set, where a label
+            means the same in all of them; the paper compares within an image.
 
     Returns:
         Scalar, mean over the sets. Without a valid pair a zero that still has a gradient (zero).
@@ -52,6 +55,8 @@ def superpixel_npair_loss(
     """
     if negative not in ("printed", "symmetric"):
         raise ValueError(f"negative={negative!r}: choose 'printed' or 'symmetric'")
+    if across_images:
+        features, labels, valid = (x.flatten(0, 1)[None] for x in (features, labels, valid))
     size = valid.sum(1)
     if balance == "none":
         positive_weight = negative_weight = 1 / size.clamp(min=1)
