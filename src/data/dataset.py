@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from src.data.images import file_identity, read_record, resize_image, resize_label
+from src.data.images import file_identity, read_classes, read_record, resize_image, resize_label
 from src.data.labels import IGNORE
 from src.data.layouts import Record
 from src.data.slic import Superpixels
-from src.data.store import SuperpixelStore
+from src.data.store import SampleStore
 from src.ops.pyramid import pooling_weights
 from src.ops.superpixels import NO_SUPERPIXEL
 
@@ -94,7 +94,8 @@ class SegmentationDataset(Dataset[Batch]):
         records: the files.
         image_size: (H, W) of every sample.
         superpixels: parameters of the maps.
-        store: where the maps lie, None to compute them after augmentation.
+        store: of these records; what it does not hold is read from the files, and superpixels are
+            computed after augmentation.
         augmentation: None for none.
         seed: of the augmentation.
         variants: augmented versions of each photo, of which passes take one after the other; None
@@ -107,7 +108,7 @@ class SegmentationDataset(Dataset[Batch]):
         records: Sequence[Record],
         image_size: tuple[int, int],
         superpixels: Superpixels,
-        store: SuperpixelStore | None = None,
+        store: SampleStore | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         variants: int | None = None,
@@ -146,9 +147,15 @@ class SegmentationDataset(Dataset[Batch]):
         """
         index, place = key if isinstance(key, tuple) else (key, 0)
         record = self.records[index]
-        image, native = read_record(record)
-        image, label = resize_image(image, self.image_size), resize_label(native, self.image_size)
-        superpixels = None if self.store is None else self.store[index].astype(np.int64)
+        stored = {} if self.store is None else self.store[index]
+        if "image" in stored:
+            image, label = stored["image"], stored["label"]
+            native = read_classes(record) if self.native_labels else label
+        else:
+            image, native = read_record(record)
+            image = resize_image(image, self.image_size)
+            label = resize_label(native, self.image_size)
+        superpixels = stored["superpixels"].astype(np.int64) if "superpixels" in stored else None
         if self.augmentation is not None:
             draw = (place,) if self.variants is None else (index, self.variant(place))
             rng = np.random.default_rng((self.seed, *draw))
