@@ -249,6 +249,8 @@ class SampleStore:
                     checksums[index] = _checksum(result)
             rows.flush()
             checksums.flush()
+        if problems and self.kind == "packed":  # files that are mended have another key
+            shutil.rmtree(partial)
         self._report(problems)
         (partial / _LABELS).write_text(self._labels)
         with (partial / _INDEX).open("w", encoding="utf-8") as file:

@@ -153,6 +153,24 @@ def test_all_bad_files_are_reported_in_one_pass_and_good_ones_kept(
     assert done == [0, 1, 2, 3]
 
 
+def test_bad_files_leave_no_packed_store_behind(folder_root: Path, tmp_path: Path) -> None:
+    images, labels = folder_root / "images" / "train", folder_root / "labels" / "train"
+    kept = (images / "0.jpg").read_bytes()
+    (images / "0.jpg").write_bytes(kept[:200])
+    (labels / "2.png").unlink()
+    with pytest.raises(DataError, match="2 of 4 records") as error:
+        make(folder_root, tmp_path / "cache", pack=True).prepare(0)
+    truncated, unlabelled = error.value.problems
+    assert "0.jpg" in truncated
+    assert "2.jpg has no label" in unlabelled
+    assert [p for p in (tmp_path / "cache" / "packed").iterdir() if p.is_dir()] == []
+    (images / "0.jpg").write_bytes(kept)
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(labels / "2.png")
+    mended = make(folder_root, tmp_path / "cache", pack=True)
+    mended.prepare(0)
+    check_rows(mended, pack=True)
+
+
 @pytest.mark.parametrize("pack", [False, True])
 def test_an_interrupted_run_is_continued(
     folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: bool
