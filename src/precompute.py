@@ -1,4 +1,4 @@
-"""Checks a data set and computes its superpixel maps: python -m src.precompute data=NAME ..."""
+"""Checks a data set and computes what is stored of it: python -m src.precompute data=NAME ..."""
 
 import sys
 import time
@@ -15,19 +15,19 @@ from src.utils.cli import readable_errors
 
 
 def precompute(data: SegmentationData) -> list[str]:
-    """Computes the maps of all splits.
+    """Computes the stores of all splits.
 
     Returns:
         What is wrong with the data set, one line a bad file; empty if nothing.
     """
-    table = Table("split", "photos", "seconds", "photos/s", "store", title="superpixel maps")
+    table = Table("split", "photos", "seconds", "photos/s", "store", title="stored")
     problems: list[str] = []
     data.layout.prepare()
     for split in SPLITS:
         started = time.perf_counter()
         try:
             store = data.store(split)
-            store.prepare(data.num_workers, f"superpixels ({split})")
+            store.prepare(data.num_workers, f"{store.kind} ({split})")
         except DataError as error:
             if not error.problems:  # not a matter of files
                 raise

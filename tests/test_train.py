@@ -315,6 +315,9 @@ def test_the_precompute_command_lists_every_bad_file(ade20k_root: Path, tmp_path
     result = command("src.precompute", *options)
     assert result.returncode == 0, result.stderr
     assert "training" in result.stdout or "train" in result.stdout
+    result = command("src.precompute", *options, "data.pack=true")
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "cache" / "packed").glob("*/rows.u8"))) == 2  # test is val
 
 
 def test_an_untrained_network_scores_as_the_baseline(folder_root: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from src.data.features import FeatureStore
 from src.data.images import check_label_exists
 from src.data.layouts import Layout
 from src.data.slic import Superpixels
-from src.data.store import SuperpixelStore
+from src.data.store import SampleStore
 
 SPLITS = ("train", "val", "test")
 
@@ -33,7 +33,7 @@ class SegmentationData(pl.LightningDataModule):
     Args:
         layout: makes the layout, called with `root=`.
         root: folder of the data set.
-        cache_dir: where superpixel maps (and scenes) are kept.
+        cache_dir: where stores (and scenes) are kept.
         image_size: (H, W) that photos are resized to.
         batch_size: photos a batch and process.
         superpixels: parameters of the maps.
@@ -44,6 +44,7 @@ class SegmentationData(pl.LightningDataModule):
         variants: augmented versions of each training photo, of which passes take one after the
             other; None to draw anew each time.
         native_labels: validate and test on labels at their own resolution.
+        pack: store resized photos and labels with the maps, so that training decodes no photo.
         seed: of shuffling and augmentation.
     """
 
@@ -61,6 +62,7 @@ class SegmentationData(pl.LightningDataModule):
         test_split: str = "test",
         variants: int | None = None,
         native_labels: bool = False,
+        pack: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -74,31 +76,37 @@ class SegmentationData(pl.LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.superpixels, self.augmentation = superpixels, augmentation
         self.steps_per_epoch, self.test_split = steps_per_epoch, test_split
-        self.variants, self.native_labels = variants, native_labels
+        self.variants, self.native_labels, self.pack = variants, native_labels, pack
         self.collate = Collate(superpixels.count)
         self.datasets: dict[str, SegmentationDataset] = {}
         self.features_dir = self.cache_dir / "features"
         self.features: dict[str, FeatureStore] = {}
 
-    def store(self, split: str) -> SuperpixelStore:
-        """The superpixel maps of a split, computed or not."""
+    def store(self, split: str) -> SampleStore:
+        """What is stored of a split, computed or not."""
         records = self.layout.records(split)
-        return SuperpixelStore(self.cache_dir, records, self.image_size, self.superpixels)
+        maps = None if self.pack and self.superpixels.mode == "online" else self.superpixels
+        return SampleStore(self.cache_dir, records, self.image_size, maps, self.pack)
+
+    @property
+    def _stored(self) -> bool:
+        return self.pack or self.superpixels.mode == "stored"
 
     def prepare_data(self) -> None:
-        """Makes scenes and superpixel maps, in worker processes, where they are not made yet."""
+        """Makes scenes and stores, in worker processes, where they are not made yet."""
         self.layout.prepare()
         self.superpixels.check_backend()
-        if self.superpixels.mode == "stored":
+        if self._stored:
             for split in SPLITS:
-                self.store(split).prepare(self.num_workers, f"superpixels ({split})")
+                store = self.store(split)
+                store.prepare(self.num_workers, f"{store.kind} ({split})")
 
     def setup(self, stage: str) -> None:
         """Opens the splits that `stage` needs."""
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ())
         for split in splits:
             source = self.test_split if split == "test" else split
-            store = self.store(source) if self.superpixels.mode == "stored" else None
+            store = self.store(source) if self._stored else None
             records = store.records if store else self.layout.records(source)
             if store is None:  # nothing has read the files yet
                 for record in records:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from src.data.images import file_identity, read_record, resize_image, resize_label
+from src.data.images import file_identity, read_classes, read_record, resize_image, resize_label
 from src.data.labels import IGNORE
 from src.data.layouts import Record
 from src.data.slic import Superpixels
-from src.data.store import SuperpixelStore
+from src.data.store import SampleStore
 from src.ops.pyramid import pooling_weights
 from src.ops.superpixels import NO_SUPERPIXEL
 
@@ -45,8 +45,8 @@ class Augmentation:
         rng: np.random.Generator,
         image: NDArray[np.uint8],
         label: NDArray[np.uint8],
-        superpixels: NDArray[np.int64] | None,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64] | None]:
+        superpixels: NDArray[np.signedinteger] | None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.signedinteger] | None]:
         """Augments one sample; sizes stay (H,W)."""
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
         place = rng.uniform(size=2)
@@ -77,11 +77,10 @@ class Augmentation:
 
 def _take(array: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], fill: int) -> NDArray[Any]:
     """array[rows, cols], `fill` where outside."""
-    inside = np.ix_((rows >= 0) & (rows < array.shape[0]), (cols >= 0) & (cols < array.shape[1]))
-    taken = array[np.ix_(rows.clip(0, array.shape[0] - 1), cols.clip(0, array.shape[1] - 1))]
-    filled = np.full_like(taken, fill)
-    filled[inside] = taken[inside]
-    return filled
+    taken = array.take(rows, 0, mode="clip").take(cols, 1, mode="clip")
+    taken[(rows < 0) | (rows >= array.shape[0])] = fill
+    taken[:, (cols < 0) | (cols >= array.shape[1])] = fill
+    return taken
 
 
 class SegmentationDataset(Dataset[Batch]):
@@ -94,7 +93,8 @@ class SegmentationDataset(Dataset[Batch]):
         records: the files.
         image_size: (H, W) of every sample.
         superpixels: parameters of the maps.
-        store: where the maps lie, None to compute them after augmentation.
+        store: of these records; what it does not hold is read from the files, and superpixels are
+            computed after augmentation.
         augmentation: None for none.
         seed: of the augmentation.
         variants: augmented versions of each photo, of which passes take one after the other; None
@@ -107,7 +107,7 @@ class SegmentationDataset(Dataset[Batch]):
         records: Sequence[Record],
         image_size: tuple[int, int],
         superpixels: Superpixels,
-        store: SuperpixelStore | None = None,
+        store: SampleStore | None = None,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         variants: int | None = None,
@@ -146,19 +146,27 @@ class SegmentationDataset(Dataset[Batch]):
         """
         index, place = key if isinstance(key, tuple) else (key, 0)
         record = self.records[index]
-        image, native = read_record(record)
-        image, label = resize_image(image, self.image_size), resize_label(native, self.image_size)
-        superpixels = None if self.store is None else self.store[index].astype(np.int64)
+        stored = {} if self.store is None else self.store[index]
+        if "image" in stored:
+            image, label = stored["image"], stored["label"]
+            native = read_classes(record) if self.native_labels else label
+        else:
+            image, native = read_record(record)
+            image = resize_image(image, self.image_size)
+            label = resize_label(native, self.image_size)
+        # Signed, for padding is -1; the final type comes last, for it is four times as large.
+        superpixels = stored["superpixels"].astype(np.int16) if "superpixels" in stored else None
         if self.augmentation is not None:
             draw = (place,) if self.variants is None else (index, self.variant(place))
             rng = np.random.default_rng((self.seed, *draw))
             image, label, superpixels = self.augmentation(rng, image, label, superpixels)
         if superpixels is None:
-            superpixels = self.superpixels(np.ascontiguousarray(image)).astype(np.int64)
+            superpixels = self.superpixels(np.ascontiguousarray(image)).astype(np.int16)
+        planes = image.transpose(2, 0, 1).astype(np.float32, order="C")
         sample = {
-            "image": torch.tensor(image.transpose(2, 0, 1).copy()).float() / 255,
-            "label": torch.tensor(label.copy()).long(),
-            "superpixels": torch.tensor(superpixels.copy()),
+            "image": torch.from_numpy(planes).div_(255),
+            "label": torch.from_numpy(label.astype(np.int64)),
+            "superpixels": torch.from_numpy(superpixels.astype(np.int64)),
             "path": str(record.image),
         }
         return sample | {"native_label": torch.tensor(native)} if self.native_labels else sample

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.data.dataset import Batch, SegmentationDataset
-from src.data.images import read_label
+from src.data.images import read_classes
 from src.data.layouts import DataError
 from src.data.store import reserve, sole_writer
 
@@ -71,8 +71,7 @@ class FeatureStore(Dataset[Batch]):
             "path": [str(record.image) for record in records],
         }
         if self.dataset.native_labels:
-            native = [record.label_map(read_label(record.label)) for record in records]
-            batch["native_label"] = [torch.from_numpy(label) for label in native]
+            batch["native_label"] = [torch.from_numpy(read_classes(r)) for r in records]
         return batch
 
     @staticmethod

@@ -135,6 +135,22 @@ def check_label_exists(record: Record) -> None:
         )
 
 
+def read_classes(record: Record) -> NDArray[np.uint8]:
+    """Reads the label of a photo.
+
+    Returns:
+        (H,W) uint8, classes 0..K-1 and 255.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and the remedy.
+    """
+    raw = read_label(record.label)
+    try:
+        return record.label_map(raw)
+    except ValueError as error:
+        raise ValueError(f"{record.label}: {error}") from error
+
+
 def read_record(record: Record) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Reads a photo and its label, and checks that they fit.
 
@@ -146,16 +162,13 @@ def read_record(record: Record) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         FileNotFoundError, ValueError: naming the file and the remedy.
     """
     check_label_exists(record)
-    image, label = read_image(record.image), read_label(record.label)
+    image, label = read_image(record.image), read_classes(record)
     if image.shape[:2] != label.shape:
         raise ValueError(
             f"{record.image} is {image.shape[1]}x{image.shape[0]} but its label {record.label} is "
             f"{label.shape[1]}x{label.shape[0]}: they must have one size"
         )
-    try:
-        return image, record.label_map(label)
-    except ValueError as error:
-        raise ValueError(f"{record.label}: {error}") from error
+    return image, label
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

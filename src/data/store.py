@@ -1,9 +1,10 @@
-"""Superpixel maps of a split, computed once in worker processes and read back memory-mapped.
+"""Superpixel maps of a split, and with `pack` its resized photos and labels too, one row a record.
 
-A store is a folder named by the hash of everything that decides its content. It is filled under the
-name `<key>.partial` and renamed when complete, so a folder without that ending is whole. Every map
-written is entered in a table of checksums after its pixels: whatever a killed run left is checked
-against it and continued, never believed.
+Rows are computed once in worker processes and read back memory-mapped. A store is a folder named by
+the hash of everything that decides its content. It is filled under the name `<key>.partial` and
+renamed when complete, so a folder without that ending is whole. Every row written is entered in a
+table of checksums after its pixels: whatever a killed run left is checked against it and continued,
+never believed.
 """
 
 import errno
@@ -15,39 +16,50 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from src.data.images import file_identity, read_record, resize_image
+from src.data.images import file_identity, read_record, resize_image, resize_label
 from src.data.layouts import DataError, Record
 from src.data.slic import Superpixels
 from src.utils.parallel import map_in_workers
 
 _FORMAT = 1
-_MAPS, _CHECKSUMS, _INDEX = "maps.u16", "checksums.u64", "index.json"
+_CHECKSUMS, _INDEX = "checksums.u64", "index.json"
 _LABELS = "labels.sha256"  # of the labels that were checked with the photos
 _DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
 
 
 @dataclass(frozen=True)
-class _Segment:
-    """Checks one record and segments its photo; what a worker does. None only checks."""
+class _MakeRow:
+    """Checks one record and makes its row; what a worker does. Without a dtype it only checks."""
 
+    dtype: np.dtype[Any] | None
     superpixels: Superpixels | None
     image_size: tuple[int, int]
 
-    def __call__(self, item: tuple[int, Record]) -> tuple[int, NDArray[np.uint16] | str | None]:
+    def __call__(self, item: tuple[int, Record]) -> tuple[int, NDArray[Any] | str | None]:
         index, record = item
         try:
-            image, _ = read_record(record)
+            image, label = read_record(record)
         except (ValueError, OSError) as error:
             return index, str(error)
-        if self.superpixels is None:
+        if self.dtype is None:
             return index, None
-        return index, self.superpixels(resize_image(image, self.image_size))
+        fields = self.dtype.names or ()
+        row = np.empty((), self.dtype)
+        image = resize_image(image, self.image_size)
+        if "image" in fields:
+            row["image"] = image
+            row["label"] = resize_label(label, self.image_size)
+        if self.superpixels is not None:
+            row["superpixels"] = self.superpixels(image)
+        return index, row
 
 
 @contextmanager
@@ -87,14 +99,15 @@ def sole_writer(path: Path, num_bytes: int) -> Iterator[None]:
         ) from error
 
 
-class SuperpixelStore:
-    """The superpixel maps of a split.
+class SampleStore:
+    """What is stored of the records of a split, in one file, a contiguous row a record.
 
     Args:
         cache_dir: folder of all stores.
         records: the split's photos and labels.
-        image_size: (H, W) that photos are resized to before segmentation.
-        superpixels: parameters of the maps.
+        image_size: (H, W) that photos are resized to, before segmentation.
+        superpixels: parameters of the maps; None for none.
+        pack: store photos and labels, too.
     """
 
     def __init__(
@@ -102,61 +115,72 @@ class SuperpixelStore:
         cache_dir: str | Path,
         records: Sequence[Record],
         image_size: tuple[int, int],
-        superpixels: Superpixels,
+        superpixels: Superpixels | None,
+        pack: bool = False,
     ) -> None:
         self.records, self.superpixels = list(records), superpixels
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.identity = {
             "format": _FORMAT,
             "image_size": list(self.image_size),
-            "superpixels": superpixels.identity(),
+            "superpixels": superpixels and superpixels.identity(),
         }
+        if pack:
+            self.identity["pillow"] = version("pillow")  # decodes and resizes the photos
         digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
         labels = hashlib.sha256()
         for record in self.records:
             digest.update(json.dumps(file_identity(record.image)).encode())
-            # Labels decide no map, only whether the set has been checked.
             entry = [file_identity(record.label), record.label_map.table]
             labels.update(json.dumps(entry).encode())
+        if pack:  # else labels decide no row, only whether the set has been checked
+            digest.update(labels.digest())
         self._labels = labels.hexdigest()
-        self.path = Path(cache_dir) / "superpixels" / digest.hexdigest()[:20]
-        self._maps: NDArray[np.uint16] | None = None
 
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        return (len(self.records), *self.image_size)
+        packed = [("image", np.uint8, (*self.image_size, 3)), ("label", np.uint8, self.image_size)]
+        maps = [("superpixels", np.uint16, self.image_size)]
+        self.dtype = np.dtype(packed * pack + maps * (superpixels is not None))
+        self.kind, self._file = ("packed", "rows.u8") if pack else ("superpixels", "maps.u16")
+        self.path = Path(cache_dir) / self.kind / digest.hexdigest()[:20]
+        self._rows: NDArray[Any] | None = None
 
     @property
     def _num_bytes(self) -> int:
-        return 2 * int(np.prod(self._shape))
+        return len(self) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint16]:
-        """The map of record `index`, (H,W) uint16."""
-        if self._maps is None:  # opened where it is used, for every worker maps the file itself
-            self._maps = self._open()
-        return np.array(self._maps[index])
+    def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
+        """The row of record `index`.
+
+        Returns:
+            superpixels (H,W) uint16, unless there are none; with `pack`, image (H,W,3) uint8 RGB
+            and label (H,W) uint8, classes 0..K-1 and 255.
+        """
+        if self._rows is None:  # opened where it is used, for every worker maps the file itself
+            self._rows = self._open()
+        row = self._rows[index].copy()  # one contiguous read
+        return {name: row[name] for name in self.dtype.names or ()}
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_maps": None}
+        return self.__dict__ | {"_rows": None}
 
-    def _open(self) -> NDArray[np.uint16]:
-        maps = self.path / _MAPS
-        if not maps.is_file():
-            raise DataError(f"no superpixel maps at {self.path}: run python -m src.precompute")
-        if maps.stat().st_size != self._num_bytes:
+    def _open(self) -> NDArray[Any]:
+        rows = self.path / self._file
+        if not rows.is_file():
+            raise DataError(f"nothing is stored at {self.path}: run python -m src.precompute")
+        if rows.stat().st_size != self._num_bytes:
             raise DataError(
-                f"superpixel store {maps} has {maps.stat().st_size} bytes instead of "
+                f"{self.kind} store {rows} has {rows.stat().st_size} bytes instead of "
                 f"{self._num_bytes}: it was damaged after it was written. Delete the folder "
                 f"{self.path}; the next run computes it anew"
             )
-        return np.memmap(maps, np.uint16, "r", shape=self._shape)
+        return np.memmap(rows, self.dtype, "r", shape=(len(self),))
 
     @property
     def complete(self) -> bool:
-        """Whether the maps are all there."""
+        """Whether the rows are all there."""
         return (self.path / _INDEX).is_file()
 
     def prepare(self, num_workers: int, description: str = "superpixels") -> None:
@@ -179,11 +203,11 @@ class SuperpixelStore:
                 self._compute(num_workers, description)
 
     def _check_labels(self, num_workers: int, description: str) -> None:
-        """Reads the files again if labels or classes have changed since the maps were made."""
+        """Reads the files again if labels or classes have changed since the rows were made."""
         checked = self.path / _LABELS
         if checked.is_file() and checked.read_text() == self._labels:
             return
-        check = _Segment(None, self.image_size)
+        check = _MakeRow(None, None, self.image_size)
         items = list(enumerate(self.records))
         results = map_in_workers(check, items, num_workers, f"checking {description}")
         self._report({index: result for index, result in results if isinstance(result, str)})
@@ -201,7 +225,7 @@ class SuperpixelStore:
     def _compute(self, num_workers: int, description: str) -> None:
         partial = self.path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
-        with (partial / _MAPS).open("ab") as file:
+        with (partial / self._file).open("ab") as file:
             reserve(file.fileno(), self._num_bytes)
         checksum_file = partial / _CHECKSUMS
         if not checksum_file.is_file() or checksum_file.stat().st_size != 8 * len(self):
@@ -209,22 +233,24 @@ class SuperpixelStore:
 
         problems: dict[int, str] = {}
         if len(self):
-            maps = np.memmap(partial / _MAPS, np.uint16, "r+", shape=self._shape)
+            rows = np.memmap(partial / self._file, self.dtype, "r+", shape=(len(self),))
             checksums = np.memmap(checksum_file, np.uint64, "r+", shape=(len(self),))
             todo = [
                 (index, record)
                 for index, record in enumerate(self.records)
-                if not checksums[index] or checksums[index] != _checksum(maps[index])
+                if not checksums[index] or checksums[index] != _checksum(rows[index])
             ]
-            segment = _Segment(self.superpixels, self.image_size)
-            for index, result in map_in_workers(segment, todo, num_workers, description):
+            make_row = _MakeRow(self.dtype, self.superpixels, self.image_size)
+            for index, result in map_in_workers(make_row, todo, num_workers, description):
                 if isinstance(result, str):
                     problems[index] = result
                 elif result is not None:
-                    maps[index] = result
+                    rows[index] = result
                     checksums[index] = _checksum(result)
-            maps.flush()
+            rows.flush()
             checksums.flush()
+        if problems and self.kind == "packed":  # files that are mended have another key
+            shutil.rmtree(partial)
         self._report(problems)
         (partial / _LABELS).write_text(self._labels)
         with (partial / _INDEX).open("w", encoding="utf-8") as file:
@@ -243,5 +269,5 @@ def reserve(descriptor: int, num_bytes: int) -> None:
         os.truncate(descriptor, num_bytes)
 
 
-def _checksum(array: NDArray[np.uint16]) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).tobytes()) | _DONE_BIT
+def _checksum(row: NDArray[Any]) -> int:
+    return zlib.crc32(row.tobytes()) | _DONE_BIT

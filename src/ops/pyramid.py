@@ -91,16 +91,17 @@ def pooling_weights(
     batch, height, width = superpixels.shape
     num_pixels, num_rows = height * width, batch * num_superpixels
     # M: the pixels sorted by superpixel; those of no superpixel come last and are cut off.
-    ids = superpixels.flatten(1).long()
-    first_row = torch.arange(batch, device=ids.device)[:, None] * num_superpixels
+    ids = superpixels.flatten(1).int()  # sorted in half the time of int64
+    first_row = torch.arange(batch, device=ids.device).int()[:, None] * num_superpixels
     inside = (ids >= 0) & (ids < num_superpixels)
     rows, order = torch.where(inside, ids + first_row, num_rows).flatten().sort(stable=True)
-    starts = torch.searchsorted(rows, torch.arange(num_rows + 1, device=rows.device))
-    count = starts[-1]
+    every_row = torch.arange(num_rows + 1, device=rows.device).int()
+    starts = torch.searchsorted(rows, every_row)
+    pixels = order[: starts[-1]] % num_pixels
     membership = torch.sparse_csr_tensor(
         starts,
-        order[:count] % num_pixels,
-        torch.ones(len(order), dtype=dtype, device=rows.device)[:count],
+        pixels,
+        torch.ones(len(pixels), dtype=dtype, device=rows.device),
         (num_rows, num_pixels),
         check_invariants=False,
     )
@@ -110,20 +111,18 @@ def pooling_weights(
         upsampling = _upsampling((height, width), tuple(level), dtype, rows.device)
         product = _sparse_matmul(membership, upsampling)
         starts, weight = product.crow_indices(), product.values().clone()
-        row = torch.arange(num_rows, device=rows.device).repeat_interleave(starts.diff())
-        cell = product.col_indices() + row // num_superpixels * num_cells
-        by_cell, transposed = cell.sort(stable=True)
-        cell_starts = torch.searchsorted(
-            by_cell, torch.arange(batch * num_cells, device=rows.device), out_int32=True
-        )
+        row = every_row[:-1].repeat_interleave(starts.diff())
+        cell = (product.col_indices() + row // num_superpixels * num_cells).int()
+        transposed = cell.argsort(stable=True)
+        entries = torch.bincount(cell, minlength=batch * num_cells)
         levels.append(
             PoolingWeights(
-                cells=cell.int(),
+                cells=cell,
                 weights=weight,
                 starts=starts[:-1].int(),
-                superpixels=row[transposed].int(),
+                superpixels=row[transposed],
                 superpixel_weights=weight[transposed],
-                cell_starts=cell_starts,
+                cell_starts=(entries.cumsum(0) - entries).int(),
             )
         )
     return levels

@@ -117,3 +117,52 @@ def test_the_split_is_checked(folder_root: Path, tmp_path: Path) -> None:
 def test_image_size_is_checked(folder_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.image_size"):
         SegmentationData(Folder, folder_root, tmp_path, image_size=(224,))
+
+
+def equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        same = first.dtype == second.dtype and first.stride() == second.stride()
+        return same and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return first == second
+
+
+def all_batches(data: SegmentationData) -> list[Any]:
+    loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    return [batch for loader in loaders for batch in loader]
+
+
+@pytest.mark.parametrize("mode", ["stored", "online"])
+@pytest.mark.parametrize("options", [{"native_labels": True, "num_workers": 2}, {"variants": 2}])
+def test_packing_changes_no_batch(
+    folder_root: Path, tmp_path: Path, mode: Any, options: dict[str, Any]
+) -> None:
+    options = {"superpixels": Superpixels(count=20, mode=mode), "steps_per_epoch": 6} | options
+    read = make(Folder, folder_root, tmp_path / "c", **options)
+    packed = make(Folder, folder_root, tmp_path / "c", pack=True, **options)
+    first, second = all_batches(read), all_batches(packed)
+    assert len(first) == 8
+    assert equal(first, second)
+    # ... which reads the store, in which superpixels are only where they are stored
+    store = packed.datasets["train"].store
+    assert store is not None
+    assert ("superpixels" in store[0]) == (mode == "stored")
+
+
+@pytest.mark.parametrize("mode", ["stored", "online"])
+def test_packed_epochs_decode_no_photo(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    def decoded(path: Path) -> None:
+        raise AssertionError(path)
+
+    options = {"superpixels": Superpixels(count=20, mode=mode), "native_labels": True}
+    data = make(Folder, folder_root, tmp_path / "c", pack=True, **options)
+    monkeypatch.setattr("src.data.images.read_image", decoded)
+    assert len(all_batches(data)) == 4
+    make(Folder, folder_root, tmp_path / "c", pack=True, **options)  # all is there already
+    with pytest.raises(AssertionError):
+        all_batches(make(Folder, folder_root, tmp_path / "c", **options))

@@ -11,32 +11,78 @@ import pytest
 from PIL import Image
 
 from src.data import store as store_module
-from src.data.images import read_image, resize_image
+from src.data.images import read_image, read_record, resize_image, resize_label
 from src.data.layouts import DataError, Folder, Record
 from src.data.slic import Superpixels
-from src.data.store import SuperpixelStore
+from src.data.store import SampleStore
 
 SLIC = Superpixels(count=20)
 
 
 def make(
-    root: Path, cache: Path, superpixels: Superpixels = SLIC, size: tuple[int, int] = (32, 24)
-) -> SuperpixelStore:
-    return SuperpixelStore(cache, Folder(root).records("train"), size, superpixels)
+    root: Path,
+    cache: Path,
+    superpixels: Superpixels | None = SLIC,
+    size: tuple[int, int] = (32, 24),
+    pack: bool = False,
+) -> SampleStore:
+    return SampleStore(cache, Folder(root).records("train"), size, superpixels, pack)
 
 
-def expected(record: Record) -> np.ndarray:
-    return SLIC(resize_image(read_image(record.image), (32, 24)))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_maps_are_those_of_the_photos(folder_root: Path, tmp_path: Path, workers: int) -> None:
-    store = make(folder_root, tmp_path / "cache")
-    store.prepare(workers)
+def check_rows(store: SampleStore, pack: bool) -> None:
     assert len(store) == 4
     for index, record in enumerate(store.records):
-        assert store[index].dtype == np.uint16
-        assert np.array_equal(store[index], expected(record))
+        photo, label = read_record(record)
+        image = resize_image(photo, (32, 24))
+        expected = {"superpixels": SLIC(image)}
+        if pack:
+            expected |= {"image": image, "label": resize_label(label, (32, 24))}
+        row = store[index]
+        assert set(row) == set(expected)
+        for name, array in expected.items():
+            assert row[name].dtype == array.dtype
+            assert np.array_equal(row[name], array)
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_are_those_of_the_files(
+    folder_root: Path, tmp_path: Path, workers: int, pack: bool
+) -> None:
+    store = make(folder_root, tmp_path / "cache", pack=pack)
+    store.prepare(workers)
+    check_rows(store, pack)
+
+
+def test_a_row_is_a_copy(folder_root: Path, tmp_path: Path) -> None:
+    store = make(folder_root, tmp_path / "cache", pack=True)
+    store.prepare(0)
+    before = {name: array.copy() for name, array in store[0].items()}
+    for array in store[0].values():
+        array[...] = 7
+    for name, array in store[0].items():
+        assert np.array_equal(array, before[name])
+
+
+def test_everything_that_decides_a_packed_row_is_in_its_key(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    cache, label = tmp_path / "cache", folder_root / "labels" / "train" / "1.png"
+    paths = {make(folder_root, cache, pack=True).path, make(folder_root, cache).path}
+    paths.add(make(folder_root, cache, None, pack=True).path)
+    paths.add(make(folder_root, cache, Superpixels(count=21), pack=True).path)
+    paths.add(make(folder_root, cache, size=(24, 32), pack=True).path)
+    store = make(folder_root, cache, pack=True)
+    store.prepare(0)
+    assert store[1]["label"].any()
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(label)
+    changed = make(folder_root, cache, pack=True)
+    paths.add(changed.path)
+    changed.prepare(0)
+    assert not changed[1]["label"].any()
+    (folder_root / "classes.txt").write_text("a\nb\nc\nd\n")  # another table of labels
+    paths.add(make(folder_root, cache, pack=True).path)
+    assert len(paths) == 7
 
 
 def test_a_second_run_computes_nothing(
@@ -107,8 +153,27 @@ def test_all_bad_files_are_reported_in_one_pass_and_good_ones_kept(
     assert done == [0, 1, 2, 3]
 
 
+def test_bad_files_leave_no_packed_store_behind(folder_root: Path, tmp_path: Path) -> None:
+    images, labels = folder_root / "images" / "train", folder_root / "labels" / "train"
+    kept = (images / "0.jpg").read_bytes()
+    (images / "0.jpg").write_bytes(kept[:200])
+    (labels / "2.png").unlink()
+    with pytest.raises(DataError, match="2 of 4 records") as error:
+        make(folder_root, tmp_path / "cache", pack=True).prepare(0)
+    truncated, unlabelled = error.value.problems
+    assert "0.jpg" in truncated
+    assert "2.jpg has no label" in unlabelled
+    assert [p for p in (tmp_path / "cache" / "packed").iterdir() if p.is_dir()] == []
+    (images / "0.jpg").write_bytes(kept)
+    Image.fromarray(np.zeros((40, 48), np.uint8)).save(labels / "2.png")
+    mended = make(folder_root, tmp_path / "cache", pack=True)
+    mended.prepare(0)
+    check_rows(mended, pack=True)
+
+
+@pytest.mark.parametrize("pack", [False, True])
 def test_an_interrupted_run_is_continued(
-    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: bool
 ) -> None:
     real_map = store_module.map_in_workers
 
@@ -119,16 +184,16 @@ def test_an_interrupted_run_is_continued(
             yield result
 
     monkeypatch.setattr(store_module, "map_in_workers", interrupted)
-    store = make(folder_root, tmp_path / "cache")
+    store = make(folder_root, tmp_path / "cache", pack=pack)
     with pytest.raises(KeyboardInterrupt):
         store.prepare(0)
     assert not store.complete
 
-    # a map that was only half written when the power went: its checksum does not fit
-    partial = store.path.with_suffix(".partial")
-    maps = np.memmap(partial / "maps.u16", np.uint16, "r+", shape=(4, 32, 24))
-    maps[0, 16:] = 0
-    maps.flush()
+    # a row that was only half written when the power went: its checksum does not fit
+    file = store.path.with_suffix(".partial") / ("rows.u8" if pack else "maps.u16")
+    rows = np.memmap(file, np.uint8, "r+").reshape(4, -1)
+    rows[0, rows.shape[1] // 2 :] = 0
+    rows.flush()
     done: list[int] = []
 
     def counted(function: object, items: list[tuple[int, Record]], *args: object) -> object:
@@ -138,8 +203,7 @@ def test_an_interrupted_run_is_continued(
     monkeypatch.setattr(store_module, "map_in_workers", counted)
     store.prepare(0)
     assert done == [0, 2, 3]
-    for index, record in enumerate(store.records):
-        assert np.array_equal(store[index], expected(record))
+    check_rows(store, pack)
 
 
 SCRIPT = """
@@ -147,10 +211,10 @@ import sys
 from pathlib import Path
 from src.data.layouts import Folder
 from src.data.slic import Superpixels
-from src.data.store import SuperpixelStore
+from src.data.store import SampleStore
 root, cache, workers = sys.argv[1:]
 records = Folder(root).records("train")
-SuperpixelStore(cache, records, (160, 160), Superpixels(count=300)).prepare(int(workers))
+SampleStore(cache, records, (160, 160), Superpixels(count=300), True).prepare(int(workers))
 print("finished", flush=True)
 """
 
@@ -173,10 +237,10 @@ def test_kill_at_any_point_leaves_nothing_that_is_taken_for_finished(tmp_path: P
     root, cache = many_photos(tmp_path / "set", 60), tmp_path / "cache"
     records = Folder(root).records("train")
     slic = Superpixels(count=300)
-    store = SuperpixelStore(cache, records, (160, 160), slic)
+    store = SampleStore(cache, records, (160, 160), slic, pack=True)
     checksums = store.path.with_suffix(".partial") / "checksums.u64"
     command = [sys.executable, "-c", SCRIPT, str(root), str(cache), "0"]
-    for target in (1, 20, 45):  # maps done when the process is killed
+    for target in (1, 20, 45):  # rows done when the process is killed
         process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
         deadline = time.time() + 60
         while time.time() < deadline:
@@ -193,7 +257,9 @@ def test_kill_at_any_point_leaves_nothing_that_is_taken_for_finished(tmp_path: P
         assert target <= done < len(records)
     store.prepare(0)
     for index in (0, 21, 59):
-        assert np.array_equal(store[index], slic(read_image(records[index].image)))
+        image = read_image(records[index].image)
+        assert np.array_equal(store[index]["image"], image)
+        assert np.array_equal(store[index]["superpixels"], slic(image))
 
 
 def test_two_runs_at_once_share_one_computation(tmp_path: Path) -> None:
@@ -204,16 +270,19 @@ def test_two_runs_at_once_share_one_computation(tmp_path: Path) -> None:
     assert all("finished" in output for output in outputs)
     # whoever came second waited, or found the first one's work complete: one of them computed
     assert sum("60/60" in output for output in outputs) == 1
-    assert len([p for p in (cache / "superpixels").iterdir() if p.is_dir()]) == 1
+    assert len([p for p in (cache / "packed").iterdir() if p.is_dir()]) == 1
 
 
-def test_a_truncated_store_names_the_remedy(folder_root: Path, tmp_path: Path) -> None:
-    store = make(folder_root, tmp_path / "cache")
+@pytest.mark.parametrize(("pack", "name"), [(False, "maps.u16"), (True, "rows.u8")])
+def test_a_truncated_store_names_the_remedy(
+    folder_root: Path, tmp_path: Path, pack: bool, name: str
+) -> None:
+    store = make(folder_root, tmp_path / "cache", pack=pack)
     store.prepare(0)
-    maps = store.path / "maps.u16"
-    maps.write_bytes(maps.read_bytes()[:-100])
-    damaged = make(folder_root, tmp_path / "cache")
-    with pytest.raises(DataError, match=r"(?s)maps\.u16.*Delete the folder"):
+    rows = store.path / name
+    rows.write_bytes(rows.read_bytes()[:-100])
+    damaged = make(folder_root, tmp_path / "cache", pack=pack)
+    with pytest.raises(DataError, match=f"(?s){name}.*Delete the folder"):
         damaged.prepare(0)
     with pytest.raises(DataError, match="Delete the folder"):
         damaged[0]
@@ -240,12 +309,28 @@ def test_a_cache_that_is_a_file_is_explained(folder_root: Path, tmp_path: Path) 
         make(folder_root, tmp_path / "cache").prepare(0)
 
 
+def test_a_packed_store_on_a_read_only_disk_is_read(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(folder_root, tmp_path / "cache", pack=True).prepare(0)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("mkdir", "write_text", "rename"):
+        monkeypatch.setattr(Path, name, fail)
+    monkeypatch.setattr(store_module, "FileLock", fail)
+    store = make(folder_root, tmp_path / "cache", pack=True)
+    store.prepare(0)
+    check_rows(store, pack=True)
+
+
 def test_maps_are_read_memory_mapped(folder_root: Path, tmp_path: Path) -> None:
     store = make(folder_root, tmp_path / "cache")
     store.prepare(0)
     store[0]
-    assert isinstance(store._maps, np.memmap)
-    assert store.__getstate__()["_maps"] is None  # workers open it themselves
+    assert isinstance(store._rows, np.memmap)
+    assert store.__getstate__()["_rows"] is None  # workers open it themselves
 
 
 def test_labels_that_change_later_are_checked_again(folder_root: Path, tmp_path: Path) -> None:
