@@ -34,20 +34,34 @@ _DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
 
 @dataclass(frozen=True)
 class _Segment:
-    """Checks one record and segments its photo; what a worker does. None only checks."""
+    """Checks one record, and segments its photo into a store; what a worker does.
 
-    superpixels: Superpixels | None
+    A worker writes its maps itself: to send them all through one process takes that one a tenth of
+    the time that they take to make.
+    """
+
+    superpixels: Superpixels | None  # None only checks
     image_size: tuple[int, int]
+    folder: Path
 
-    def __call__(self, item: tuple[int, Record]) -> tuple[int, NDArray[np.uint16] | str | None]:
+    def __call__(self, item: tuple[int, Record]) -> tuple[int, str | None]:
+        """The record's index, and what is wrong with it."""
         index, record = item
         try:
             image, _ = read_record(record)
         except (ValueError, OSError) as error:
             return index, str(error)
-        if self.superpixels is None:
-            return index, None
-        return index, self.superpixels(resize_image(image, self.image_size))
+        if self.superpixels is not None:
+            found = self.superpixels(resize_image(image, self.image_size))
+            _write_row(self.folder / _MAPS, index, found.tobytes())
+            _write_row(self.folder / _CHECKSUMS, index, np.uint64(_checksum(found)).tobytes())
+        return index, None
+
+
+def _write_row(path: Path, row: int, content: bytes) -> None:
+    with path.open("r+b", buffering=0) as file:
+        file.seek(row * len(content))
+        file.write(content)
 
 
 @contextmanager
@@ -183,10 +197,10 @@ class SuperpixelStore:
         checked = self.path / _LABELS
         if checked.is_file() and checked.read_text() == self._labels:
             return
-        check = _Segment(None, self.image_size)
+        check = _Segment(None, self.image_size, self.path)
         items = list(enumerate(self.records))
         results = map_in_workers(check, items, num_workers, f"checking {description}")
-        self._report({index: result for index, result in results if isinstance(result, str)})
+        self._report({index: problem for index, problem in results if problem is not None})
         with suppress(OSError):  # a read-only cache is checked anew each time
             checked.write_text(self._labels)
 
@@ -210,21 +224,16 @@ class SuperpixelStore:
         problems: dict[int, str] = {}
         if len(self):
             maps = np.memmap(partial / _MAPS, np.uint16, "r+", shape=self._shape)
-            checksums = np.memmap(checksum_file, np.uint64, "r+", shape=(len(self),))
+            checksums = np.fromfile(checksum_file, np.uint64)
             todo = [
                 (index, record)
                 for index, record in enumerate(self.records)
                 if not checksums[index] or checksums[index] != _checksum(maps[index])
             ]
-            segment = _Segment(self.superpixels, self.image_size)
-            for index, result in map_in_workers(segment, todo, num_workers, description):
-                if isinstance(result, str):
-                    problems[index] = result
-                elif result is not None:
-                    maps[index] = result
-                    checksums[index] = _checksum(result)
+            segment = _Segment(self.superpixels, self.image_size, partial)
+            results = map_in_workers(segment, todo, num_workers, description)
+            problems = {index: problem for index, problem in results if problem is not None}
             maps.flush()
-            checksums.flush()
         self._report(problems)
         (partial / _LABELS).write_text(self._labels)
         with (partial / _INDEX).open("w", encoding="utf-8") as file:
