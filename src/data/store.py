@@ -81,7 +81,7 @@ def sole_writer(path: Path, num_bytes: int) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"another run is computing {path.name}; waiting for it")
+            print(f"another process is computing {path.name}; waiting for it")
             lock.acquire()
         try:
             yield
