@@ -29,6 +29,9 @@ SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 class HardSegmentationModule(pl.LightningModule):
     """Frozen extractor + head, trained with cross-entropy.
 
+    Under ddp a step is that of one process with the joint batch: the mean over the labelled pixels
+    of all processes. Batch norms go by the photos of their own process.
+
     Args:
         features_checkpoint: of soft features, whose extractor is taken; None for the one given.
         extractor: the network where there is no checkpoint, randomly initialised.

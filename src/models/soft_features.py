@@ -30,6 +30,9 @@ _UNTRAINED_SEED = 0
 class SoftFeatureModule(pl.LightningModule):
     """Extractor + superpixel loss (Fig. 2).
 
+    Under ddp a step is that of one process with the joint batch: the loss is a mean over photos, of
+    which every process has as many. Batch norms go by the photos of their own process.
+
     Args:
         extractor: the network.
         loss: of (features (B,S,D), labels (B,S), valid (B,S)), a scalar.
