@@ -49,9 +49,14 @@ def _save(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array).save(path)
 
 
-def make_folder(root: Path, num_classes: int = 3, size: tuple[int, int] = (40, 48)) -> Path:
+def make_folder(
+    root: Path,
+    num_classes: int = 3,
+    size: tuple[int, int] = (40, 48),
+    counts: tuple[int, int, int] = (4, 2, 2),
+) -> Path:
     rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2), ("test", 2)):
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
         for i in range(count):
             _save(root / "images" / split / f"{i}.jpg", _picture(rng, size))
             ids = [*range(num_classes), 255]

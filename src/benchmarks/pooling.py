@@ -1,6 +1,10 @@
-"""Native superpixel pooling against upsampling the pyramid and pooling the full-resolution map."""
+"""Native superpixel pooling against upsampling the pyramid and pooling the full-resolution map.
 
-from collections.abc import Sequence
+The latter in three ways, which differ in how they add up the pixels of a superpixel.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -9,18 +13,50 @@ from skimage import data as photos
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.benchmarks.measure import peak_memory, ratio, times_in_turn
+from src.benchmarks.measure import Function, peak_memory, ratio, times_in_turn
 from src.data.images import resize_image
 from src.data.slic import Superpixels
-from src.ops.pyramid import pooling_weights, pyramid_superpixel_mean
-from src.ops.superpixels import superpixel_mean
+from src.ops.pyramid import PoolingWeights, pooling_weights, pyramid_superpixel_mean
+from src.ops.superpixels import batch_index, superpixel_counts, superpixel_mean
+
+Pool = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def reference_mean(pyramid: Sequence[Tensor], superpixels: Tensor, count: int) -> Tensor:
+def index_add_mean(features: Tensor, superpixels: Tensor, count: int) -> Tensor:
+    """Means (B,S,D) of the pixels of (B,D,H,W), each added to the row of its superpixel."""
+    return superpixel_mean(features, superpixels, count)[0]
+
+
+def scatter_add_mean(features: Tensor, superpixels: Tensor, count: int) -> Tensor:
+    """The same by `scatter_add`, with the index expanded to all features."""
+    values = features.flatten(2).transpose(1, 2).flatten(0, 1)
+    rows = batch_index(superpixels, count)[:, None].expand_as(values)
+    sums = values.new_zeros(len(features) * (count + 1), values.shape[1])
+    sums = sums.scatter_add(0, rows, values).unflatten(0, (-1, count + 1))[:, :count]
+    return sums / superpixel_counts(superpixels, count).clamp(min=1)[..., None]
+
+
+def segment_reduce_mean(features: Tensor, superpixels: Tensor, count: int) -> Tensor:
+    """The same by `segment_reduce`, over pixels sorted by superpixel."""
+    values = features.flatten(2).transpose(1, 2).flatten(0, 1)
+    rows = batch_index(superpixels, count)
+    lengths = rows.bincount(minlength=len(features) * (count + 1))
+    means = torch.segment_reduce(
+        values[rows.argsort()], "mean", lengths=lengths, unsafe=True, initial=0.0
+    )
+    return means.unflatten(0, (-1, count + 1))[:, :count]
+
+
+def upsampled_mean(
+    pool: Pool,
+    pyramid: Sequence[Tensor],
+    superpixels: Tensor,
+    count: int,
+) -> Tensor:
     """Eq. 3 as written: upsample, concatenate, average."""
     size = superpixels.shape[1:]
     full = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in pyramid]
-    return superpixel_mean(torch.cat(full, 1), superpixels, count)[0]
+    return pool(torch.cat(full, 1), superpixels, count)
 
 
 def pooling(
@@ -31,7 +67,7 @@ def pooling(
     channels: int = 32,
     repeats: int = 15,
 ) -> dict[str, Any]:
-    """Compares forward + backward of both ways on superpixels of real photos.
+    """Compares forward + backward of all ways on superpixels of real photos.
 
     Args:
         batch_size: B.
@@ -62,40 +98,40 @@ def pooling(
     weights = pooling_weights(superpixels, num_superpixels, sizes)
     direction = torch.randn(batch_size, num_superpixels, channels * len(sizes), device=device)
 
-    def upsampled() -> None:
-        reference_mean(pyramid, superpixels, num_superpixels).backward(direction)
+    def gradients(means: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(means, pyramid, direction)
 
-    def native() -> None:  # the weights are built within
-        pyramid_superpixel_mean(pyramid, superpixels, num_superpixels)[0].backward(direction)
+    def upsampled(pool: Pool) -> Tensor:
+        return upsampled_mean(pool, pyramid, superpixels, num_superpixels)
 
-    def native_ready() -> None:  # built beforehand, as by the loader's workers
-        means, _ = pyramid_superpixel_mean(pyramid, superpixels, num_superpixels, weights)
-        means.backward(direction)
+    def native(weights: list[PoolingWeights] | None) -> Tensor:  # None: they are built within
+        return pyramid_superpixel_mean(pyramid, superpixels, num_superpixels, weights)[0]
 
-    def native_weights() -> None:
-        pooling_weights(superpixels, num_superpixels, sizes)
-
-    gradients = []
-    for way in (upsampled, native):
-        for level in pyramid:
-            level.grad = None
-        way()
-        gradients.append(torch.cat([x.grad.flatten() for x in pyramid if x.grad is not None]))
-    error = (gradients[0] - gradients[1]).abs().max() / gradients[0].abs().max()
-
-    ways = {
-        "upsample, then pool": upsampled,
-        "native, weights included": native,
-        "native, weights at hand": native_ready,
-        "the weights alone": native_weights,
+    means: dict[str, Callable[[], Tensor]] = {
+        "upsample, then pool": partial(upsampled, index_add_mean),
+        "upsample, scatter_add": partial(upsampled, scatter_add_mean),
+        "upsample, sort, segment_reduce": partial(upsampled, segment_reduce_mean),
+        "native, weights included": partial(native, None),
+        "native, weights at hand": partial(native, weights),  # as from the loader's workers
     }
+    results = []
+    for mean in means.values():
+        found = mean()
+        results.append((found.detach(), torch.cat([g.flatten() for g in gradients(found)])))
+    error = max(
+        float((value - reference).abs().max() / reference.abs().max())
+        for result in results[1:]
+        for value, reference in zip(result, results[0], strict=True)
+    )
+
+    ways: dict[str, Function] = {
+        name: lambda mean=mean: gradients(mean())  # type: ignore[misc]
+        for name, mean in means.items()
+    }
+    ways["the weights alone"] = lambda: pooling_weights(superpixels, num_superpixels, sizes)
     seconds = times_in_turn(ways, repeats)
-    memory = {}
-    for name, way in ways.items():
-        for level in pyramid:  # the gradients of the pyramid count for every way
-            level.grad = None
-        memory[name] = peak_memory(way)
-    slow, fast, ready = list(ways)[:3]
+    memory = {name: peak_memory(way) for name, way in ways.items()}
+    *slow, fast, ready, _ = ways
     return {
         "title": "Superpixel pooling of a feature pyramid, forward + backward",
         "settings": {
@@ -104,7 +140,7 @@ def pooling(
             "superpixels": num_superpixels,
             "levels": ", ".join(f"{h}x{w}x{channels}" for h, w in sizes),
             "rounds": repeats,
-            "largest relative difference of the gradients": f"{float(error):.1e}",
+            "largest relative difference of means and gradients": f"{error:.1e}",
         },
         "rows": [
             {
@@ -117,8 +153,11 @@ def pooling(
             for name in ways
         ],
         "ratios": {
-            "time, weights included": ratio(seconds[slow], seconds[fast]),
-            "time, weights at hand": ratio(seconds[slow], seconds[ready]),
-            "memory, weights included": {"median": memory[slow] / memory[fast]},
+            **{
+                f"time, {way} / {native}": ratio(seconds[way], seconds[native])
+                for native in (fast, ready)
+                for way in slow
+            },
+            **{f"memory, {way} / {fast}": {"median": memory[way] / memory[fast]} for way in slow},
         },
     }

@@ -93,7 +93,10 @@ class SegmentationData(pl.LightningDataModule):
         return self.pack or self.superpixels.mode == "stored"
 
     def prepare_data(self) -> None:
-        """Makes scenes and stores, in worker processes, where they are not made yet."""
+        """Makes scenes and stores, in worker processes, where they are not made yet.
+
+        Lightning calls it in one process a node; the others wait.
+        """
         self.layout.prepare()
         self.superpixels.check_backend()
         if self._stored:
@@ -169,11 +172,11 @@ class SegmentationData(pl.LightningDataModule):
         return self._loader(self.features.get("train", dataset), sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every photo once, in order."""
+        """Every photo once, in order; of several processes each takes its share."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Every photo once, in order."""
+        """As `val_dataloader`."""
         return self._evaluation_loader("test")
 
     def _rank(self) -> tuple[int, int]:
@@ -182,6 +185,11 @@ class SegmentationData(pl.LightningDataModule):
     def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
         dataset = self.datasets[split]
         rank, world_size = self._rank()
+        if len(dataset) < world_size:  # the others would wait for ever for one without a photo
+            raise ValueError(
+                f"the {split} split has {len(dataset)} photos for {world_size} processes: "
+                f"set trainer.devices={len(dataset)}"
+            )
         places = range(rank, len(dataset), world_size)
         stored = self.features.get(split) if split == "val" else None
         return self._loader(stored or dataset, places)

@@ -63,16 +63,15 @@ class LabelMap:
         >>> label_map(np.array([[0, 1, 2, 0]], np.uint8))
         array([[255,   0,   1, 255]], dtype=uint8)
         """
-        table = np.asarray(self.table, np.int16)
-        present = np.flatnonzero(np.bincount(raw.ravel(), minlength=256))
-        unknown = [int(i) for i in present if table[i] == _UNKNOWN]
-        if unknown:
+        classes = np.asarray(self.table, np.int16).take(raw)
+        if classes.size and classes.min() == _UNKNOWN:
+            unknown = np.unique(raw[classes == _UNKNOWN])
             raise ValueError(
                 f"label id {', '.join(map(str, unknown[:8]))} is outside the list of "
                 f"{len(self.class_names)} classes: correct the class list or the file, or mark "
                 f"those pixels {IGNORE} (ignore)"
             )
-        return table.astype(np.uint8)[raw]
+        return classes.astype(np.uint8)
 
     @classmethod
     def _from_pairs(cls, class_names: Sequence[str], pairs: dict[int, int]) -> "LabelMap":

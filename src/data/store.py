@@ -37,29 +37,42 @@ _DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
 
 @dataclass(frozen=True)
 class _MakeRow:
-    """Checks one record and makes its row; what a worker does. Without a dtype it only checks."""
+    """Checks one record, and makes its row of a store; what a worker does.
 
-    dtype: np.dtype[Any] | None
+    A worker writes its rows itself: to send them all through one process takes that one a tenth of
+    the time that they take to make.
+    """
+
+    rows: Path | None  # None only checks
+    dtype: np.dtype[Any]
     superpixels: Superpixels | None
     image_size: tuple[int, int]
 
-    def __call__(self, item: tuple[int, Record]) -> tuple[int, NDArray[Any] | str | None]:
+    def __call__(self, item: tuple[int, Record]) -> tuple[int, str | None]:
+        """The record's index, and what is wrong with it."""
         index, record = item
         try:
             image, label = read_record(record)
         except (ValueError, OSError) as error:
             return index, str(error)
-        if self.dtype is None:
+        if self.rows is None:
             return index, None
-        fields = self.dtype.names or ()
         row = np.empty((), self.dtype)
         image = resize_image(image, self.image_size)
-        if "image" in fields:
+        if "image" in (self.dtype.names or ()):
             row["image"] = image
             row["label"] = resize_label(label, self.image_size)
         if self.superpixels is not None:
             row["superpixels"] = self.superpixels(image)
-        return index, row
+        _write(self.rows, index, row.tobytes())
+        _write(self.rows.with_name(_CHECKSUMS), index, np.uint64(_checksum(row)).tobytes())
+        return index, None
+
+
+def _write(path: Path, row: int, content: bytes) -> None:
+    with path.open("r+b", buffering=0) as file:
+        file.seek(row * len(content))
+        file.write(content)
 
 
 @contextmanager
@@ -79,7 +92,7 @@ def sole_writer(path: Path, num_bytes: int) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"another run is computing {path.name}; waiting for it")
+            print(f"another process is computing {path.name}; waiting for it")
             lock.acquire()
         try:
             yield
@@ -207,10 +220,10 @@ class SampleStore:
         checked = self.path / _LABELS
         if checked.is_file() and checked.read_text() == self._labels:
             return
-        check = _MakeRow(None, None, self.image_size)
+        check = _MakeRow(None, self.dtype, None, self.image_size)
         items = list(enumerate(self.records))
         results = map_in_workers(check, items, num_workers, f"checking {description}")
-        self._report({index: result for index, result in results if isinstance(result, str)})
+        self._report({index: problem for index, problem in results if problem is not None})
         with suppress(OSError):  # a read-only cache is checked anew each time
             checked.write_text(self._labels)
 
@@ -234,21 +247,16 @@ class SampleStore:
         problems: dict[int, str] = {}
         if len(self):
             rows = np.memmap(partial / self._file, self.dtype, "r+", shape=(len(self),))
-            checksums = np.memmap(checksum_file, np.uint64, "r+", shape=(len(self),))
+            checksums = np.fromfile(checksum_file, np.uint64)
             todo = [
                 (index, record)
                 for index, record in enumerate(self.records)
                 if not checksums[index] or checksums[index] != _checksum(rows[index])
             ]
-            make_row = _MakeRow(self.dtype, self.superpixels, self.image_size)
-            for index, result in map_in_workers(make_row, todo, num_workers, description):
-                if isinstance(result, str):
-                    problems[index] = result
-                elif result is not None:
-                    rows[index] = result
-                    checksums[index] = _checksum(result)
+            make_row = _MakeRow(partial / self._file, self.dtype, self.superpixels, self.image_size)
+            results = map_in_workers(make_row, todo, num_workers, description)
+            problems = {index: problem for index, problem in results if problem is not None}
             rows.flush()
-            checksums.flush()
         if problems and self.kind == "packed":  # files that are mended have another key
             shutil.rmtree(partial)
         self._report(problems)

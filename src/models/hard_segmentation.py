@@ -1,6 +1,7 @@
 """Hard segmentation on frozen soft features (Fig. 7, Table 2)."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
+from torchmetrics import MeanMetric
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Batch
@@ -26,6 +28,9 @@ SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 class HardSegmentationModule(pl.LightningModule):
     """Frozen extractor + head, trained with cross-entropy.
+
+    Under ddp a step is that of one process with the joint batch: the mean over the labelled pixels
+    of all processes. Batch norms go by the photos of their own process.
 
     Args:
         features_checkpoint: of soft features, whose extractor is taken; None for the one given.
@@ -91,6 +96,7 @@ class HardSegmentationModule(pl.LightningModule):
         self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
         self.views = views
         self.num_classes = num_classes
+        self.val_loss = MeanMetric(nan_strategy=math.nan)  # "disable" drops the weights, too
         self.val_scores = SegmentationScores(num_classes)
         self.test_scores = SegmentationScores(num_classes)
         self.train()  # Lightning leaves the modes as they are: a loaded extractor may be in either
@@ -182,15 +188,17 @@ class HardSegmentationModule(pl.LightningModule):
         loss = self.loss(self.batch_scores(batch), batch["label"])
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
-        return loss
+        return loss * _share_of_labels(batch["label"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.batch_scores(batch)
-        loss = self.loss(scores, batch["label"])
-        self.log("val/loss", loss, batch_size=len(scores), sync_dist=True)
+        labelled = (batch["label"] != IGNORE).sum().clamp(min=1)
+        self.val_loss.update(self.loss(scores, batch["label"]), labelled)
         self.val_scores.update(_matrices(scores, batch))
 
     def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.val_loss.compute())
+        self.val_loss.reset()
         self._log_scores(self.val_scores, "val")
         self.log("val_miou", self.trainer.callback_metrics["val/miou"], prog_bar=True, logger=False)
 
@@ -225,6 +233,20 @@ class HardSegmentationModule(pl.LightningModule):
         checkpoint["extractor"] = self.extractor.hparams
         checkpoint["hard_segmentation"] = self.hparams_plain
         checkpoint["class_names"] = self.class_names
+
+
+def _share_of_labels(label: Tensor) -> Tensor:
+    """Labelled pixels of this process over the mean of all processes; 1 where there is one.
+
+    Under ddp the processes' gradients are averaged. Each loss is a mean over labelled pixels; with
+    this as its weight, the average is the gradient of the mean over those of all processes.
+    """
+    count = (label != IGNORE).sum()
+    total, processes = count.clone(), 1
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(total)
+        processes = distributed.get_world_size()
+    return processes * count / total.clamp(min=1)
 
 
 def _matrices(scores: Tensor, batch: Batch) -> Tensor:

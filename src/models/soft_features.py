@@ -1,5 +1,6 @@
 """Training of soft semantic features on superpixels, or on sampled pixels for comparison."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import MeanMetric
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Batch
@@ -28,6 +30,9 @@ _UNTRAINED_SEED = 0
 
 class SoftFeatureModule(pl.LightningModule):
     """Extractor + superpixel loss (Fig. 2).
+
+    Under ddp a step is that of one process with the joint batch: the loss is a mean over photos, of
+    which every process has as many. Batch norms go by the photos of their own process.
 
     Args:
         extractor: the network.
@@ -65,6 +70,7 @@ class SoftFeatureModule(pl.LightningModule):
         self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
         # A function, not a wrapped module: the state's keys stay what they are.
         self.pyramid = torch.compile(extractor.pyramid) if compile else extractor.pyramid
+        self.val_loss = MeanMetric(nan_strategy=math.nan)  # "disable" drops the weights, too
         self.val_pairs = PairAUC()
         self.test_pairs = nn.ModuleDict(
             {name: PairAUC() for name in ("trained", "untrained", "lab", "lab_position")}
@@ -121,12 +127,12 @@ class SoftFeatureModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         features, labels, valid = self.superpixel_features(batch, self.pyramid)
-        self.log(
-            "val/loss", self.loss(features, labels, valid), batch_size=len(labels), sync_dist=True
-        )
+        self.val_loss.update(self.loss(features, labels, valid), len(labels))
         self.val_pairs.update(features, labels, valid)
 
     def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self.val_loss.compute())
+        self.val_loss.reset()
         scores = self.val_pairs.compute()
         self.log_dict({f"val/{name}": value for name, value in scores.items()})
         self.log("val_auc", scores["pair_auc"], prog_bar=True, logger=False)

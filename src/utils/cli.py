@@ -24,6 +24,8 @@ R = TypeVar("R")
 # Lightning's advertisements and a deprecation within its own code.
 logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+# Scores come from metrics that have added up over all processes.
+warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed setting.*")
 # A frozen extractor is meant to be in eval mode.
 warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
 

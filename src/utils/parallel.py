@@ -71,6 +71,5 @@ def map_in_workers(
     with Progress(*columns) as progress:
         task = progress.add_task(description, total=len(items))
         for results in loader:
-            for result in results:
-                yield result
-                progress.advance(task)
+            yield from results
+            progress.advance(task, len(results))

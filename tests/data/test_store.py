@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,11 +178,13 @@ def test_an_interrupted_run_is_continued(
 ) -> None:
     real_map = store_module.map_in_workers
 
-    def interrupted(*args: object) -> object:
-        for number, result in enumerate(real_map(*args)):  # type: ignore[arg-type]
-            if number == 2:
+    def interrupted(function: Any, *args: Any) -> object:
+        def until_the_third(item: tuple[int, Record]) -> object:
+            if item[0] == 2:
                 raise KeyboardInterrupt
-            yield result
+            return function(item)
+
+        return real_map(until_the_third, *args)
 
     monkeypatch.setattr(store_module, "map_in_workers", interrupted)
     store = make(folder_root, tmp_path / "cache", pack=pack)
