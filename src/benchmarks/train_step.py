@@ -124,7 +124,8 @@ def train_step(
         "float32": differences(single_full, single)["gradients"],
     }
 
-    module = SoftFeatureModule(extractor, loss, optimizer, count, total_steps=steps + 1)
+    network = copy.deepcopy(extractor)
+    module = SoftFeatureModule(network, loss, optimizer, count, total_steps=steps + 1)
     loops = measured_loops(module.to(device), data, steps, rounds)
     shares = time_by_part(ways[NATIVE], repeats=3)
     floor = floor_of(ways[NATIVE], model_size(extractor, size)["model/gflops"] * len(images))
@@ -166,11 +167,11 @@ def train_step(
             "time, full map / native": ratio(seconds[NAIVE], seconds[NATIVE]),
             "memory, full map / native": {"median": memory[NAIVE] / memory[NATIVE]},
             **{
-                f"time, native / {name}": ratio(seconds[NATIVE], seconds[name])
+                f"time, {name}, in % of native": _percent(ratio(seconds[name], seconds[NATIVE]))
                 for name in ways
                 if name not in (NAIVE, NATIVE)
             },
-            "Lightning in % of bare PyTorch": _percent(
+            "time, Lightning in % of bare PyTorch": _percent(
                 ratio(loops["Lightning"], loops["bare PyTorch"])
             ),
             "waiting for data, % of Lightning's time": _percent(

@@ -98,7 +98,7 @@ def test_the_suite(folder_root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert [row["step"] for row in result["rows"]] == list(module.WAYS)
     assert result["settings"]["native, compiled"] == "left out (RuntimeError: no C++ compiler)"
     assert result["settings"]["largest difference of the weights after either loop"] == "0.0e+00"
-    assert result["ratios"]["Lightning in % of bare PyTorch"]["median"] > 0
+    assert result["ratios"]["time, Lightning in % of bare PyTorch"]["median"] > 0
     assert 0 <= result["ratios"]["waiting for data, % of Lightning's time"]["max"] <= 100
     text = markdown(result | {"machine": {}})
     assert "\nThe floor:\n" in text
