@@ -16,7 +16,7 @@ import copy
 import csv
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -312,17 +312,16 @@ def _lightning_loop(
     return ticks.seconds, [float(share) for share in logged if share]
 
 
-# The first that fits a profiled operator, or one that it ran in, names its part. In the backward
-# pass, operators run in the node of the operator that they derive.
-_PARTS = (
-    ("convolution, backward", ("convolution_backward", "conv2d_backward")),
-    ("convolution, forward", ("aten::convolution", "aten::_convolution", "aten::conv2d")),
-    ("batch norm", ("batch_norm",)),
-    ("optimiser", ("Optimizer.", "part: optimiser")),
-    ("pooling", ("part: pooling",)),
-    ("loss", ("part: loss",)),
-    ("ReLU, addition", ("aten::relu", "aten::clamp_min", "aten::threshold", "aten::add")),
-)
+# The part of an operator is that of the innermost scope that has one of these in its name: its own,
+# that of the operator it runs in, or of the node of the backward pass.
+_PARTS = {
+    "convolution, backward": ("convolution_backward", "conv2d_backward", "ConvolutionBackward"),
+    "convolution, forward": ("aten::convolution", "aten::_convolution", "aten::conv2d"),
+    "batch norm": ("batch_norm", "BatchNormBackward"),
+    "ReLU, addition": ("aten::relu", "aten::clamp_min", "aten::threshold", "aten::add"),
+}
+# But all that one of these runs or derives belongs to it.
+_SCOPES = ("pooling", "loss", "optimiser")
 
 
 def time_by_part(step: Step, repeats: int) -> dict[str, float]:
@@ -339,50 +338,45 @@ def time_by_part(step: Step, repeats: int) -> dict[str, float]:
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as profiler:
         for _ in range(repeats):
-            with record_function("part: pooling"):
-                with record_function("part: network"):
-                    levels = step.extractor.pyramid(step.batch["image"])
+            levels = step.extractor.pyramid(step.batch["image"])
+            with record_function("pooling"):
                 pooled = step.module.superpixel_features(step.batch, lambda _, x=levels: x)  # type: ignore[misc]
-            with record_function("part: loss"):
+            with record_function("loss"):
                 loss = step.module.loss(*pooled)
             loss.backward()
-            with record_function("part: optimiser"):
+            with record_function("optimiser"):
                 step.optimizer.step()
                 step.optimizer.zero_grad()
     events = [e for e in profiler.events() if e.device_type.name == "CPU"]  # not the kernels
-
-    def lineage(event: Any) -> list[str]:
-        names = []
-        while event is not None:
-            names.append(event.name)
-            if event.name == "part: network":
-                break
-            event = event.cpu_parent
-        return names
-
+    lines = {event.id: list(_lineage(event)) for event in events}
     # A node of the backward pass bears the number of the operator that it derives.
-    origin: dict[int, list[str]] = {}
-    for event in events:
-        names = lineage(event)
-        if event.sequence_nr >= 0 and any(name.startswith("part: ") for name in names):
-            origin.setdefault(event.sequence_nr, names)
+    scopes = {
+        event.sequence_nr: line[-1].name
+        for event in events
+        if event.sequence_nr >= 0 and (line := lines[event.id])[-1].name in _SCOPES
+    }
     seconds: dict[str, float] = defaultdict(float)
     for event in events:
-        names, node = lineage(event), event
-        while node is not None and not node.name.startswith("autograd::engine"):
-            node = node.cpu_parent
-        if node is not None and "AccumulateGrad" not in node.name:
-            names += origin.get(node.sequence_nr, [])
+        line = lines[event.id]
+        outer = line[-1].name
+        scope = outer if outer in _SCOPES else scopes.get(line[-1].sequence_nr)
+        found = (
+            part
+            for ancestor in line
+            for part, marks in _PARTS.items()
+            if any(mark in ancestor.name for mark in marks)
+        )
         on_gpu = step.device.type == "cuda"
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        seconds[_part(names)] += spent / 1e6 / repeats
+        seconds[scope or next(found, "other")] += spent / 1e6 / repeats
     return dict(seconds)
 
 
-def _part(names: Sequence[str]) -> str:
-    return next(
-        (part for part, marks in _PARTS if any(m in name for name in names for m in marks)), "other"
-    )
+def _lineage(event: Any) -> Iterator[Any]:
+    """A profiled event and those it runs in, outwards."""
+    while event is not None:
+        yield event
+        event = event.cpu_parent
 
 
 class _Traffic(TorchDispatchMode):
