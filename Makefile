@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install train segment test lint format bench notebooks clean
+.PHONY: help install train segment test lint format bench bench-gpu notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,7 +54,11 @@ format: $(INSTALLED) ## let ruff mend what it can
 
 bench: $(INSTALLED) ## the benchmarks that need no trained features; tables on screen, JSON and Markdown in docs/results
 	$(BIN)/python -m src.benchmark suite=pooling
+	$(BIN)/python -m src.benchmark suite=train_step
 	$(BIN)/python -m src.benchmark suite=cached_features
+
+bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, ten minutes; result in docs/results
+	$(BIN)/python -m src.benchmark suite=gpu $(ARGS)
 
 notebooks: $(INSTALLED) ## run all notebooks; executed copies in outputs/notebooks
 	mkdir -p outputs/notebooks

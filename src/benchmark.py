@@ -18,22 +18,24 @@ from src.utils.machine import machine
 
 def show(result: dict[str, Any]) -> None:
     """Prints the result."""
-    rows = Table(*result["rows"][0], title=result["title"])
-    for row in result["rows"]:
-        rows.add_row(*map(str, row.values()))
+    tables = []
+    for title, rows in {result["title"]: result["rows"], **result.get("tables", {})}.items():
+        tables.append(Table(*rows[0], title=title))
+        for row in rows:
+            tables[-1].add_row(*map(str, row.values()))
     ratios = Table("ratio", "median", "min", "max")
     for name, ratio in result["ratios"].items():
         ratios.add_row(name, *(f"{value:.1f}" for value in ratio.values()))
-    Console().print(rows, ratios)
+    Console().print(*tables, ratios)
 
 
 @hydra.main(config_path="../conf", config_name="benchmark", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> None:
-    """Measures, prints, and writes `<suite>.json` and `<suite>.md`."""
+    """Measures, prints, and writes `<name>.json` and `<name>.md`, named as the result or suite."""
     result = instantiate(cfg.suite) | {"machine": machine()}
     show(result)
-    name = HydraConfig.get().runtime.choices["suite"]
+    name = result.pop("name", HydraConfig.get().runtime.choices["suite"])
     output = Path(cfg.output)
     output.mkdir(parents=True, exist_ok=True)
     (output / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

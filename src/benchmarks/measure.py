@@ -64,6 +64,14 @@ def peak_memory(function: Function) -> int:
     return peak
 
 
+def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest time, as the cells of a row."""
+    return {
+        f"ms ({name})": round(1e3 * function(seconds), 2)
+        for name, function in (("median", median), ("min", min), ("max", max))
+    }
+
+
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> dict[str, float]:
     """Ratios of paired rounds: median, least and greatest."""
     ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
@@ -71,11 +79,15 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> dict[str,
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The result as a Markdown section."""
-    columns = list(result["rows"][0])
-    lines = [f"### {result['title']}", ""]
-    lines += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in result["rows"]]
+    """The result as a Markdown section.
+
+    Args:
+        result: `title`; `rows`, of equal keys; `tables`, further rows by title, where there are
+            any; `ratios`; `settings` and `machine`.
+    """
+    lines = [f"### {result['title']}", "", *_table(result["rows"])]
+    for title, rows in result.get("tables", {}).items():
+        lines += ["", f"{title}:", "", *_table(rows)]
     lines += ["", "| ratio | median | min | max |", "| --- | --- | --- | --- |"]
     for name, ratio in result["ratios"].items():
         cells = [f"{ratio[k]:.1f}" if k in ratio else "" for k in ("median", "min", "max")]
@@ -83,3 +95,9 @@ def markdown(result: dict[str, Any]) -> str:
     about = {**result["settings"], **result["machine"]}
     lines += ["", "; ".join(f"{k}: {v}" for k, v in about.items()) + "."]
     return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return lines + ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in rows]

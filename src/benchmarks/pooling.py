@@ -5,17 +5,14 @@ The latter in three ways, which differ in how they add up the pixels of a superp
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
-from skimage import data as photos
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.benchmarks.measure import Function, peak_memory, ratio, times_in_turn
-from src.data.images import resize_image
-from src.data.slic import Superpixels
+from src.benchmarks.measure import Function, milliseconds, peak_memory, ratio, times_in_turn
+from src.benchmarks.photos import photo_batch
 from src.ops.pyramid import PoolingWeights, pooling_weights, pyramid_superpixel_mean
 from src.ops.superpixels import batch_index, superpixel_counts, superpixel_mean
 
@@ -82,13 +79,7 @@ def pooling(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     height, width = image_size
-    makers = [photos.astronaut, photos.coffee, photos.chelsea, photos.rocket]
-    segment = Superpixels(num_superpixels)
-    maps = [
-        torch.from_numpy(segment(resize_image(makers[i % 4](), (height, width))).astype("int64"))
-        for i in range(batch_size)
-    ]
-    superpixels = torch.stack(maps).to(device)
+    superpixels = photo_batch(batch_size, image_size, num_superpixels)[1].to(device)
     torch.manual_seed(0)
     sizes = [(-(-height // s), -(-width // s)) for s in strides]
     pyramid = [
@@ -145,9 +136,7 @@ def pooling(
         "rows": [
             {
                 "way": name,
-                "ms (median)": round(1e3 * median(seconds[name]), 2),
-                "ms (min)": round(1e3 * min(seconds[name]), 2),
-                "ms (max)": round(1e3 * max(seconds[name]), 2),
+                **milliseconds(seconds[name]),
                 "peak MB": round(memory[name] / 1e6, 1),
             }
             for name in ways

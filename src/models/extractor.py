@@ -38,7 +38,8 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.shortcut(x))
+        # In place: no backward reads the sum, or what the last batch norm gave.
+        return F.relu(self.body(x).add_(self.shortcut(x)), inplace=True)
 
 
 class Extractor(nn.Module):

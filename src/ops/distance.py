@@ -21,7 +21,7 @@ class _PairwiseDistance(torch.autograd.Function):
         squared = torch.baddbmm(scale, wide, wide.mT, alpha=-2)
         # What is left of equal features is rounding: an exact zero there, and on the diagonal.
         # (NaN passes through: a diverged network must not look like a collapsed one.)
-        squared = torch.where(squared <= 1e-14 * scale, 0.0, squared)
+        squared.masked_fill_(squared <= scale.mul_(1e-14), 0.0)
         distance = squared.sqrt_().to(features.dtype)
         ctx.save_for_backward(wide, distance)
         ctx.dtype = features.dtype

@@ -1,0 +1,318 @@
+"""The training step on a CUDA GPU: is it right, does it keep the GPU busy, and how fast is it?
+
+The reference of the checks is the same step on the CPU in float64. float32 is checked without
+TF32, which the measurements allow, as PyTorch does by default. Differences of the gradients are
+large by nature: rounding grows on its way through twenty blocks of batch norm.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+
+from src.benchmarks.measure import milliseconds, ratio, times_in_turn
+from src.benchmarks.photos import photo_batch
+from src.benchmarks.step import (
+    Loss,
+    MakeOptimizer,
+    Step,
+    Way,
+    batch_to,
+    differences,
+    reason,
+    step_batch,
+)
+from src.models.extractor import Extractor
+
+CHECKED = {
+    "eager": Way(),
+    "compiled": Way(compile="default"),
+    "bf16": Way(bf16=True),
+}
+MEASURED = {
+    "eager, contiguous": Way(channels_last=False),
+    "eager": Way(),
+    "bf16": Way(bf16=True),
+    "compiled": Way(compile="default"),
+    "compiled, bf16": Way(bf16=True, compile="default"),
+    "compiled with CUDA graphs": Way(compile="reduce-overhead"),
+    "compiled with CUDA graphs, bf16": Way(bf16=True, compile="reduce-overhead"),
+}
+# Largest differences, relative to the largest value.
+_ALLOWED = {
+    False: {"loss": 1e-3, "features": 1e-2, "gradients": 5e-2},
+    True: {"loss": 5e-2, "features": 6e-1, "gradients": 3e-1},  # bf16
+}
+_SATURATED = 1.05  # a doubled batch that gains less ends the search
+
+
+def gpu(
+    extractor: Extractor,
+    loss: Loss,
+    optimizer: MakeOptimizer,
+    batch_size: int = 4,
+    image_size: Sequence[int] = (224, 224),
+    num_superpixels: int = 500,
+    repeats: int = 10,
+    steps: int = 20,
+    largest_batch: int = 256,
+    compiled: bool = True,
+    device: str = "cuda",
+) -> dict[str, Any]:
+    """Checks and measures; what fails or does not fit into memory is noted, and the rest goes on.
+
+    Args:
+        extractor: the network; its weights do not matter here.
+        loss: of features, labels, valid.
+        optimizer: made from the parameters; on a GPU given `capturable=True`, too.
+        batch_size: B, but where batches grow.
+        image_size: (H, W).
+        num_superpixels: S.
+        repeats: counted rounds.
+        steps: of each round, in a row.
+        largest_batch: where the batch stops growing.
+        compiled: check and measure `torch.compile`, too.
+        device: "cpu" runs all of it that needs no GPU.
+
+    Returns:
+        Name (of the result's file), title, settings, `rows` (one a way), `tables` and ratios.
+
+    Raises:
+        ValueError: no such device.
+    """
+    on_gpu = device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise ValueError(
+            "suite=gpu needs a CUDA GPU and a PyTorch built for it, and torch.cuda.is_available() "
+            "is False. On a machine with a GPU, look at nvidia-smi and install PyTorch from PyPI "
+            "(without TORCH= in make); without one, python -m src.benchmark suite=train_step "
+            "measures the CPU"
+        )
+    if on_gpu:  # a step that is captured keeps its count of steps on the device
+        optimizer = partial(optimizer, capturable=True)
+    sizes = extractor.level_sizes(image_size)
+
+    def make(way: Way, batch: int = batch_size, to: str = device, double: bool = False) -> Step:
+        images, superpixels = photo_batch(batch, image_size, num_superpixels)
+        images = images.double() if double else images
+        values = step_batch(images, superpixels, num_superpixels, sizes)
+        network = copy.deepcopy(extractor).double() if double else extractor
+        made_by = optimizer if to == device else torch.optim.SGD
+        return Step(network, loss, made_by, batch_to(values, to), num_superpixels, way)
+
+    checks = [
+        *compare(make, [n for n in CHECKED if compiled or CHECKED[n].compile is None]),
+        *synchronisations(make, on_gpu),
+        *(replays(make) if on_gpu else []),
+    ]
+    measured = {n: w for n, w in MEASURED.items() if compiled or w.compile is None}
+    seconds, failures = speeds(make, measured, repeats, steps, on_gpu)
+    growth = images_per_second(make, Way(bf16=True), batch_size, largest_batch, repeats, steps)
+    reference = "eager, contiguous"
+    return {
+        "name": "gpu_" + _slug(torch.cuda.get_device_name() if on_gpu else device),
+        "title": "The training step on a GPU",
+        "settings": {
+            "batch": batch_size,
+            "image": "x".join(map(str, image_size)),
+            "superpixels": num_superpixels,
+            "rounds": f"{repeats} of {steps} steps",
+            **failures,
+        },
+        "rows": [
+            {"step": name, **milliseconds(s), "steps/s": round(1 / median(s), 1)}
+            for name, s in seconds.items()
+        ]
+        or [{"step": "none ran"}],
+        "tables": {"Checks": checks, "Batches, eager, bf16": growth},
+        "ratios": {
+            f"time, {reference} / {name}": ratio(seconds[reference], s)
+            for name, s in seconds.items()
+            if reference in seconds and name != reference
+        },
+    }
+
+
+def _slug(name: str) -> str:
+    return "_".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
+
+
+def _list(values: dict[str, float], form: str) -> str:
+    return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def compare(make: Callable[..., Step], names: Sequence[str]) -> list[dict[str, str]]:
+    """Loss, pooled features and gradients of one step beside those on the CPU in float64.
+
+    Args:
+        make: a step of a way, on the device or (`to="cpu", double=True`) as the reference.
+        names: of ways in CHECKED.
+
+    Returns:
+        A row a way, whose `result` is "equal", "different" or why there is none.
+    """
+    expected = make(Way(), to="cpu", double=True).gradients()
+    rows = []
+    for name in names:
+        allowed = _ALLOWED[CHECKED[name].bf16]
+        row = {"check": f"{name}, as float64 on the CPU", "allowed": _list(allowed, ".0e")}
+        try:
+            with _without_tf32():
+                found = differences(make(CHECKED[name]).gradients(), expected)
+            row["differences"] = _list(found, ".1e")
+            # a value that is no number is not below its bound
+            equal = all(found[key] <= allowed[key] for key in allowed)
+            row["result"] = "equal" if equal else "different"
+        except Exception as error:  # the other parts still tell something
+            row |= {"differences": "", "result": reason(error)}
+        rows.append(row)
+    return rows
+
+
+@contextlib.contextmanager
+def _no_synchronisation() -> Iterator[None]:
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def synchronisations(make: Callable[..., Step], on_gpu: bool) -> list[dict[str, str]]:
+    """Whether a step lets the host run ahead: nothing in it may wait for the GPU."""
+    guard = _no_synchronisation if on_gpu else contextlib.nullcontext
+    rows = []
+    for name, way in {"eager": Way(), "bf16": Way(bf16=True)}.items():
+        try:
+            step = make(way)
+            step()  # allocates the optimiser's state
+            with guard():
+                step()
+                step()
+            result = "none" if on_gpu else "not looked for without a GPU"
+        except Exception as error:
+            result = reason(error)
+        check = f"{name}, the host waits for the GPU"
+        rows.append({"check": check, "allowed": "", "differences": "", "result": result})
+    return rows
+
+
+def replays(make: Callable[..., Step]) -> list[dict[str, str]]:
+    """Whether a step that is replayed from a CUDA graph trains as an eager one does."""
+    row = {"check": "loss after four steps, captured and eager", "allowed": "1e-01"}
+    try:
+        eager, graphed = make(Way()), make(Way())
+        for _ in range(4):
+            eager()
+        captured(graphed)()  # three steps before the capture, one replayed
+        expected, found = (float(step.forward()[0]) for step in (eager, graphed))
+        difference = abs(found - expected) / abs(expected)
+        row["differences"] = f"{difference:.1e}"
+        row["result"] = "equal" if difference <= 0.1 else "different"
+    except Exception as error:
+        row |= {"differences": "", "result": reason(error)}
+    return [row]
+
+
+def captured(step: Step) -> Callable[[], None]:
+    """The whole step as one CUDA graph: forward, pooling, loss, backward, optimiser.
+
+    The graph holds its batch and its learning rate as they are; a training that replays one
+    copies each batch into the captured tensors, and holds the rate in a tensor.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def speeds(
+    make: Callable[..., Step], ways: dict[str, Way], repeats: int, steps: int, on_gpu: bool
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Seconds a step of every way, in turn, and on a GPU of the whole step in one graph.
+
+    Args:
+        make: a step of a way.
+        ways: by name.
+        repeats: counted rounds.
+        steps: of each round.
+        on_gpu: whether there are graphs.
+
+    Returns:
+        Seconds a step by name, and why by the names of the ways that failed.
+    """
+    makers: dict[str, Callable[[], Callable[[], None]]] = {
+        name: partial(make, way) for name, way in ways.items()
+    }
+    if on_gpu:
+        makers["whole step in one CUDA graph, bf16"] = lambda: captured(make(Way(bf16=True)))
+    running: dict[str, Callable[[], None]] = {}
+    failures = {}
+    for name, maker in makers.items():
+        try:
+            function = maker()
+            for _ in range(3):  # compiles, and records the graphs of reduce-overhead
+                function()
+            running[name] = function
+        except Exception as error:
+            failures[name] = f"left out ({reason(error)})"
+    seconds = times_in_turn({n: _repeated(f, steps) for n, f in running.items()}, repeats)
+    return {name: [s / steps for s in values] for name, values in seconds.items()}, failures
+
+
+def _repeated(function: Callable[[], None], steps: int) -> Callable[[], None]:
+    def run() -> None:
+        for _ in range(steps):
+            function()
+
+    return run
+
+
+def images_per_second(
+    make: Callable[..., Step], way: Way, smallest: int, largest: int, repeats: int, steps: int
+) -> list[dict[str, object]]:
+    """Throughput of batches that double, until it is saturated or the memory is full.
+
+    Args:
+        make: a step of a way and a batch size.
+        way: how steps are computed.
+        smallest: batch.
+        largest: batch.
+        repeats: counted rounds.
+        steps: of each round.
+
+    Returns:
+        A row a batch size; the last one may hold why it ended.
+    """
+    rows: list[dict[str, object]] = []
+    best, batch = 0.0, smallest
+    while batch <= largest:
+        try:
+            run = _repeated(make(way, batch), steps)
+            seconds = times_in_turn({"run": run}, repeats)["run"]
+        except torch.OutOfMemoryError:
+            rows.append({"batch": batch, "images/s": "out of memory"})
+            break
+        rate = batch * steps / median(seconds)
+        rows.append({"batch": batch, "images/s": round(rate, 1)})
+        if rate < _SATURATED * best:
+            break
+        best, batch = rate, 2 * batch
+    return rows

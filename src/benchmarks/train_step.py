@@ -1,0 +1,433 @@
+"""A training step: how it is computed, what Lightning and the loader add, where its time goes.
+
+The floor that the step is held against is the sum of two times:
+
+    arithmetic = 3 * B * FLOPs(forward pass of one photo) / rate
+    memory     = bytes / bandwidth
+
+The backward pass of a convolution is two convolutions of the same size, hence 3. `rate` is that of
+a product of two square float32 matrices. `bytes` counts, for every operator of the step that is
+neither a view nor a convolution or matrix product, its inputs and outputs once each; `bandwidth` is
+that of a copy that reads and writes a tensor larger than the caches. What stays in the caches from
+one operator to the next may be faster than that.
+"""
+
+import copy
+import csv
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from src.benchmarks.measure import milliseconds, peak_memory, ratio, times_in_turn
+from src.benchmarks.photos import photo_batch
+from src.benchmarks.step import (
+    Loss,
+    MakeOptimizer,
+    Step,
+    Way,
+    batch_to,
+    differences,
+    reason,
+    step_batch,
+)
+from src.callbacks.finite import StopOnNonFinite
+from src.callbacks.throughput import Throughput
+from src.data.datamodule import SegmentationData
+from src.models.extractor import Extractor
+from src.models.soft_features import SoftFeatureModule
+from src.utils.flops import model_size
+from src.utils.loggers import RunCSVLogger
+
+NAIVE, NATIVE = "full-resolution map", "native"
+WAYS = {
+    NAIVE: Way(full_map=True),
+    NATIVE: Way(),
+    "native, contiguous": Way(channels_last=False),
+    "native, bf16": Way(bf16=True),
+    "native, contiguous, bf16": Way(channels_last=False, bf16=True),
+}
+COMPILED = {"native, compiled": Way(compile="default")}
+CUDA_GRAPHS = {"native, compiled, CUDA graphs": Way(compile="reduce-overhead")}
+
+
+def train_step(
+    extractor: Extractor,
+    loss: Loss,
+    optimizer: MakeOptimizer,
+    data: SegmentationData,
+    repeats: int = 10,
+    steps: int = 20,
+    rounds: int = 3,
+    compiled: bool = True,
+) -> dict[str, Any]:
+    """Measures training steps on real photos, and loops of them on `data`.
+
+    Lightning is measured with the logger and callbacks of a real training but checkpoints,
+    pictures and validation.
+
+    Args:
+        extractor: the network; its weights do not matter here.
+        loss: of features, labels, valid.
+        optimizer: made from the parameters.
+        data: what the loops read; its batch size, photo size and number of superpixels hold for
+            the single steps, too.
+        repeats: counted rounds of the single steps.
+        steps: counted steps of a loop; one more goes before them.
+        rounds: of each loop.
+        compiled: measure `torch.compile`, too.
+
+    Returns:
+        Title, settings, `rows` (one a way of computing a step), `tables` and ratios.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size, count = data.image_size, data.superpixels.count
+    images, superpixels = photo_batch(data.batch_size, size, count)
+    sizes = extractor.level_sizes(size)
+    batch = batch_to(step_batch(images, superpixels, count, sizes), device)
+
+    def step(way: Way) -> Step:
+        return Step(extractor, loss, optimizer, batch, count, way)
+
+    ways = {name: step(way) for name, way in WAYS.items()}
+    notes = {"bf16 instructions": bf16_instructions(device)}
+    for name, way in {**COMPILED, **(CUDA_GRAPHS if device == "cuda" else {})}.items():
+        if compiled:
+            candidate = step(way)
+            works, notes[name] = compiles(candidate)
+            if works:
+                ways[name] = candidate
+    seconds = times_in_turn(ways, repeats)
+    memory = {name: peak_memory(way) for name, way in ways.items()}
+
+    double = batch_to(step_batch(images.double(), superpixels, count, sizes), device)
+    (exact, full), (single, single_full) = (
+        [
+            Step(network, loss, optimizer, values, count, WAYS[name]).gradients()
+            for name in (NATIVE, NAIVE)
+        ]
+        for network, values in ((copy.deepcopy(extractor).double(), double), (extractor, batch))
+    )
+    gradients = {
+        "float64": differences(full, exact)["gradients"],
+        "float32": differences(single_full, single)["gradients"],
+    }
+
+    network = copy.deepcopy(extractor)
+    module = SoftFeatureModule(network, loss, optimizer, count, total_steps=steps + 1)
+    loops = measured_loops(module.to(device), data, steps, rounds)
+    shares = time_by_part(ways[NATIVE], repeats=3)
+    floor = floor_of(ways[NATIVE], model_size(extractor, size)["model/gflops"] * len(images))
+    native = median(seconds[NATIVE])
+    return {
+        "title": "A training step",
+        "settings": {
+            "batch": len(images),
+            "image": "x".join(map(str, size)),
+            "superpixels": count,
+            "rounds": repeats,
+            "largest relative difference of the gradients, full map and native": ", ".join(
+                f"{value:.1e} ({name})" for name, value in gradients.items()
+            ),
+            **notes,
+            "loops": f"{rounds} times {steps} steps each on {data.layout.__class__.__name__}, "
+            f"{data.num_workers} loader processes",
+            "largest difference of the weights after either loop": f"{loops['difference']:.1e}",
+        },
+        "rows": [
+            {"step": name, **milliseconds(seconds[name]), "peak MB": round(memory[name] / 1e6, 1)}
+            for name in ways
+        ],
+        "tables": {
+            "Loops, the loader included": [
+                {"loop": name, **milliseconds([s / steps for s in loops[name]])}
+                for name in ("bare PyTorch", "Lightning")
+            ],
+            "Where the native step's time goes": [
+                {"part": name, "ms": round(1e3 * s, 2), "%": round(100 * s / sum(shares.values()))}
+                for name, s in sorted(shares.items(), key=lambda item: -item[1])
+            ],
+            "The floor": [
+                *floor["rows"],
+                {"what": "native step", "amount": "", "rate": "", "ms": round(1e3 * native, 2)},
+            ],
+        },
+        "ratios": {
+            "time, full map / native": ratio(seconds[NAIVE], seconds[NATIVE]),
+            "memory, full map / native": {"median": memory[NAIVE] / memory[NATIVE]},
+            **{
+                f"time, {name}, in % of native": _percent(ratio(seconds[name], seconds[NATIVE]))
+                for name in ways
+                if name not in (NAIVE, NATIVE)
+            },
+            "time, Lightning in % of bare PyTorch": _percent(
+                ratio(loops["Lightning"], loops["bare PyTorch"])
+            ),
+            "waiting for data, % of Lightning's time": _percent(
+                {
+                    "median": median(loops["waits"]),
+                    "min": min(loops["waits"]),
+                    "max": max(loops["waits"]),
+                }
+            ),
+            "time, native / floor": {"median": native / floor["seconds"]},
+        },
+    }
+
+
+def _percent(values: dict[str, float]) -> dict[str, float]:
+    return {name: 100 * value for name, value in values.items()}
+
+
+def bf16_instructions(device: str) -> str:
+    """Which instructions for bfloat16 the device has."""
+    if device == "cuda":
+        return "yes" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    capabilities = torch.cpu.get_capabilities()
+    names = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)]
+    return ", ".join(names) or "none"
+
+
+def compiles(step: Step) -> tuple[bool, str]:
+    """Compiles a step: whether that works, and how long it took, or why it failed."""
+    started = time.perf_counter()
+    try:
+        step()
+    except Exception as error:  # of the compiler, or because there is none
+        return False, f"left out ({reason(error)})"
+    return True, f"{time.perf_counter() - started:.0f} s to compile"
+
+
+class _Ticks(pl.Callback):
+    """The times at which the first and the last step ended."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step in (1, trainer.max_steps):
+            self.tick()
+
+    def tick(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        return self.times[-1] - self.times[0]
+
+
+def measured_loops(
+    module: SoftFeatureModule, data: SegmentationData, steps: int, rounds: int
+) -> dict[str, Any]:
+    """Trains copies of a module in a bare loop and by Lightning, in turn, from the same weights.
+
+    Args:
+        module: on its device.
+        data: what both read.
+        steps: counted steps a loop. One goes before them, with what each does once: starting the
+            loader's processes, allocating the optimiser's state.
+        rounds: of each.
+
+    Returns:
+        Seconds of the counted steps of every round, by name; `waits`, shares in [0,1] of the time
+        that Lightning's steps waited for data, as `Throughput` measures them; `difference`, the
+        largest between the weights after the last round.
+    """
+    data = copy.copy(data)
+    data.steps_per_epoch = steps + 1
+    data.prepare_data()
+    data.setup("fit")
+    data.pool_at(module.extractor.level_sizes(data.image_size))
+    seconds: dict[str, list[float]] = {"bare PyTorch": [], "Lightning": []}
+    waits: list[float] = []
+    for _ in range(rounds):
+        bare, trained = copy.deepcopy(module), copy.deepcopy(module)
+        seconds["bare PyTorch"].append(_bare_loop(bare, data, steps))
+        duration, shares = _lightning_loop(trained, copy.copy(data), steps)
+        seconds["Lightning"].append(duration)
+        waits += shares
+    pairs = zip(bare.parameters(), trained.parameters(), strict=True)
+    difference = max(float((a - b).detach().abs().max()) for a, b in pairs)
+    return {**seconds, "waits": waits, "difference": difference}
+
+
+def _bare_loop(module: SoftFeatureModule, data: SegmentationData, steps: int) -> float:
+    configured = module.configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    module.train()
+    ticks = _Ticks()
+    for number, batch in enumerate(data.train_dataloader()):
+        on_device = data.transfer_batch_to_device(batch, module.device, 0)
+        loss = module.loss(*module.superpixel_features(on_device, module.pyramid))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        if number in (0, steps):
+            ticks.tick()
+    return ticks.seconds
+
+
+def _lightning_loop(
+    module: SoftFeatureModule, data: SegmentationData, steps: int
+) -> tuple[float, list[float]]:
+    ticks = _Ticks()
+    with TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="gpu" if module.device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=1,
+            max_steps=steps + 1,
+            log_every_n_steps=min(10, steps),
+            logger=RunCSVLogger(folder),
+            callbacks=[
+                StopOnNonFinite(),
+                RichProgressBar(refresh_rate=10),
+                LearningRateMonitor("step"),
+                Throughput(),
+                ticks,
+            ],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, data)
+        with (Path(folder) / "metrics.csv").open(newline="") as file:
+            logged = [row.get("system/data_wait") for row in csv.DictReader(file)]
+    return ticks.seconds, [float(share) for share in logged if share]
+
+
+# The part of an operator is that of the innermost scope that has one of these in its name: its own,
+# that of the operator it runs in, or of the node of the backward pass.
+_PARTS = {
+    "convolution, backward": ("convolution_backward", "conv2d_backward", "ConvolutionBackward"),
+    "convolution, forward": ("aten::convolution", "aten::_convolution", "aten::conv2d"),
+    "batch norm": ("batch_norm", "BatchNormBackward"),
+    "ReLU, addition": ("aten::relu", "aten::clamp_min", "aten::threshold", "aten::add"),
+}
+# But all that one of these runs or derives belongs to it.
+_SCOPES = ("pooling", "loss", "optimiser")
+
+
+def time_by_part(step: Step, repeats: int) -> dict[str, float]:
+    """Seconds a step, by part, summed from the profiler's self-times of all operators.
+
+    "other" is max pooling, scaling, adding up gradients, and what the host does between operators.
+
+    Args:
+        step: an eager one with native pooling.
+        repeats: profiled steps.
+    """
+    activities = [ProfilerActivity.CPU]
+    if step.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
+        for _ in range(repeats):
+            levels = step.extractor.pyramid(step.batch["image"])
+            with record_function("pooling"):
+                pooled = step.module.superpixel_features(step.batch, lambda _, x=levels: x)  # type: ignore[misc]
+            with record_function("loss"):
+                loss = step.module.loss(*pooled)
+            loss.backward()
+            with record_function("optimiser"):
+                step.optimizer.step()
+                step.optimizer.zero_grad()
+    events = [e for e in profiler.events() if e.device_type.name == "CPU"]  # not the kernels
+    lines = {event.id: list(_lineage(event)) for event in events}
+    # A node of the backward pass bears the number of the operator that it derives.
+    scopes = {
+        event.sequence_nr: line[-1].name
+        for event in events
+        if event.sequence_nr >= 0 and (line := lines[event.id])[-1].name in _SCOPES
+    }
+    seconds: dict[str, float] = defaultdict(float)
+    for event in events:
+        line = lines[event.id]
+        outer = line[-1].name
+        scope = outer if outer in _SCOPES else scopes.get(line[-1].sequence_nr)
+        found = (
+            part
+            for ancestor in line
+            for part, marks in _PARTS.items()
+            if any(mark in ancestor.name for mark in marks)
+        )
+        on_gpu = step.device.type == "cuda"
+        spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        seconds[scope or next(found, "other")] += spent / 1e6 / repeats
+    return dict(seconds)
+
+
+def _lineage(event: Any) -> Iterator[Any]:
+    """A profiled event and those it runs in, outwards."""
+    while event is not None:
+        yield event
+        event = event.cpu_parent
+
+
+class _Traffic(TorchDispatchMode):
+    """Counts the bytes of what operators read and write, but convolutions and matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = str(func)
+        if not (func.is_view or any(n in name for n in ("convolution", "mm", "empty", "detach"))):
+            tensors = tree_leaves((args, kwargs, result))
+            self.bytes += sum(t.nbytes for t in tensors if isinstance(t, Tensor))
+        return result
+
+
+def floor_of(step: Step, gflops: float) -> dict[str, Any]:
+    """What the step would take at the machine's measured rates; the module's docstring has how.
+
+    Args:
+        step: an eager one.
+        gflops: 10^9 operations of its forward pass.
+
+    Returns:
+        `seconds`, and `rows` of arithmetic, memory and their sum.
+    """
+    matrix = torch.randn(1024, 1024, device=step.device)
+    large = torch.zeros(16_000_000, device=step.device)
+    other = torch.zeros_like(large)
+    best = {
+        name: min(seconds)
+        for name, seconds in times_in_turn(
+            {"product": lambda: matrix @ matrix, "copy": lambda: other.copy_(large)}, 10
+        ).items()
+    }
+    rate = 2 * len(matrix) ** 3 / best["product"]
+    bandwidth = (large.nbytes + other.nbytes) / best["copy"]
+    with _Traffic() as traffic:
+        step()
+    arithmetic, memory = 3e9 * gflops / rate, traffic.bytes / bandwidth
+    rows = [
+        ("arithmetic", f"{3 * gflops:.2f} GFLOP", f"{rate / 1e9:.0f} GFLOP/s", arithmetic),
+        ("memory", f"{traffic.bytes / 1e9:.2f} GB", f"{bandwidth / 1e9:.1f} GB/s", memory),
+        ("floor", "", "", arithmetic + memory),
+    ]
+    return {
+        "seconds": arithmetic + memory,
+        "rows": [
+            {"what": what, "amount": amount, "rate": per_second, "ms": round(1e3 * seconds, 2)}
+            for what, amount, per_second, seconds in rows
+        ],
+    }

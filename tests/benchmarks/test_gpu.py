@@ -1,0 +1,92 @@
+"""All of the GPU's benchmark that needs no GPU, on tiny settings on the CPU."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from src.benchmarks import gpu as module
+from src.benchmarks.gpu import compare, gpu, images_per_second, speeds
+from src.benchmarks.measure import markdown
+from src.benchmarks.step import Step, Way
+from src.models.extractor import Extractor
+from src.ops.npair import superpixel_npair_loss
+from tests.benchmarks.test_train_step import tiny_extractor, tiny_step
+
+OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
+
+
+def run(extractor: Extractor, **options: Any) -> dict[str, Any]:
+    settings = {"batch_size": 2, "image_size": (32, 48), "num_superpixels": 12, "repeats": 1}
+    settings |= {"steps": 1, "largest_batch": 4, "compiled": False, "device": "cpu"}
+    return gpu(extractor, superpixel_npair_loss, OPTIMIZER, **(settings | options))  # type: ignore[arg-type]
+
+
+def test_without_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"needs a CUDA GPU.*suite=train_step"):
+        run(tiny_extractor(), device="cuda")
+
+
+def test_what_needs_no_gpu_runs_on_the_cpu() -> None:
+    result = run(tiny_extractor())
+    checks = {row["check"]: row["result"] for row in result["tables"]["Checks"]}
+    assert checks["eager, as float64 on the CPU"] == "equal"
+    assert checks["bf16, as float64 on the CPU"] == "equal"
+    assert checks["eager, the host waits for the GPU"] == "not looked for without a GPU"
+    assert [row["step"] for row in result["rows"]] == ["eager, contiguous", "eager", "bf16"]
+    assert result["tables"]["Batches, eager, bf16"][0]["batch"] == 2
+    assert set(result["ratios"]) == {
+        "time, eager, contiguous / eager", "time, eager, contiguous / bf16",
+    }  # fmt: skip
+    assert result["name"] == "gpu_cpu"
+    assert "\nChecks:\n" in markdown(result | {"machine": {}})
+
+
+def test_a_wrong_or_broken_step_is_told_and_the_others_go_on() -> None:
+    def make(way: Way, to: str = "", double: bool = False) -> Step:
+        if way.bf16:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
+        step = tiny_step(way)
+        if not double:
+            with torch.no_grad():
+                step.extractor.stem[0].weight[:3] += 1  # type: ignore[index, operator]
+        return step
+
+    rows = compare(make, ["bf16", "eager"])
+    assert [row["result"] for row in rows] == [
+        "OutOfMemoryError: CUDA out of memory. Tried to allocate", "different",
+    ]  # fmt: skip
+    assert len({tuple(row) for row in rows}) == 1  # columns of one table
+    seconds, failures = speeds(make, {"a": Way(bf16=True), "b": Way()}, 2, 1, on_gpu=False)
+    assert list(seconds) == ["b"]
+    assert len(seconds["b"]) == 2
+    assert list(failures) == ["a"]
+
+
+def test_batches_grow_until_memory_is_full_or_nothing_is_gained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    def make(way: Way, batch: int) -> Step:
+        if batch == 16:
+            raise torch.OutOfMemoryError
+        sizes.append(batch)
+        return tiny_step(way)
+
+    # every batch takes one second, so that throughput doubles
+    monkeypatch.setattr(module, "times_in_turn", lambda sides, repeats: {"run": [1.0]})
+    rows = images_per_second(make, Way(), 4, 64, repeats=1, steps=1)
+    assert rows[-1] == {"batch": 16, "images/s": "out of memory"}
+    assert [row["images/s"] for row in rows[:-1]] == [4.0, 8.0]
+    # the time grows with the batch: nothing is gained
+    monkeypatch.setattr(module, "times_in_turn", lambda sides, repeats: {"run": [sizes[-1] / 4]})
+    assert len(images_per_second(make, Way(), 4, 64, repeats=1, steps=1)) == 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu() -> None:
+    result = run(tiny_extractor(), device="cuda")
+    assert {row["result"] for row in result["tables"]["Checks"]} == {"equal", "none"}

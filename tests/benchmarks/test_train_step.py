@@ -1,0 +1,105 @@
+"""The benchmark of a training step on tiny settings."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.benchmarks import train_step as module
+from src.benchmarks.measure import markdown
+from src.benchmarks.photos import photo_batch
+from src.benchmarks.step import Step, Way, step_batch
+from src.benchmarks.train_step import floor_of, time_by_part, train_step
+from src.data.datamodule import SegmentationData
+from src.data.layouts import Folder
+from src.data.slic import Superpixels
+from src.models.extractor import Extractor
+from src.ops.npair import superpixel_npair_loss
+
+OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
+
+
+def tiny_extractor() -> Extractor:
+    torch.manual_seed(0)
+    return Extractor(widths=[8, 16], blocks=[1, 2], dim=8)
+
+
+def tiny_step(way: Way = Way()) -> Step:  # noqa: B008
+    extractor = tiny_extractor()
+    batch = step_batch(*photo_batch(2, (32, 48), 12), 12, extractor.level_sizes((32, 48)))
+    return Step(extractor, superpixel_npair_loss, OPTIMIZER, batch, 12, way)
+
+
+def test_photos_repeat_beyond_four() -> None:
+    images, superpixels = photo_batch(5, (24, 32), 8)
+    assert images.shape == (5, 3, 24, 32)
+    assert superpixels.shape == (5, 24, 32)
+    assert torch.equal(images[0], images[4])
+    assert 0 <= images.min() < images.max() <= 1
+    assert superpixels.min() == 0
+
+
+@pytest.mark.parametrize("way", [Way(full_map=True), Way(channels_last=False), Way(bf16=True)])
+def test_every_way_computes_the_same_step(way: Way) -> None:
+    expected, found = tiny_step().gradients(), tiny_step(way).gradients()
+    tolerance = 0.2 if way.bf16 else 1e-4
+    for name, value in expected.items():
+        assert (found[name] - value).abs().max() <= tolerance * value.abs().max(), name
+
+
+def test_a_step_trains() -> None:
+    step = tiny_step()
+    before = step.forward()[0]
+    for _ in range(20):
+        step()
+    assert step.forward()[0] < before
+    assert all(p.grad is None for p in step.extractor.parameters())
+
+
+def test_the_time_of_every_operator_has_a_part() -> None:
+    seconds = time_by_part(tiny_step(), repeats=1)
+    assert set(seconds) == {
+        "convolution, forward", "convolution, backward", "batch norm", "ReLU, addition",
+        "pooling", "loss", "optimiser", "other",
+    }  # fmt: skip
+    assert all(s > 0 for s in seconds.values())
+
+
+def test_the_floor_counts_the_traffic() -> None:
+    step = tiny_step()
+    floor = floor_of(step, 1.0)
+    arithmetic, memory, total = floor["rows"]
+    assert arithmetic["amount"] == "3.00 GFLOP"
+    # at least each parameter and its two moments, read and written by the optimiser
+    parameters = sum(p.nbytes for p in step.extractor.parameters())
+    assert float(memory["amount"].split()[0]) * 1e9 > 6 * parameters - 1e7
+    assert total["ms"] == pytest.approx(arithmetic["ms"] + memory["ms"], abs=0.02)
+
+
+def test_the_suite(folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", lambda function, mode: no_compiler)
+    data = SegmentationData(
+        Folder,
+        folder_root,
+        tmp_path / "cache",
+        image_size=(32, 48),
+        batch_size=2,
+        superpixels=Superpixels(count=12),
+        num_workers=0,
+    )
+    result = train_step(
+        tiny_extractor(), superpixel_npair_loss, OPTIMIZER, data, repeats=1, steps=3, rounds=2
+    )
+    assert [row["step"] for row in result["rows"]] == list(module.WAYS)
+    assert result["settings"]["native, compiled"] == "left out (RuntimeError: no C++ compiler)"
+    assert result["settings"]["largest difference of the weights after either loop"] == "0.0e+00"
+    assert result["ratios"]["time, Lightning in % of bare PyTorch"]["median"] > 0
+    assert 0 <= result["ratios"]["waiting for data, % of Lightning's time"]["max"] <= 100
+    text = markdown(result | {"machine": {}})
+    assert "\nThe floor:\n" in text
+    assert "| bare PyTorch |" in text
