@@ -253,7 +253,7 @@ def time_to_quality(
                 data.seed = seed
                 data.setup("fit")
                 module = SoftFeatureModule(
-                    extractor(), loss, sampling, optimizer, data.superpixels.count
+                    extractor(), loss, optimizer, data.superpixels.count, sampling
                 )
                 data.pool_at(module.extractor.level_sizes(data.image_size))
                 clock = time.process_time if cpu_clock else time.perf_counter

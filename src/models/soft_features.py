@@ -37,10 +37,10 @@ class SoftFeatureModule(pl.LightningModule):
     Args:
         extractor: the network.
         loss: of (features (B,S,D), labels (B,S), valid (B,S)), a scalar.
-        sample_pixels: of labels (B,H,W), as `src.ops.pixels.sample_pixels`: trains on these pixels;
-            None trains on superpixels. Validation compares superpixels in both cases.
         optimizer: made from the parameters.
         num_superpixels: S.
+        sample_pixels: of labels (B,H,W), as `src.ops.pixels.sample_pixels`: trains on these pixels;
+            None trains on superpixels. Validation compares superpixels in both cases.
         total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
         power: of the polynomial decay of the learning rate.
         warmup_steps: of linear growth before it.
@@ -52,9 +52,9 @@ class SoftFeatureModule(pl.LightningModule):
         self,
         extractor: Extractor,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor] = superpixel_npair_loss,
-        sample_pixels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         num_superpixels: int = 500,
+        sample_pixels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
         total_steps: int = 1,
         power: float = 0.9,
         warmup_steps: int = 0,
