@@ -52,10 +52,10 @@ format: $(INSTALLED) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## the benchmarks that need no trained features; tables on screen, JSON and Markdown in docs/results
-	$(BIN)/python -m src.benchmark suite=pooling
-	$(BIN)/python -m src.benchmark suite=train_step
-	$(BIN)/python -m src.benchmark suite=cached_features
+SUITES := pooling loss train_step precompute loader cached_features time_to_quality
+
+bench: $(INSTALLED) ## the benchmarks that need neither data nor trained features, an hour on two cores; results in docs/results
+	for suite in $(SUITES); do $(BIN)/python -m src.benchmark suite=$$suite || exit 1; done
 
 bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, ten minutes; result in docs/results
 	$(BIN)/python -m src.benchmark suite=gpu $(ARGS)

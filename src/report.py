@@ -1,7 +1,7 @@
-"""Puts results into the README: python -m src.report [runs=[RUN_DIR,...]].
+"""Puts results into README.md and docs/costs.md: python -m src.report [runs=[RUN_DIR,...]].
 
 Each run's metrics are copied to `docs/results/runs/<name>.json`, with its settings and the machine;
-the tables between the markers in README.md are then written anew from the files there.
+the tables between the markers in these documents are then written anew from the files there.
 """
 
 import json
@@ -165,7 +165,20 @@ def runs_table(results: Path, names: list[str], compare_losses: bool = False) ->
     return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
 
 
-def fill(readme: str, results: Path) -> str:
+def ratios_table(results: Path, names: list[str]) -> str:
+    """The ratios of benchmarks alone, with where they were measured."""
+    lines = ["| benchmark | ratio | median | min | max |", "|" + " --- |" * 5]
+    machines = set()
+    for name in names:
+        content = _read(results / f"{name}.json")
+        machines.add(_machine(content))
+        for ratio, found in content["ratios"].items():
+            cells = [f"{found[k]:.1f}" if k in found else "" for k in ("median", "min", "max")]
+            lines.append(f"| `{name}` | {ratio} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
+
+
+def fill(document: str, results: Path) -> str:
     """Replaces what stands between `<!-- runs: a b -->` and its like, and `<!-- end -->`."""
 
     def content(match: re.Match[str]) -> str:
@@ -174,15 +187,18 @@ def fill(readme: str, results: Path) -> str:
             text = runs_table(results / "runs", names, compare_losses=kind == "losses")
         elif kind == "segmentation":
             text = segmentation_table(results / "runs", names)
+        elif kind == "ratios":
+            text = ratios_table(results, names)
         else:
             text = "\n".join(markdown(_read(results / f"{n}.json")) for n in names).strip()
         return f"{match['start']}\n{text}\n{match['end']}"
 
     pattern = (
-        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|benchmark): (?P<names>[\w: ]+) -->)\n.*?"
+        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|ratios|benchmark): "
+        r"(?P<names>[\w: ]+) -->)\n.*?"
         r"(?P<end><!-- end -->)"
     )
-    return re.sub(pattern, content, readme, flags=re.DOTALL)
+    return re.sub(pattern, content, document, flags=re.DOTALL)
 
 
 @hydra.main(config_path="../conf", config_name="report", version_base="1.3")
@@ -191,8 +207,8 @@ def main(cfg: DictConfig) -> None:
     """Collects the given runs and writes the tables."""
     for run_dir in cfg.runs:
         collect(Path(run_dir), Path(cfg.results) / "runs")
-    readme = Path(cfg.readme)
-    readme.write_text(fill(readme.read_text("utf-8"), Path(cfg.results)), encoding="utf-8")
+    for document in map(Path, cfg.documents):
+        document.write_text(fill(document.read_text("utf-8"), Path(cfg.results)), encoding="utf-8")
 
 
 if __name__ == "__main__":

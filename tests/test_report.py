@@ -63,11 +63,21 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
         collect(tmp_path, tmp_path / "results")
 
 
-def test_the_readme_is_up_to_date() -> None:
-    """Every figure in it comes from a file in docs/results."""
-    readme = Path("README.md").read_text()
-    assert fill(readme, Path("docs/results")) == readme
-    assert re.search(r"<!-- runs: .+ -->", readme)
-    assert re.search(r"<!-- benchmark: pooling -->", readme)
+@pytest.mark.parametrize("document", ["README.md", "docs/costs.md"])
+def test_documents_are_up_to_date(document: str) -> None:
+    """Every figure in them comes from a file in docs/results."""
+    text = Path(document).read_text()
+    assert fill(text, Path("docs/results")) == text
+    assert len(re.findall("<!-- (runs|losses|segmentation|ratios|benchmark): .+ -->", text)) > 3
     for path in Path("docs/results/runs").glob("*.json"):
         assert json.loads(path.read_text())["metrics"]["steps"] > 0
+
+
+def test_the_table_of_ratios_names_each_benchmark(tmp_path: Path) -> None:
+    ratios = {"time, a / b": {"median": 3.14, "min": 2.0, "max": 4.0}, "memory": {"median": 9.0}}
+    content = {"ratios": ratios, "machine": {"device": "CPU"}}
+    (tmp_path / "loss.json").write_text(json.dumps(content))
+    filled = fill("<!-- ratios: loss -->\n<!-- end -->", tmp_path)
+    assert "| `loss` | time, a / b | 3.1 | 2.0 | 4.0 |" in filled
+    assert "| `loss` | memory | 9.0 |  |  |" in filled
+    assert filled.endswith("Measured on: device CPU.\n<!-- end -->")

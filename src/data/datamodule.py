@@ -1,23 +1,37 @@
 """The one LightningDataModule that all training and evaluation shares."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.data.dataset import Augmentation, Batch, Collate, SegmentationDataset, StreamSampler
 from src.data.features import FeatureStore
-from src.data.images import check_label_exists
-from src.data.layouts import Layout
+from src.data.images import check_label_exists, read_classes
+from src.data.layouts import Layout, Record
 from src.data.slic import Superpixels
 from src.data.store import SampleStore
+from src.utils.parallel import map_in_workers
 
 SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class _CountClasses:
+    """Pixels of each class in a record's label; what a worker does."""
+
+    num_classes: int
+
+    def __call__(self, record: Record) -> NDArray[np.int64]:
+        return np.bincount(read_classes(record).ravel(), minlength=256)[: self.num_classes]
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -124,6 +138,14 @@ class SegmentationData(pl.LightningDataModule):
                 self.variants if split == "train" else None,
                 self.native_labels and split != "train",
             )
+
+    def class_shares(self) -> Tensor:
+        """Shares (K,) of the classes among the labelled pixels of the train split's files."""
+        count = _CountClasses(len(self.layout.class_names))
+        records = self.layout.records("train")
+        counts = list(map_in_workers(count, records, self.num_workers, "classes (train)"))
+        total = np.sum(counts, 0)
+        return torch.from_numpy(total / max(1, total.sum()))
 
     def pool_at(self, level_sizes: Sequence[tuple[int, int]]) -> None:
         """Lets the workers build `pooling`, for pyramid levels of these sizes (h, w)."""

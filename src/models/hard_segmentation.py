@@ -38,6 +38,8 @@ class HardSegmentationModule(pl.LightningModule):
         num_classes: K.
         head: "decoder", or "linear" for a probe of what the features hold.
         optimizer: made from the parameters that learn.
+        class_weights: "equal", or "frequency": of a class that has the share p of the training
+            pixels 1 / log(1.02 + p), so that rare classes are not given up (Paszke et al. 2016).
         total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
         power: of the polynomial decay of the learning rate.
         warmup_steps: of linear growth before it.
@@ -47,6 +49,8 @@ class HardSegmentationModule(pl.LightningModule):
         views: of a photo, over which scores are averaged at test time.
     """
 
+    class_weights: Tensor
+
     def __init__(
         self,
         num_classes: int,
@@ -54,6 +58,7 @@ class HardSegmentationModule(pl.LightningModule):
         extractor: Extractor | None = None,
         head: Literal["decoder", "linear"] = "decoder",
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
+        class_weights: Literal["equal", "frequency"] = "equal",
         total_steps: int = 1,
         power: float = 0.9,
         warmup_steps: int = 0,
@@ -73,6 +78,8 @@ class HardSegmentationModule(pl.LightningModule):
                 "model.cache_features=true stores what a frozen extractor gives, and "
                 "model.end_to_end=true trains it: choose one"
             )
+        if class_weights not in ("equal", "frequency"):
+            raise ValueError(f"model.class_weights={class_weights}: choose equal or frequency")
         if features_checkpoint is not None:
             extractor = load_extractor(features_checkpoint)
         if extractor is None:
@@ -92,7 +99,8 @@ class HardSegmentationModule(pl.LightningModule):
         self.class_names: list[str] = []  # from the data, or a checkpoint
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = optimizer
+        self.optimizer, self.balanced = optimizer, class_weights == "frequency"
+        self.register_buffer("class_weights", torch.ones(num_classes), persistent=False)
         self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
         self.views = views
         self.num_classes = num_classes
@@ -115,6 +123,8 @@ class HardSegmentationModule(pl.LightningModule):
                 f"{', '.join(self.class_names)}"
             )
         self.class_names = names
+        if stage == "fit" and self.balanced:
+            self.class_weights.copy_(1 / torch.log(1.02 + data.class_shares()))
         if stage == "fit" and self.cache_features:
             device = self.trainer.strategy.root_device
             self.extractor.to(device).eval()
@@ -163,8 +173,15 @@ class HardSegmentationModule(pl.LightningModule):
             return self.head([level.float() for level in batch["features"]])
         return self.scores(batch["image"])
 
+    def weight_of(self, label: Tensor) -> Tensor:
+        """Summed class weights of a label map's pixels: their number, where classes are equal."""
+        known = label != IGNORE
+        if not self.balanced:
+            return known.sum()
+        return torch.where(known, self.class_weights[torch.where(known, label, 0)], 0.0).sum()
+
     def loss(self, scores: Tensor, label: Tensor) -> Tensor:
-        """Cross-entropy of all labels, with the scores at half their resolution.
+        """Weighted mean cross-entropy of all labels, with the scores at half their resolution.
 
         A score stands for the four pixels around it, which costs a fourth of enlarging further.
         """
@@ -176,24 +193,25 @@ class HardSegmentationModule(pl.LightningModule):
             F.nll_loss(
                 log_probability[:, :, : part.shape[1], : part.shape[2]],
                 part,
+                self.class_weights,
                 ignore_index=IGNORE,
                 reduction="sum",
             )
             for part in parts
         ]
         # A mean over no pixels would be NaN; this is 0 with gradient 0.
-        return torch.stack(losses).sum() / (label != IGNORE).sum().clamp(min=1)
+        return torch.stack(losses).sum() / self.weight_of(label).clamp(min=1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(self.batch_scores(batch), batch["label"])
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
-        return loss * _share_of_labels(batch["label"])
+        return loss * _share_of_mean(self.weight_of(batch["label"]))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.batch_scores(batch)
-        labelled = (batch["label"] != IGNORE).sum().clamp(min=1)
-        self.val_loss.update(self.loss(scores, batch["label"]), labelled)
+        weight = self.weight_of(batch["label"]).clamp(min=1)
+        self.val_loss.update(self.loss(scores, batch["label"]), weight)
         self.val_scores.update(_matrices(scores, batch))
 
     def on_validation_epoch_end(self) -> None:
@@ -235,18 +253,17 @@ class HardSegmentationModule(pl.LightningModule):
         checkpoint["class_names"] = self.class_names
 
 
-def _share_of_labels(label: Tensor) -> Tensor:
-    """Labelled pixels of this process over the mean of all processes; 1 where there is one.
+def _share_of_mean(weight: Tensor) -> Tensor:
+    """A process's weight over the mean of all processes'; 1 where there is one.
 
     Under ddp the processes' gradients are averaged. Each loss is a mean over labelled pixels; with
-    this as its weight, the average is the gradient of the mean over those of all processes.
+    this as its factor, the average is the gradient of the mean over those of all processes.
     """
-    count = (label != IGNORE).sum()
-    total, processes = count.clone(), 1
+    total, processes = weight.clone(), 1
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(total)
         processes = distributed.get_world_size()
-    return processes * count / total.clamp(min=1)
+    return torch.where(total > 0, processes * weight / total, 0.0)
 
 
 def _matrices(scores: Tensor, batch: Batch) -> Tensor:

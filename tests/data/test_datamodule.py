@@ -71,6 +71,15 @@ def test_native_labels_are_those_of_the_files(folder_root: Path, tmp_path: Path)
             assert label.shape == (40, 48)
 
 
+def test_class_shares_are_those_of_the_train_files(folder_root: Path, tmp_path: Path) -> None:
+    data = make(Folder, folder_root, tmp_path / "c")
+    labels = np.concatenate(
+        [np.asarray(Image.open(p)).ravel() for p in (folder_root / "labels/train").iterdir()]
+    )
+    expected = np.array([(labels == k).sum() for k in range(len(data.layout.class_names))])
+    np.testing.assert_allclose(data.class_shares(), expected / expected.sum())
+
+
 def test_evaluation_sees_every_photo_once_in_order(folder_root: Path, tmp_path: Path) -> None:
     data = make(Folder, folder_root, tmp_path / "c", batch_size=1)
     paths = [p for batch in data.val_dataloader() for p in batch["path"]]

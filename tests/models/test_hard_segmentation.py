@@ -153,6 +153,22 @@ def test_the_loss_is_cross_entropy_with_each_score_for_four_pixels(size: tuple[i
     torch.testing.assert_close(module().loss(scores, label), expected)
 
 
+def test_rare_classes_weigh_more() -> None:
+    model = module(class_weights="frequency")
+    scores, label = torch.randn(2, 3, 8, 10), torch.randint(0, 3, (2, 32, 40))
+    label[1, :, :9] = 255
+    torch.testing.assert_close(model.loss(scores, label), module().loss(scores, label))
+    model.class_weights.copy_(torch.tensor([1.0, 5.0, 20.0]))
+    half = torch.nn.functional.interpolate(scores, (16, 20), mode="bilinear")
+    repeated = half.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = torch.nn.functional.cross_entropy(
+        repeated, label, weight=model.class_weights, ignore_index=255
+    )
+    torch.testing.assert_close(model.loss(scores, label), expected)
+    label[:] = 255
+    assert model.loss(scores, label) == 0
+
+
 def test_a_step_learns() -> None:
     model, data = module(optimizer=partial(torch.optim.SGD, lr=0.5)).train(), batch()
     data["label"] = (data["image"][:, 0] * 2).long()
@@ -191,6 +207,7 @@ def test_a_soft_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
         ({"end_to_end": True, "cache_features": True}, "choose one"),
         ({"extractor": None}, "features_checkpoint"),
         ({"head": "transformer"}, "decoder or linear"),
+        ({"class_weights": "median"}, "equal or frequency"),
         ({"num_classes": 0}, "mixture of label spaces"),
     ],
 )
