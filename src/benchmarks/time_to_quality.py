@@ -242,7 +242,7 @@ def time_to_quality(
     with Progress() as progress:
         for seed in seeds:
             for name, sampling in samplings.items():
-                file = Path(folder) / f"{name.replace(' ', '_')}_seed{seed}.json"
+                file = Path(folder) / f"{name}_seed{seed}.json"
                 if file.is_file():
                     content = json.loads(file.read_text(encoding="utf-8"))
                     if content["settings"] == settings:

@@ -97,41 +97,45 @@ class _NPair(torch.autograd.Function):
         negative_weight: Tensor,
         negative: Negative,
     ) -> Tensor:
-        batch, size, _ = features.shape
-        dtype, learns = features.dtype, ctx.needs_input_grad[0]
-        x = torch.where(valid[..., None], features.double(), 0.0)
-        x -= x.mean(1, keepdim=True)
-        square = x.square().sum(-1)
-        # What is left of equal features is rounding: an exact zero, where the gradient is 0, too.
-        # (NaN passes through: a diverged network must not look like a collapsed one.)
-        rounding = 2e-14 * square.amax(1)[:, None, None]
-        positive_weight = positive_weight.to(dtype)[:, None, None]
-        negative_weight = negative_weight.to(dtype)[:, None, None]
-        gradient = torch.empty_like(features) if learns else None
+        (batch, size, _), dtype = features.shape, features.dtype
+        gradient = torch.empty_like(features) if ctx.needs_input_grad[0] else None
         total = features.new_zeros(batch)
-        pairs = _PAIRS_ON_CPU if x.device.type == "cpu" else _PAIRS_ON_GPU
-        step = max(1, pairs // max(1, batch * size))
-        for start in range(0, size, step):
-            part = slice(start, start + step)
-            squared = torch.baddbmm(square[:, None], x[:, part], x.mT, alpha=-2)
-            squared += square[:, part, None]
-            distance = squared.masked_fill_(squared <= rounding, 0).sqrt_().to(dtype)
-            same = labels[:, part, None] == labels[:, None]
-            weight = torch.where(same, positive_weight, negative_weight)
-            weight *= valid[:, part, None]
-            weight *= valid[:, None]
-            # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
-            offset = _LOG2 if negative == "printed" else 0.0
-            signed = torch.where(same, distance, -distance - offset)
-            cost = F.softplus(signed)
-            cost -= _LOG2 * same if negative == "printed" else _LOG2
-            total += cost.mul_(weight).sum((1, 2))
-            if gradient is not None:
-                slope = torch.where(same, weight, -weight).mul_(signed.sigmoid_())
-                # d is symmetric in p and q, and 0 has no direction to move in.
-                pull = slope.div_(distance).masked_fill_(distance == 0, 0).double().mul_(2)
-                moved = torch.baddbmm(pull.sum(-1, keepdim=True) * x[:, part], pull, x, alpha=-1)
-                gradient[:, part] = moved
+        pairs = _PAIRS_ON_CPU if features.device.type == "cpu" else _PAIRS_ON_GPU
+        # As many whole sets as fit, else rows of one set: short rows multiply slowly.
+        num_sets = max(1, pairs // max(1, size * size))
+        num_rows = max(1, pairs // max(1, size * num_sets))
+        for start in range(0, batch, num_sets):
+            sets = slice(start, start + num_sets)
+            label, known = labels[sets], valid[sets]
+            x = torch.where(known[..., None], features[sets].double(), 0.0)
+            x -= x.mean(1, keepdim=True)
+            square = x.square().sum(-1)
+            # What is left of equal features is rounding: an exact zero, with gradient 0. (NaN
+            # passes through: a diverged network must not look like a collapsed one.)
+            rounding = 2e-14 * square.amax(1)[:, None, None]
+            positive = positive_weight[sets].to(dtype)[:, None, None]
+            unequal = negative_weight[sets].to(dtype)[:, None, None]
+            for row in range(0, size, num_rows):
+                rows = slice(row, row + num_rows)
+                squared = torch.baddbmm(square[:, None], x[:, rows], x.mT, alpha=-2)
+                squared += square[:, rows, None]
+                distance = squared.masked_fill_(squared <= rounding, 0).sqrt_().to(dtype)
+                same = label[:, rows, None] == label[:, None]
+                weight = torch.where(same, positive, unequal)
+                weight *= known[:, rows, None]
+                weight *= known[:, None]
+                # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
+                offset = _LOG2 if negative == "printed" else 0.0
+                signed = torch.where(same, distance, -distance - offset)
+                cost = F.softplus(signed)
+                cost -= _LOG2 * same if negative == "printed" else _LOG2
+                total[sets] += cost.mul_(weight).sum((1, 2))
+                if gradient is not None:
+                    slope = torch.where(same, weight, -weight).mul_(signed.sigmoid_())
+                    # d is symmetric in p and q, and 0 has no direction to move in.
+                    pull = slope.div_(distance).masked_fill_(distance == 0, 0).double().mul_(2)
+                    sums = pull.sum(-1, keepdim=True)
+                    gradient[sets, rows] = torch.baddbmm(sums * x[:, rows], pull, x, alpha=-1)
         ctx.save_for_backward(None if gradient is None else gradient.div_(batch))
         return total.mean()
 

@@ -110,7 +110,7 @@ def test_blocks_of_pairs_change_nothing(
 ) -> None:
     features, labels, valid = inputs("equal features")
     results = []
-    for pairs in (2**20, 3 * 9 * 2, 1):  # all at once, two rows, less than one row
+    for pairs in (2**20, 2 * 9 * 9, 9 * 2, 1):  # all, two sets, two rows, less than a row
         monkeypatch.setattr("src.ops.npair._PAIRS_ON_CPU", pairs)
         x = features.clone().requires_grad_()
         loss = superpixel_npair_loss(x, labels, valid, negative, balance)  # type: ignore[arg-type]
