@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Negative = Literal["printed", "symmetric"]
-Balance = Literal["none", "pairs"]
+Balance = Literal["none", "pairs", "classes"]
 
 _LOG2 = math.log(2)
 # Pairs worked on at a time: a few matrices of them stay in a processor's cache; a GPU wants more.
@@ -41,7 +41,9 @@ def superpixel_npair_loss(
         negative: reading of the second term.
         balance: "none" sums over all ordered pairs and divides by the set's number of valid
             members |S|, as printed; "pairs" averages each of the two sums over its own pairs
-            (p != q), so that neither outweighs the other by its mere number.
+            (p != q), so that neither outweighs the other by its mere number; "classes" does so
+            with weights 1 / (n_p n_q), n being the number of members of a label, so that small
+            things count as much as large ones.
         across_images: compare all members of the batch with each other, as one set, where a label
             means the same in all of them; the paper compares within an image.
 
@@ -57,17 +59,25 @@ def superpixel_npair_loss(
         raise ValueError(f"negative={negative!r}: choose 'printed' or 'symmetric'")
     if across_images:
         features, labels, valid = (x.flatten(0, 1)[None] for x in (features, labels, valid))
-    size = valid.sum(1)
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    size, members = valid.sum(1), valid.to(features.dtype)
     if balance == "none":
         positive_weight = negative_weight = 1 / size.clamp(min=1)
     elif balance == "pairs":
         equal = _equal_members(labels, valid).sum(1)
         positive_weight = 1 / (equal - size).clamp(min=1)
         negative_weight = 1 / (size.square() - equal).clamp(min=1)
+    elif balance == "classes":
+        members = members / _equal_members(labels, valid).clamp(min=1)
+        num_labels = members.sum(1).round()
+        equal = num_labels - members.square().sum(1)  # weights of equal pairs but p = q
+        positive_weight = 1 / torch.where(equal > 1e-6, equal, 1.0)
+        negative_weight = 1 / (num_labels.square() - num_labels).clamp(min=1)
     else:
-        raise ValueError(f"balance={balance!r}: choose 'none' or 'pairs'")
-    features = features.to(torch.promote_types(features.dtype, torch.float32))
-    loss: Tensor = _NPair.apply(features, labels, valid, positive_weight, negative_weight, negative)
+        raise ValueError(f"balance={balance!r}: choose 'none', 'pairs' or 'classes'")
+    loss: Tensor = _NPair.apply(
+        features, labels, valid, members, positive_weight, negative_weight, negative
+    )
     return loss
 
 
@@ -93,10 +103,12 @@ class _NPair(torch.autograd.Function):
         features: Tensor,
         labels: Tensor,
         valid: Tensor,
+        members: Tensor,
         positive_weight: Tensor,
         negative_weight: Tensor,
         negative: Negative,
     ) -> Tensor:
+        """Pairs p, q weigh members[p] * members[q] * positive_weight or negative_weight."""
         (batch, size, _), dtype = features.shape, features.dtype
         gradient = torch.empty_like(features) if ctx.needs_input_grad[0] else None
         total = features.new_zeros(batch)
@@ -106,8 +118,8 @@ class _NPair(torch.autograd.Function):
         num_rows = max(1, pairs // max(1, size * num_sets))
         for start in range(0, batch, num_sets):
             sets = slice(start, start + num_sets)
-            label, known = labels[sets], valid[sets]
-            x = torch.where(known[..., None], features[sets].double(), 0.0)
+            label, member = labels[sets], members[sets]
+            x = torch.where(valid[sets, :, None], features[sets].double(), 0.0)
             x -= x.mean(1, keepdim=True)
             square = x.square().sum(-1)
             # What is left of equal features is rounding: an exact zero, with gradient 0. (NaN
@@ -122,8 +134,8 @@ class _NPair(torch.autograd.Function):
                 distance = squared.masked_fill_(squared <= rounding, 0).sqrt_().to(dtype)
                 same = label[:, rows, None] == label[:, None]
                 weight = torch.where(same, positive, unequal)
-                weight *= known[:, rows, None]
-                weight *= known[:, None]
+                weight *= member[:, rows, None]
+                weight *= member[:, None]
                 # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
                 offset = _LOG2 if negative == "printed" else 0.0
                 signed = torch.where(same, distance, -distance - offset)
@@ -141,6 +153,6 @@ class _NPair(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None, None, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx, outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (gradient,) = ctx.saved_tensors
-        return outer * gradient, None, None, None, None, None
+        return outer * gradient, None, None, None, None, None, None

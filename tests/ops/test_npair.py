@@ -7,7 +7,7 @@ from torch import Tensor
 from src.ops.distance import pairwise_distance
 from src.ops.npair import superpixel_npair_loss
 
-VARIANTS = [(n, b) for n in ("printed", "symmetric") for b in ("none", "pairs")]
+VARIANTS = [(n, b) for n in ("printed", "symmetric") for b in ("none", "pairs", "classes")]
 
 
 def reference(
@@ -18,11 +18,17 @@ def reference(
     for f, label, v in zip(features, labels, valid, strict=True):
         inside = [i for i in range(len(f)) if v[i]]
         positive, unequal = [], []
+        weights: dict[bool, list[float]] = {True: [], False: []}
+        sizes = {int(k): sum(int(label[i] == k) for i in inside) for k in label.unique()}
         for p in inside:
             for q in inside:
                 difference = f[p] - f[q]
                 square = (difference * difference).sum()
                 d = square.sqrt() if square > 0 else square * 0
+                if p != q or balance == "none":
+                    small = 1 / (sizes[int(label[p])] * sizes[int(label[q])])
+                    same = bool(label[p] == label[q])
+                    weights[same].append(small if balance == "classes" else 1.0)
                 if label[p] == label[q]:
                     if p != q or balance == "none":
                         positive.append(torch.log((1 + torch.exp(d)) / 2))
@@ -33,8 +39,9 @@ def reference(
         if balance == "none":
             total = total + sum(positive + unequal, total * 0) / max(1, len(inside))
         else:
-            for pairs in (positive, unequal):
-                total = total + sum(pairs, total * 0) / max(1, len(pairs))
+            for pairs, weight in ((positive, weights[True]), (unequal, weights[False])):
+                mean = sum(c * w for c, w in zip(pairs, weight, strict=True)) / (sum(weight) or 1)
+                total = total + mean
     return total / len(features)
 
 
@@ -257,3 +264,15 @@ def test_features_that_are_no_numbers_show_in_the_loss(bad: float) -> None:
     valid[:] = True
     features[1, 2, 3] = bad
     assert not superpixel_npair_loss(features, labels, valid).isfinite()
+
+
+@pytest.mark.parametrize("balance", ["none", "pairs", "classes"])
+def test_across_images_a_batch_is_one_set(balance: str) -> None:
+    features, labels, valid = inputs("plain")
+    across = superpixel_npair_loss(features, labels, valid, "symmetric", balance, True)  # type: ignore[arg-type]
+    one = (x.flatten(0, 1)[None] for x in (features, labels, valid))
+    torch.testing.assert_close(across, superpixel_npair_loss(*one, "symmetric", balance))  # type: ignore[arg-type, misc]
+    torch.testing.assert_close(across, reference(
+        features.flatten(0, 1)[None], labels.flatten(0, 1)[None], valid.flatten(0, 1)[None],
+        "symmetric", balance,
+    ))  # fmt: skip
