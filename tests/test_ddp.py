@@ -20,7 +20,8 @@ from src.data.slic import Superpixels
 from src.train import train
 from tests.conftest import TINY, compose_train, make_folder
 
-COUNTS = {"train": 5, "val": 3, "test": 5}  # no even one: a process has fewer photos than the other
+# A process has fewer photos than the other, and in val and test, 2 photos a batch, a batch less.
+COUNTS = {"train": 5, "val": 5, "test": 5}
 ROOT = Path(__file__).parents[1]
 
 

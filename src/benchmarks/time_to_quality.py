@@ -195,7 +195,7 @@ def time_to_quality(
     extractor: Callable[[], Extractor],
     loss: Callable[[Tensor, Tensor, Tensor], Tensor],
     optimizer: Callable[[Any], Optimizer],
-    samplings: Mapping[str, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None],
+    samplings: Mapping[str, Callable[..., tuple[Tensor, Tensor, Tensor]] | None],
     seeds: Sequence[int],
     seconds: float,
     halvings: int,

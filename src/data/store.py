@@ -48,8 +48,8 @@ class _MakeRow:
     superpixels: Superpixels | None
     image_size: tuple[int, int]
 
-    def __call__(self, item: tuple[int, Record]) -> tuple[int, str | None]:
-        """The record's index, and what is wrong with it."""
+    def __call__(self, item: tuple[int, Record]) -> tuple[int, str | OSError | None]:
+        """The record's index, and what is wrong with it, or with the store."""
         index, record = item
         try:
             image, label = read_record(record)
@@ -64,13 +64,16 @@ class _MakeRow:
             row["label"] = resize_label(label, self.image_size)
         if self.superpixels is not None:
             row["superpixels"] = self.superpixels(image)
-        _write(self.rows, index, row.tobytes())
-        _write(self.rows.with_name(_CHECKSUMS), index, np.uint64(_checksum(row)).tobytes())
+        try:
+            _write(self.rows, index, row.tobytes())
+            _write(self.rows.with_name(_CHECKSUMS), index, np.uint64(_checksum(row)).tobytes())
+        except OSError as error:  # a loader's worker would pass it on without its number
+            return index, error
         return index, None
 
 
 def _write(path: Path, row: int, content: bytes) -> None:
-    with path.open("r+b", buffering=0) as file:
+    with path.open("r+b") as file:
         file.seek(row * len(content))
         file.write(content)
 
@@ -204,8 +207,9 @@ class SampleStore:
             description: what the progress bar says.
 
         Raises:
-            DataError: bad files, all of them, after all good ones are done; a cache that cannot be
-                written or is too small; a damaged store.
+            DataError: bad files, all of them, after all good ones are done (with `pack` these are
+                done again: mended files make another store); a cache that cannot be written or is
+                too small; a damaged store.
         """
         if self.complete:
             self._open()
@@ -223,7 +227,7 @@ class SampleStore:
         check = _MakeRow(None, self.dtype, None, self.image_size)
         items = list(enumerate(self.records))
         results = map_in_workers(check, items, num_workers, f"checking {description}")
-        self._report({index: problem for index, problem in results if problem is not None})
+        self._report({index: str(problem) for index, problem in results if problem is not None})
         with suppress(OSError):  # a read-only cache is checked anew each time
             checked.write_text(self._labels)
 
@@ -254,8 +258,11 @@ class SampleStore:
                 if not checksums[index] or checksums[index] != _checksum(rows[index])
             ]
             make_row = _MakeRow(partial / self._file, self.dtype, self.superpixels, self.image_size)
-            results = map_in_workers(make_row, todo, num_workers, description)
-            problems = {index: problem for index, problem in results if problem is not None}
+            for index, problem in map_in_workers(make_row, todo, num_workers, description):
+                if isinstance(problem, OSError):
+                    raise problem
+                if problem is not None:
+                    problems[index] = problem
             rows.flush()
         if problems and self.kind == "packed":  # files that are mended have another key
             shutil.rmtree(partial)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
@@ -22,6 +22,7 @@ from src.models.extractor import Extractor, extractor_of, load_extractor, read_c
 from src.models.heads import Decoder, LinearProbe, head_inputs
 from src.models.schedule import poly_with_warmup
 from src.models.views import ONE_VIEW, Views
+from src.utils.processes import share_buffers, share_of_mean
 
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
@@ -206,7 +207,10 @@ class HardSegmentationModule(pl.LightningModule):
         loss = self.loss(self.batch_scores(batch), batch["label"])
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
-        return loss * _share_of_mean(self.weight_of(batch["label"]))
+        return loss * share_of_mean(self.weight_of(batch["label"]))
+
+    def on_validation_start(self) -> None:
+        share_buffers(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.batch_scores(batch)
@@ -251,19 +255,6 @@ class HardSegmentationModule(pl.LightningModule):
         checkpoint["extractor"] = self.extractor.hparams
         checkpoint["hard_segmentation"] = self.hparams_plain
         checkpoint["class_names"] = self.class_names
-
-
-def _share_of_mean(weight: Tensor) -> Tensor:
-    """A process's weight over the mean of all processes'; 1 where there is one.
-
-    Under ddp the processes' gradients are averaged. Each loss is a mean over labelled pixels; with
-    this as its factor, the average is the gradient of the mean over those of all processes.
-    """
-    total, processes = weight.clone(), 1
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(total)
-        processes = distributed.get_world_size()
-    return torch.where(total > 0, processes * weight / total, 0.0)
 
 
 def _matrices(scores: Tensor, batch: Batch) -> Tensor:

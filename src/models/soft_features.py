@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from src.ops.npair import superpixel_npair_loss
 from src.ops.pixels import pyramid_at_pixels
 from src.ops.pyramid import pyramid_superpixel_mean
 from src.ops.superpixels import superpixel_majority
+from src.utils.processes import share_buffers
 
 # Lab units that the height or width of the picture is worth in the colour + position baseline:
 # as much as the way from black to white.
@@ -54,7 +56,7 @@ class SoftFeatureModule(pl.LightningModule):
         loss: Callable[[Tensor, Tensor, Tensor], Tensor] = superpixel_npair_loss,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         num_superpixels: int = 500,
-        sample_pixels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
+        sample_pixels: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None,
         total_steps: int = 1,
         power: float = 0.9,
         warmup_steps: int = 0,
@@ -105,16 +107,18 @@ class SoftFeatureModule(pl.LightningModule):
 
         Args:
             batch: images, labels and superpixels.
-            step: on whose number all chance of the draw hangs, so that a resumed run draws what
-                the other would have.
+            step: on its number, torch's seed and the process hangs what is drawn, so that a
+                resumed run draws what the other would have.
 
         Returns:
             features, labels, valid: of `superpixel_features`, or (B*R,N,D), (B*R,N), (B*R,N).
         """
         if self.sample_pixels is None:
             return self.superpixel_features(batch, self.pyramid)
-        torch.manual_seed(step)
-        pixels, labels, valid = self.sample_pixels(batch["label"])
+        seed = np.random.SeedSequence([torch.initial_seed(), step, self.global_rank])
+        generator = torch.Generator(batch["label"].device)
+        generator.manual_seed(int(seed.generate_state(1)[0]))
+        pixels, labels, valid = self.sample_pixels(batch["label"], generator=generator)
         size = (batch["label"].shape[1], batch["label"].shape[2])
         features = pyramid_at_pixels(self.pyramid(batch["image"]), pixels, size)
         return features.flatten(0, 1), labels.flatten(0, 1), valid.flatten(0, 1)
@@ -124,6 +128,9 @@ class SoftFeatureModule(pl.LightningModule):
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
         return loss
+
+    def on_validation_start(self) -> None:
+        share_buffers(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         features, labels, valid = self.superpixel_features(batch, self.pyramid)

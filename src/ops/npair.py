@@ -45,7 +45,8 @@ def superpixel_npair_loss(
             with weights 1 / (n_p n_q), n being the number of members of a label, so that small
             things count as much as large ones.
         across_images: compare all members of the batch with each other, as one set, where a label
-            means the same in all of them; the paper compares within an image.
+            means the same in all of them; the paper compares within an image. Members in other
+            processes of ddp are not compared.
 
     Returns:
         Scalar, mean over the sets. Without a valid pair a zero that still has a gradient (zero).
@@ -60,7 +61,8 @@ def superpixel_npair_loss(
     if across_images:
         features, labels, valid = (x.flatten(0, 1)[None] for x in (features, labels, valid))
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    size, members = valid.sum(1), valid.to(features.dtype)
+    labels, members = labels.long(), valid.to(features.dtype)
+    size = members.sum(1)
     if balance == "none":
         positive_weight = negative_weight = 1 / size.clamp(min=1)
     elif balance == "pairs":
@@ -83,7 +85,7 @@ def superpixel_npair_loss(
 
 def _equal_members(labels: Tensor, valid: Tensor) -> Tensor:
     """(B,S): for each valid member how many have its label, itself included; 0 for the others."""
-    known = torch.where(valid, labels, torch.iinfo(labels.dtype).max)
+    known = torch.where(valid, labels, torch.iinfo(torch.int64).max)  # which is no one's label
     ordered = known.sort(1).values
     first = torch.searchsorted(ordered, known)
     return (torch.searchsorted(ordered, known, right=True) - first) * valid
@@ -119,19 +121,21 @@ class _NPair(torch.autograd.Function):
         for start in range(0, batch, num_sets):
             sets = slice(start, start + num_sets)
             label, member = labels[sets], members[sets]
-            x = torch.where(valid[sets, :, None], features[sets].double(), 0.0)
-            x -= x.mean(1, keepdim=True)
+            inside = valid[sets, :, None]
+            x = torch.where(inside, features[sets].double(), 0.0)
+            centre = x.sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
+            x = torch.where(inside, x - centre, 0.0)
             square = x.square().sum(-1)
-            # What is left of equal features is rounding: an exact zero, with gradient 0. (NaN
-            # passes through: a diverged network must not look like a collapsed one.)
-            rounding = 2e-14 * square.amax(1)[:, None, None]
             positive = positive_weight[sets].to(dtype)[:, None, None]
             unequal = negative_weight[sets].to(dtype)[:, None, None]
             for row in range(0, size, num_rows):
                 rows = slice(row, row + num_rows)
                 squared = torch.baddbmm(square[:, None], x[:, rows], x.mT, alpha=-2)
                 squared += square[:, rows, None]
-                distance = squared.masked_fill_(squared <= rounding, 0).sqrt_().to(dtype)
+                # What is left of equal features is rounding: an exact zero, with gradient 0. (NaN
+                # passes through: a diverged network must not look like a collapsed one.)
+                equal = squared <= 2e-14 * square[:, rows, None]
+                distance = squared.masked_fill_(equal, 0).sqrt_().to(dtype)
                 same = label[:, rows, None] == label[:, None]
                 weight = torch.where(same, positive, unequal)
                 weight *= member[:, rows, None]

@@ -1,6 +1,7 @@
 """Pixels sampled by label, as Aksoy et al. 2018 train on: what superpixels are compared with."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,11 +16,11 @@ def sample_pixels(
     num_samples: int = 1000,
     repetitions: int = 10,
     ignore_index: int = 255,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draws classes of each image, and pixels of each class, with replacement.
 
-    The numbers come from torch's global generator of the label's device; nothing here waits for
-    the device.
+    Nothing here waits for the device.
 
     Args:
         label: (B,H,W) int64 ids in 0..255.
@@ -27,6 +28,7 @@ def sample_pixels(
         num_samples: N_samp, pixels of each class.
         repetitions: N_iter draws of each image.
         ignore_index: label of pixels that are never drawn, in 0..255.
+        generator: of the label's device; torch's global one if absent.
 
     Returns:
         pixels: (B,R,N) int64 in 0..H*W-1, with N = num_classes * num_samples.
@@ -44,10 +46,11 @@ def sample_pixels(
     starts = counts.cumsum(1) - counts
     # Random keys above 0 for the labels in the image: the largest are a fair draw among them.
     present = (counts > 0) & (torch.arange(_LABEL_IDS, device=label.device) != ignore_index)
-    keys = torch.rand(batch, repetitions, _LABEL_IDS, device=label.device) + 1
+    random = partial(torch.rand, device=label.device, generator=generator)
+    keys = random(batch, repetitions, _LABEL_IDS) + 1
     key, chosen = (keys * present[:, None]).topk(num_classes)
     first, count = (x.gather(1, chosen.flatten(1)).view(shape) for x in (starts, counts))
-    draw = torch.rand(*shape, num_samples, device=label.device)
+    draw = random(*shape, num_samples)
     nth = (draw * count[..., None]).long().minimum((count[..., None] - 1).clamp(min=0))
     place = (first[..., None] + nth).clamp(max=flat.shape[1] - 1)
     pixels = by_label.gather(1, place.flatten(1)).view(batch, repetitions, -1)
@@ -59,7 +62,7 @@ def sample_pixels(
 def pyramid_at_pixels(
     pyramid: Sequence[Tensor], pixels: Tensor, image_size: tuple[int, int]
 ) -> Tensor:
-    """The concatenated bilinear upsamplings at some pixels; one level is enlarged at a time.
+    """The concatenated bilinear upsamplings at some pixels, without building them.
 
     Args:
         pyramid: levels (B,C_l,h_l,w_l) of any sizes; half precision is sampled in float32.
@@ -74,11 +77,12 @@ def pyramid_at_pixels(
              [5.],
              [8.]]])
     """
-    first_row = torch.arange(len(pixels), device=pixels.device)[:, None]
-    rows = (pixels.flatten(1) + first_row * image_size[0] * image_size[1]).flatten()
+    height, width = image_size
+    x, y = (2 * (pixels % width) + 1) / width - 1, (2 * (pixels // width) + 1) / height - 1
+    grid = torch.stack([x, y], -1).flatten(1, -2)[:, None]  # pixel centres in [-1,1]
     sampled = []
     for level in pyramid:
         wide = level.to(torch.promote_types(level.dtype, torch.float32))
-        full = F.interpolate(wide, image_size, mode="bilinear", align_corners=False)
-        sampled.append(full.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, rows))
-    return torch.cat(sampled, 1).unflatten(0, pixels.shape)
+        values = F.grid_sample(wide, grid.to(wide), padding_mode="border", align_corners=False)
+        sampled.append(values[:, :, 0])
+    return torch.cat(sampled, 1).mT.unflatten(1, pixels.shape[1:])

@@ -306,6 +306,18 @@ def test_a_full_or_read_only_disk_names_the_remedy(
         make(folder_root, tmp_path / "cache").prepare(0)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_disk_that_fills_up_on_the_way_names_the_remedy(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store_module, "_write", fail)
+    with pytest.raises(DataError, match=r"is full.*data\.cache_dir"):
+        make(folder_root, tmp_path / "cache").prepare(workers)
+
+
 def test_a_cache_that_is_a_file_is_explained(folder_root: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(DataError, match=r"data\.cache_dir"):

@@ -84,7 +84,7 @@ def test_a_step_learns() -> None:
     assert losses[-1] < losses[0]
 
 
-def test_sampled_pixels_hang_on_the_step_alone() -> None:
+def test_sampled_pixels_hang_on_step_and_seed_alone() -> None:
     draw = partial(sample_pixels, num_classes=2, num_samples=20, repetitions=3)
     model, data = module(sample_pixels=draw).eval(), batch()
     features, labels, valid = model.compared_features(data, 5)
@@ -94,6 +94,11 @@ def test_sampled_pixels_hang_on_the_step_alone() -> None:
     torch.rand(7)
     assert torch.equal(model.compared_features(data, 5)[0], features)
     assert not torch.equal(model.compared_features(data, 6)[0], features)
+    state = torch.get_rng_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(torch.initial_seed() + 1)
+        assert not torch.equal(model.compared_features(data, 5)[0], features)
+    assert torch.equal(torch.get_rng_state(), state)
     model.loss(features, labels, valid).backward()
     assert all(p.grad is not None for p in model.extractor.parameters())
 

@@ -127,8 +127,24 @@ def test_blocks_of_pairs_change_nothing(
         torch.testing.assert_close(other, results[0])
 
 
+def test_members_that_do_not_count_leave_the_precision_alone() -> None:
+    torch.manual_seed(0)
+    features = 1e3 + 1e-2 * torch.randn(1, 40, 8, dtype=torch.float64)
+    labels, valid = torch.randint(0, 3, (1, 40)), torch.rand(1, 40) < 0.5
+    x, y = features.clone().requires_grad_(), features[:, valid[0]].clone().requires_grad_()
+    superpixel_npair_loss(x, labels, valid).backward()
+    everything = torch.ones_like(valid[:, valid[0]])
+    reference(y, labels[:, valid[0]], everything, "printed", "none").backward()
+    assert (x.grad[:, valid[0]] - y.grad).norm() <= 1e-6 * y.grad.norm()
+
+
 def test_labels_may_be_any_integers() -> None:
     features, labels, valid = inputs("plain")
+    bytes_ = (labels + 253).byte()  # 255, too
+    torch.testing.assert_close(
+        superpixel_npair_loss(features, bytes_, valid, balance="pairs"),
+        superpixel_npair_loss(features, labels, valid, balance="pairs"),
+    )
     far = torch.tensor([-(10**12), 7, 10**12])[labels]
     torch.testing.assert_close(
         superpixel_npair_loss(features, far, valid, balance="pairs"),
