@@ -54,8 +54,9 @@ format: $(INSTALLED) ## let ruff mend what it can
 
 SUITES := pooling loss train_step precompute loader cached_features time_to_quality
 
-bench: $(INSTALLED) ## the benchmarks that need neither data nor trained features, an hour on two cores; results in docs/results
-	for suite in $(SUITES); do $(BIN)/python -m src.benchmark suite=$$suite || exit 1; done
+bench: $(INSTALLED) ## the benchmarks that need neither data nor trained features, an hour on two cores; results in outputs/benchmarks
+	for suite in $(SUITES); do \
+	  $(BIN)/python -m src.benchmark suite=$$suite output=outputs/benchmarks $(ARGS) || exit 1; done
 
 bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, ten minutes; result in docs/results
 	$(BIN)/python -m src.benchmark suite=gpu $(ARGS)

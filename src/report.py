@@ -27,6 +27,8 @@ _SETTINGS = {
     "superpixels": "data.superpixels.count",
     "negative": "loss.negative",
     "balance": "loss.balance",
+    "across_images": "loss.across_images",
+    "sample_pixels": "model.sample_pixels",
     "optimizer": "model.optimizer._target_",
     "lr": "model.optimizer.lr",
     "readout_scale": "model.extractor.readout_scale",

@@ -159,7 +159,7 @@ def compare(make: Callable[..., Step], names: Sequence[str]) -> list[dict[str, s
         names: of ways in CHECKED.
 
     Returns:
-        A row a way, whose `result` is "equal", "different" or why there is none.
+        A row a way, whose `result` is "within bounds", "out of bounds" or why there is none.
     """
     expected = make(Way(), to="cpu", double=True).gradients()
     rows = []
@@ -172,7 +172,7 @@ def compare(make: Callable[..., Step], names: Sequence[str]) -> list[dict[str, s
             row["differences"] = _list(found, ".1e")
             # a value that is no number is not below its bound
             equal = all(found[key] <= allowed[key] for key in allowed)
-            row["result"] = "equal" if equal else "different"
+            row["result"] = "within bounds" if equal else "out of bounds"
         except Exception as error:  # the other parts still tell something
             row |= {"differences": "", "result": reason(error)}
         rows.append(row)
@@ -219,7 +219,7 @@ def replays(make: Callable[..., Step]) -> list[dict[str, str]]:
         expected, found = (float(step.forward()[0]) for step in (eager, graphed))
         difference = abs(found - expected) / abs(expected)
         row["differences"] = f"{difference:.1e}"
-        row["result"] = "equal" if difference <= 0.1 else "different"
+        row["result"] = "within bounds" if difference <= 0.1 else "out of bounds"
     except Exception as error:
         row |= {"differences": "", "result": reason(error)}
     return [row]

@@ -164,8 +164,8 @@ def loss(
             "complexity, as printed": f"O({total}^2)",
             "pairs an image, as printed": f"{total**2:,}",
             "pairs an image, compared": f"{sides.image_pairs['sampled pixels']:,}",
-            "ms a batch": f"{1e3 * median(seconds[slow]):.0f}",
-            "peak MB": f"{memory[slow] / 1e6:.0f}",
+            "loss on our pyramid, ms": f"{1e3 * median(seconds[slow]):.0f}",
+            "its peak MB": f"{memory[slow] / 1e6:.0f}",
         },
         {
             "network": f"{parameters / 1e6:.1f} M parameters",
@@ -173,8 +173,8 @@ def loss(
             "complexity, as printed": f"O({sides.num_superpixels}^2) + O({math.prod(sides.size)})",
             "pairs an image, as printed": f"{sides.num_superpixels**2:,}",
             "pairs an image, compared": f"{sides.image_pairs[first]:,}",
-            "ms a batch": f"{1e3 * median(seconds[first]):.0f}",
-            "peak MB": f"{memory[first] / 1e6:.0f}",
+            "loss on our pyramid, ms": f"{1e3 * median(seconds[first]):.0f}",
+            "its peak MB": f"{memory[first] / 1e6:.0f}",
         },
     ]
     curve_rows = []

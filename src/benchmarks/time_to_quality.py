@@ -3,12 +3,14 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from pytorch_lightning.utilities import move_data_to_device
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +23,10 @@ from src.metrics.segmentation import SegmentationScores, confusion_matrix
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 from src.ops.superpixels import superpixel_scatter
+from src.utils.machine import machine
+from src.utils.revision import revision
 
+_SCORES = {"pair AUC": "pair_auc", "probe mIoU": "probe_miou"}
 _WARMUP, _POWER = 0.05, 0.9  # the rate grows for this share of the time, then decays polynomially
 
 
@@ -32,7 +37,9 @@ def _rate(share: float) -> float:
 
 @torch.no_grad()
 def _pooled(module: SoftFeatureModule, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    return module.superpixel_features(batch, module.extractor.pyramid)
+    batch = move_data_to_device(batch, module.device)
+    sets = module.superpixel_features(batch, module.extractor.pyramid)
+    return sets[0].cpu(), sets[1].cpu(), sets[2].cpu()
 
 
 def linear_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.Sequential:
@@ -126,6 +133,7 @@ def train_for(
         loader.sampler.set_epoch(epoch)  # type: ignore[union-attr, attr-defined]
         epoch += 1
         for batch in loader:
+            batch = move_data_to_device(batch, module.device)
             started = clock()
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * _rate(spent / seconds)
@@ -133,7 +141,7 @@ def train_for(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            loss.item()  # waits for the device
+            loss.item()  # waits for a GPU
             spent, steps = spent + clock() - started, steps + 1
             tick(spent)
             passed = [moment for moment in todo if moment <= spent]
@@ -146,31 +154,22 @@ def train_for(
     return measured
 
 
-def speedup(
-    fast: Sequence[Mapping[str, float]], slow: Sequence[Mapping[str, float]], score: str
-) -> float:
-    """Time of the whole `slow` training over the time in which `fast` got at least as good.
+def time_to(run: Sequence[Mapping[str, float]], goal: float, score: str) -> float | None:
+    """Seconds from which on all measurements of a run are at least `goal`; None if it ends below.
 
-    Times are those of measurements, none is interpolated; 0 where `fast` never got there.
-
-    >>> run = [{"seconds": 1, "auc": 0.6}, {"seconds": 2, "auc": 0.8}, {"seconds": 4, "auc": 0.9}]
-    >>> speedup(run, [{"seconds": 4, "auc": 0.7}], "auc")
-    2.0
+    >>> run = [{"seconds": s, "auc": auc} for s, auc in ((1, 0.8), (2, 0.6), (4, 0.8), (8, 0.9))]
+    >>> time_to(run, 0.7, "auc")
+    4
     """
-    goal = slow[-1][score]
-    reached = [m["seconds"] for m in fast if m[score] >= goal]
-    return slow[-1]["seconds"] / reached[0] if reached else 0.0
+    below = [i for i, m in enumerate(run) if m[score] < goal]
+    first = below[-1] + 1 if below else 0
+    return run[first]["seconds"] if first < len(run) else None
 
 
 def draw(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path) -> None:
     """Both scores over time, a thin line a seed and a thick one for their mean."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, score, label in zip(
-        figure.subplots(1, 2),
-        ("pair_auc", "probe_miou"),
-        ("pair AUC (val)", "mIoU of a linear probe (val)"),
-        strict=True,
-    ):
+    for axes, (label, score) in zip(figure.subplots(1, 2), _SCORES.items(), strict=True):
         for i, (name, seeds) in enumerate(runs.items()):
             for run in seeds:
                 axes.plot(
@@ -183,7 +182,7 @@ def draw(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path
                 f"C{i}o-",
                 label=name,
             )
-        axes.set(xscale="log", xlabel="seconds of training", ylabel=label)
+        axes.set(xscale="log", xlabel="seconds of training", ylabel=f"{label} (val)")
         axes.grid(alpha=0.3)
         axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,19 +214,20 @@ def time_to_quality(
         seeds: of weights, order and augmentation of the photos, and draws.
         seconds: of each training; loading and measuring excluded.
         halvings: scores are measured after seconds / 2^h, h = halvings ... 0.
-        folder: a finished training is kept here, and not repeated.
+        folder: a finished training is kept here, and not repeated with the same settings.
         plot: PNG of the curves.
         cpu_clock: take processor time of one thread, which is its time on an idle core, so that
             other work on the machine does not count; else wall-clock time.
 
     Returns:
-        Title, settings, rows and ratios.
+        Title, settings, rows, tables, ratios, and `runs`: what was measured, by name and seed.
 
     Raises:
-        ValueError: `cpu_clock` with several threads.
+        ValueError: `cpu_clock` with several threads, or a GPU.
     """
-    if cpu_clock and torch.get_num_threads() != 1:
-        raise ValueError("suite.cpu_clock=true counts one thread: set OMP_NUM_THREADS=1")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if cpu_clock and (device != "cpu" or torch.get_num_threads() != 1):
+        raise ValueError("suite.cpu_clock=true counts one thread of a CPU: set OMP_NUM_THREADS=1")
     data.prepare_data()
     times = [seconds / 2**h for h in range(halvings, -1, -1)]
     settings = {
@@ -235,17 +235,23 @@ def time_to_quality(
         "batch": data.batch_size,
         "image": "x".join(map(str, data.image_size)),
         "superpixels": data.superpixels.count,
+        "augmentation": str(data.augmentation),
+        "loss": _about(loss),
+        "optimizer": _about(optimizer),
+        "extractor": _about(extractor),
         "seconds": seconds,
+        "halvings": halvings,
         "clock": "processor time of one thread" if cpu_clock else "wall-clock",
     }
     runs: dict[str, list[list[dict[str, float]]]] = {name: [] for name in samplings}
     with Progress() as progress:
         for seed in seeds:
             for name, sampling in samplings.items():
+                about = settings | {"seed": seed, "sampling": _about(sampling)}
                 file = Path(folder) / f"{name}_seed{seed}.json"
                 if file.is_file():
                     content = json.loads(file.read_text(encoding="utf-8"))
-                    if content["settings"] == settings:
+                    if content["settings"] == about:
                         runs[name].append(content["measured"])
                         continue
                 task = progress.add_task(f"{name}, seed {seed}", total=seconds)
@@ -254,7 +260,7 @@ def time_to_quality(
                 data.setup("fit")
                 module = SoftFeatureModule(
                     extractor(), loss, optimizer, data.superpixels.count, sampling
-                )
+                ).to(device)
                 data.pool_at(module.extractor.level_sizes(data.image_size))
                 clock = time.process_time if cpu_clock else time.perf_counter
                 measured = train_for(
@@ -266,42 +272,60 @@ def time_to_quality(
                     lambda spent, task=task: progress.update(task, completed=spent),  # type: ignore[misc]
                 )
                 file.parent.mkdir(parents=True, exist_ok=True)
-                text = json.dumps({"settings": settings, "measured": measured}, indent=1)
+                made = {"settings": about, "machine": machine(), "revision": revision()}
+                text = json.dumps(made | {"measured": measured}, indent=1)
                 file.write_text(text + "\n", encoding="utf-8")
                 runs[name].append(measured)
     draw(runs, Path(plot))
     first, *others = samplings
+    rows = []
+    for name, of_seeds in runs.items():
+        for moment in zip(*of_seeds, strict=True):
+            row = {"trained on": name}
+            for column, key, form in (
+                ("s", "seconds", ".0f"), ("steps", "steps", ".0f"),
+                ("pair AUC", "pair_auc", ".3f"), ("probe mIoU", "probe_miou", ".3f"),
+            ):  # fmt: skip
+                found = [m[key] for m in moment]
+                row[column] = f"{mean(found):{form}}"
+                if form == ".3f":
+                    row[f"{column}, least - most"] = f"{min(found):.3f} - {max(found):.3f}"
+            rows.append(row)
+    reached, ratios = [], {}
+    for other in others:
+        for label, score in _SCORES.items():
+            factors = []
+            for seed, ours, theirs in zip(seeds, runs[first], runs[other], strict=True):
+                sooner = time_to(ours, theirs[-1][score], score)
+                later = time_to(theirs, ours[-1][score], score)
+                factors.append(theirs[-1]["seconds"] / sooner if sooner else 0.0)
+                reached.append(
+                    {
+                        "score": label,
+                        "seed": seed,
+                        f"{first} as good as": f"{other} at its end ({theirs[-1][score]:.3f})",
+                        "after s": f"{sooner:.0f}" if sooner else "never",
+                        "the reverse": f"{ours[-1][score]:.3f}",
+                        "after s ": f"{later:.0f}" if later else "never",
+                    }
+                )
+            ratios[f"whole time of {other} / time of {first} to the same {label}"] = {
+                "median": median(factors),
+                "min": min(factors),
+                "max": max(factors),
+            }
     return {
         "title": "Scores on val over time of training, means over the seeds",
-        "rows": [
-            {"trained on": name, "after": f"{after:.0f} s"}
-            | {
-                column: f"{mean(m[key] for m in moment):{form}}"
-                for column, key, form in (
-                    ("steps", "steps", ".0f"),
-                    ("pair AUC", "pair_auc", ".3f"),
-                    ("probe mIoU", "probe_miou", ".3f"),
-                )
-            }
-            | {
-                f"{column}, least and most": f"{min(found):.3f} - {max(found):.3f}"
-                for column, key in (("pair AUC", "pair_auc"), ("probe mIoU", "probe_miou"))
-                for found in [[m[key] for m in moment]]
-            }
-            for name, seeds_of in runs.items()
-            for after, moment in zip(times, zip(*seeds_of, strict=True), strict=True)
-        ],
-        "ratios": {
-            f"time of {other} / time of {first} to its final {label}": {
-                "median": sorted(found)[len(found) // 2],
-                "min": min(found),
-                "max": max(found),
-            }
-            for other in others
-            for label, score in (("pair AUC", "pair_auc"), ("probe mIoU", "probe_miou"))
-            for found in [
-                [speedup(a, b, score) for a, b in zip(runs[first], runs[other], strict=True)]
-            ]
-        },
+        "rows": rows,
+        "tables": {"Who is as good as the other at its end": reached},
+        "ratios": ratios,
         "settings": settings | {"seeds": len(seeds)},
+        "runs": runs,
     }
+
+
+def _about(function: Any) -> str:
+    """A partial function's name and arguments, as text that stays."""
+    if isinstance(function, partial):
+        return f"{function.func.__qualname__}({function.keywords})"
+    return getattr(function, "__qualname__", str(function))

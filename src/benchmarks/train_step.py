@@ -403,7 +403,7 @@ def floor_of(step: Step, gflops: float) -> dict[str, Any]:
         gflops: 10^9 operations of its forward pass.
 
     Returns:
-        `seconds`, and `rows` of arithmetic, memory and their sum.
+        `seconds`, `bytes`, and `rows` of arithmetic, memory and their sum.
     """
     matrix = torch.randn(1024, 1024, device=step.device)
     large = torch.zeros(16_000_000, device=step.device)
@@ -426,6 +426,7 @@ def floor_of(step: Step, gflops: float) -> dict[str, Any]:
     ]
     return {
         "seconds": arithmetic + memory,
+        "bytes": traffic.bytes,
         "rows": [
             {"what": what, "amount": amount, "rate": per_second, "ms": round(1e3 * seconds, 2)}
             for what, amount, per_second, seconds in rows

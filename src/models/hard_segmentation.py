@@ -124,7 +124,7 @@ class HardSegmentationModule(pl.LightningModule):
                 f"{', '.join(self.class_names)}"
             )
         self.class_names = names
-        if stage == "fit" and self.balanced:
+        if stage in ("fit", "validate") and self.balanced:
             self.class_weights.copy_(1 / torch.log(1.02 + data.class_shares()))
         if stage == "fit" and self.cache_features:
             device = self.trainer.strategy.root_device

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from src.benchmarks.measure import markdown
-from src.benchmarks.time_to_quality import linear_probe, speedup, time_to_quality
+from src.benchmarks.time_to_quality import linear_probe, time_to, time_to_quality
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Augmentation
 from src.data.layouts import Folder
@@ -34,8 +34,11 @@ def test_runs_are_measured_kept_and_drawn(
         data,
         partial(Extractor, widths=[8, 16], blocks=[1, 1], dim=8),
         partial(superpixel_npair_loss, negative="symmetric", balance="pairs"),
-        partial(torch.optim.AdamW, lr=3e-3),
-        {"superpixels": None, "pixels": partial(sample_pixels, num_samples=5, repetitions=2)},
+        optimizer=partial(torch.optim.AdamW, lr=3e-3),
+        samplings={
+            "superpixels": None,
+            "pixels": partial(sample_pixels, num_samples=5, repetitions=2),
+        },
         halvings=2,
         folder=tmp_path / "runs",
         plot=tmp_path / "plot.png",
@@ -52,14 +55,22 @@ def test_runs_are_measured_kept_and_drawn(
 
     monkeypatch.setattr("src.benchmarks.time_to_quality.train_for", refuse)
     assert run(seeds=[0, 1], seconds=8) == result
-    with pytest.raises(AssertionError, match="trained again"):
-        run(seeds=[0, 1], seconds=16)
+    for change in (
+        {"seconds": 16},
+        {"halvings": 1},
+        {"seeds": [2]},
+        {"optimizer": partial(torch.optim.AdamW, lr=1e-3)},
+        {"samplings": {"superpixels": None, "pixels": partial(sample_pixels, num_samples=6)}},
+    ):
+        with pytest.raises(AssertionError, match="trained again"):
+            run(**{"seeds": [0, 1], "seconds": 8} | change)
 
 
-def test_speedup_counts_measured_times_only() -> None:
-    slow = [{"seconds": 10.0, "auc": 0.8}]
-    assert speedup([{"seconds": 2.0, "auc": 0.7}, {"seconds": 5.0, "auc": 0.8}], slow, "auc") == 2
-    assert speedup([{"seconds": 10.0, "auc": 0.79}], slow, "auc") == 0
+def test_a_goal_is_reached_when_no_measurement_falls_below_it_again() -> None:
+    run = [{"seconds": s, "auc": auc} for s, auc in ((1.0, 0.9), (2.0, 0.7), (5.0, 0.8))]
+    assert time_to(run, 0.75, "auc") == 5
+    assert time_to(run, 0.6, "auc") == 1
+    assert time_to(run, 0.85, "auc") is None
 
 
 def test_the_probe_separates_what_a_line_can() -> None:
