@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -197,12 +198,16 @@ def time_to_quality(
     samplings: Mapping[str, Callable[..., tuple[Tensor, Tensor, Tensor]] | None],
     seeds: Sequence[int],
     seconds: float,
+    short: float,
     halvings: int,
     folder: str | Path,
     plot: str | Path,
     cpu_clock: bool = False,
 ) -> dict[str, Any]:
     """Trains the same network on superpixels and on sampled pixels, for the same time each.
+
+    The learning rate falls to 0 over a training's time, and much of the quality comes at its end;
+    so what superpixels reach sooner is also looked for in trainings on them that take less time.
 
     Args:
         data: photos.
@@ -213,6 +218,7 @@ def time_to_quality(
             first is measured against the others.
         seeds: of weights, order and augmentation of the photos, and draws.
         seconds: of each training; loading and measuring excluded.
+        short: share of `seconds` that further trainings on the first get.
         halvings: scores are measured after seconds / 2^h, h = halvings ... 0.
         folder: a finished training is kept here, and not repeated with the same settings.
         plot: PNG of the curves.
@@ -229,7 +235,6 @@ def time_to_quality(
     if cpu_clock and (device != "cpu" or torch.get_num_threads() != 1):
         raise ValueError("suite.cpu_clock=true counts one thread of a CPU: set OMP_NUM_THREADS=1")
     data.prepare_data()
-    times = [seconds / 2**h for h in range(halvings, -1, -1)]
     settings = {
         "data": data.layout.records("train")[0].image.parents[2].name,
         "batch": data.batch_size,
@@ -239,22 +244,21 @@ def time_to_quality(
         "loss": _about(loss),
         "optimizer": _about(optimizer),
         "extractor": _about(extractor),
-        "seconds": seconds,
         "halvings": halvings,
         "clock": "processor time of one thread" if cpu_clock else "wall-clock",
     }
-    runs: dict[str, list[list[dict[str, float]]]] = {name: [] for name in samplings}
+    first, *others = samplings
+    shorter = f"{first}, {short:g} of the time"
+    trainings = {first: (samplings[first], seconds), shorter: (samplings[first], short * seconds)}
+    trainings |= {name: (samplings[name], seconds) for name in others}
+    runs: dict[str, list[list[dict[str, float]]]] = {name: [] for name in trainings}
     with Progress() as progress:
-        for seed in seeds:
-            for name, sampling in samplings.items():
-                about = settings | {"seed": seed, "sampling": _about(sampling)}
-                file = Path(folder) / f"{name}_seed{seed}.json"
-                if file.is_file():
-                    content = json.loads(file.read_text(encoding="utf-8"))
-                    if content["settings"] == about:
-                        runs[name].append(content["measured"])
-                        continue
-                task = progress.add_task(f"{name}, seed {seed}", total=seconds)
+        for seed, (name, (sampling, whole)) in product(seeds, trainings.items()):
+            about = settings | {"seed": seed, "sampling": _about(sampling), "seconds": whole}
+            file = Path(folder) / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}.json"
+            kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            if kept.get("settings") != about:
+                task = progress.add_task(f"{name}, seed {seed}", total=whole)
                 torch.manual_seed(seed)
                 data.seed = seed
                 data.setup("fit")
@@ -262,22 +266,20 @@ def time_to_quality(
                     extractor(), loss, optimizer, data.superpixels.count, sampling
                 ).to(device)
                 data.pool_at(module.extractor.level_sizes(data.image_size))
-                clock = time.process_time if cpu_clock else time.perf_counter
                 measured = train_for(
                     module,
                     data,
-                    seconds,
-                    times,
-                    clock,
+                    whole,
+                    [whole / 2**h for h in range(halvings, -1, -1)],
+                    time.process_time if cpu_clock else time.perf_counter,
                     lambda spent, task=task: progress.update(task, completed=spent),  # type: ignore[misc]
                 )
+                kept = {"settings": about, "machine": machine(), "revision": revision()}
+                kept["measured"] = measured
                 file.parent.mkdir(parents=True, exist_ok=True)
-                made = {"settings": about, "machine": machine(), "revision": revision()}
-                text = json.dumps(made | {"measured": measured}, indent=1)
-                file.write_text(text + "\n", encoding="utf-8")
-                runs[name].append(measured)
+                file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            runs[name].append(kept["measured"])
     draw(runs, Path(plot))
-    first, *others = samplings
     rows = []
     for name, of_seeds in runs.items():
         for moment in zip(*of_seeds, strict=True):
@@ -295,15 +297,19 @@ def time_to_quality(
     for other in others:
         for label, score in _SCORES.items():
             factors = []
-            for seed, ours, theirs in zip(seeds, runs[first], runs[other], strict=True):
-                sooner = time_to(ours, theirs[-1][score], score)
+            for seed, ours, briefly, theirs in zip(
+                seeds, runs[first], runs[shorter], runs[other], strict=True
+            ):
+                goal = theirs[-1][score]
+                found = [time_to(run, goal, score) for run in (briefly, ours)]
+                sooner = min((s for s in found if s is not None), default=None)
                 later = time_to(theirs, ours[-1][score], score)
                 factors.append(theirs[-1]["seconds"] / sooner if sooner else 0.0)
                 reached.append(
                     {
                         "score": label,
                         "seed": seed,
-                        f"{first} as good as": f"{other} at its end ({theirs[-1][score]:.3f})",
+                        f"{first} as good as": f"{other} at its end ({goal:.3f})",
                         "after s": f"{sooner:.0f}" if sooner else "never",
                         "the reverse": f"{ours[-1][score]:.3f}",
                         "after s ": f"{later:.0f}" if later else "never",
@@ -319,7 +325,7 @@ def time_to_quality(
         "rows": rows,
         "tables": {"Who is as good as the other at its end": reached},
         "ratios": ratios,
-        "settings": settings | {"seeds": len(seeds)},
+        "settings": settings | {"seconds": seconds, "seeds": len(seeds)},
         "runs": runs,
     }
 

@@ -39,6 +39,7 @@ def test_runs_are_measured_kept_and_drawn(
             "superpixels": None,
             "pixels": partial(sample_pixels, num_samples=5, repetitions=2),
         },
+        short=0.5,
         halvings=2,
         folder=tmp_path / "runs",
         plot=tmp_path / "plot.png",
@@ -46,7 +47,9 @@ def test_runs_are_measured_kept_and_drawn(
     ticks = iter(range(10**6))  # every look at the clock is a second
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     result = run(seeds=[0, 1], seconds=8)
-    assert [row["steps"] for row in result["rows"]] == ["2", "4", "8"] * 2
+    assert [row["steps"] for row in result["rows"]] == [
+        *("2", "4", "8"), *("1", "2", "4"), *("2", "4", "8")
+    ]  # fmt: skip
     assert (tmp_path / "plot.png").stat().st_size > 10_000
     assert "superpixels" in markdown(result | {"machine": {}})
 
@@ -58,6 +61,7 @@ def test_runs_are_measured_kept_and_drawn(
     for change in (
         {"seconds": 16},
         {"halvings": 1},
+        {"short": 0.25},
         {"seeds": [2]},
         {"optimizer": partial(torch.optim.AdamW, lr=1e-3)},
         {"samplings": {"superpixels": None, "pixels": partial(sample_pixels, num_samples=6)}},
