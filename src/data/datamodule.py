@@ -221,13 +221,16 @@ class SegmentationData(pl.LightningDataModule):
         dataset: SegmentationDataset | FeatureStore,
         sampler: StreamSampler | Sequence[int] | Sequence[tuple[int, int]],
     ) -> DataLoader[Batch]:
+        stored = isinstance(dataset, FeatureStore)
+        # Stored features are read here: to hand them over from a worker takes as long.
+        num_workers = 0 if stored else self.num_workers
         return DataLoader(
             dataset,
             self.batch_size,
             sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=dataset.collate if isinstance(dataset, FeatureStore) else self.collate,
+            num_workers=num_workers,
+            collate_fn=dataset.collate if stored else self.collate,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # seeds the workers, which draw nothing from it
         )
