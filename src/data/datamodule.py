@@ -221,15 +221,17 @@ class SegmentationData(pl.LightningDataModule):
         dataset: SegmentationDataset | FeatureStore,
         sampler: StreamSampler | Sequence[int] | Sequence[tuple[int, int]],
     ) -> DataLoader[Batch]:
-        stored = isinstance(dataset, FeatureStore)
-        # Stored features are read here: to hand them over from a worker takes as long.
-        num_workers = 0 if stored else self.num_workers
+        collate: Callable[[Any], Batch] = self.collate
+        num_workers = self.num_workers
+        if isinstance(dataset, FeatureStore):
+            # Read in this process: to hand features over from a worker takes as long.
+            collate, num_workers = dataset.collate, 0
         return DataLoader(
             dataset,
             self.batch_size,
             sampler=sampler,
             num_workers=num_workers,
-            collate_fn=dataset.collate if stored else self.collate,
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # seeds the workers, which draw nothing from it
