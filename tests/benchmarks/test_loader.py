@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,14 +6,11 @@ import pytest
 from src.benchmarks.loader import loader
 from src.benchmarks.measure import markdown
 from src.data.datamodule import SegmentationData
-from src.data.dataset import Augmentation
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
 from src.models.extractor import Extractor
 
 
 def test_every_way_is_measured(
-    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Callable[..., SegmentationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[bool, int, int]] = []
     real = SegmentationData.train_dataloader
@@ -26,17 +24,7 @@ def test_every_way_is_measured(
         return batches
 
     monkeypatch.setattr(SegmentationData, "train_dataloader", watched)
-    data = SegmentationData(
-        Folder,
-        folder_root,
-        tmp_path / "cache",
-        image_size=(32, 40),
-        batch_size=2,
-        superpixels=Superpixels(count=10),
-        augmentation=Augmentation(scale=(0.8, 1.5)),
-        steps_per_epoch=2,
-        num_workers=0,
-    )
+    data = tiny_data()
     extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
     result = loader(data, extractor, [0, 1], rounds=2)
     assert drawn == [(pack, workers, 2) for pack in (False, True) for workers in (0, 1)]

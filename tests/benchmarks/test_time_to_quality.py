@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -7,28 +8,15 @@ import torch
 from src.benchmarks.measure import markdown
 from src.benchmarks.time_to_quality import linear_probe, time_to, time_to_quality
 from src.data.datamodule import SegmentationData
-from src.data.dataset import Augmentation
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
 from src.models.extractor import Extractor
 from src.ops.npair import superpixel_npair_loss
 from src.ops.pixels import sample_pixels
 
 
 def test_runs_are_measured_kept_and_drawn(
-    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Callable[..., SegmentationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = SegmentationData(
-        Folder,
-        folder_root,
-        tmp_path / "cache",
-        image_size=(32, 40),
-        batch_size=2,
-        superpixels=Superpixels(count=20),
-        augmentation=Augmentation(scale=(0.8, 1.5)),
-        steps_per_epoch=2,
-        num_workers=0,
-    )
+    data = tiny_data()
     run = partial(
         time_to_quality,
         data,

@@ -1,5 +1,6 @@
 """The benchmark of a training step on tiny settings."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ from src.benchmarks.photos import photo_batch
 from src.benchmarks.step import Step, Way, step_batch
 from src.benchmarks.train_step import floor_of, time_by_part, train_step
 from src.data.datamodule import SegmentationData
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
 from src.models.extractor import Extractor
 from src.ops.npair import superpixel_npair_loss
 
@@ -78,20 +77,14 @@ def test_the_floor_counts_the_traffic() -> None:
     assert total["ms"] == pytest.approx(arithmetic["ms"] + memory["ms"], abs=0.02)
 
 
-def test_the_suite(folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suite(
+    tiny_data: Callable[..., SegmentationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_compiler(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("no C++ compiler\nand a long story")
 
     monkeypatch.setattr(torch, "compile", lambda function, mode: no_compiler)
-    data = SegmentationData(
-        Folder,
-        folder_root,
-        tmp_path / "cache",
-        image_size=(32, 48),
-        batch_size=2,
-        superpixels=Superpixels(count=12),
-        num_workers=0,
-    )
+    data = tiny_data()
     result = train_step(
         tiny_extractor(), superpixel_npair_loss, OPTIMIZER, data, repeats=1, steps=3, rounds=2
     )
