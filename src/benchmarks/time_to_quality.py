@@ -43,7 +43,7 @@ def _pooled(module: SoftFeatureModule, batch: Batch) -> tuple[Tensor, Tensor, Te
     return sets[0].cpu(), sets[1].cpu(), sets[2].cpu()
 
 
-def linear_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.Sequential:
+def superpixel_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.Linear:
     """Softmax regression of superpixel features.
 
     Args:
@@ -71,7 +71,7 @@ def linear_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.Seque
     with torch.no_grad():  # the standardisation becomes part of the map
         linear.weight /= spread
         linear.bias.sub_(linear.weight @ centre)
-    return nn.Sequential(linear)
+    return linear
 
 
 def quality(
@@ -85,7 +85,7 @@ def quality(
     known = [_pooled(module, batch) for batch in probe_batches]
     features, labels = (torch.cat([sets[i][sets[2]] for sets in known]) for i in (0, 1))
     num_classes = len(data.layout.class_names)
-    probe = linear_probe(features, labels, num_classes)
+    probe = superpixel_probe(features, labels, num_classes)
     pairs, scores = PairAUC(), SegmentationScores(num_classes)
     for batch in data.val_dataloader():
         pooled, labels, valid = _pooled(module, batch)

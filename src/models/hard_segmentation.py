@@ -182,9 +182,16 @@ class HardSegmentationModule(pl.LightningModule):
         return torch.where(known, self.class_weights[torch.where(known, label, 0)], 0.0).sum()
 
     def loss(self, scores: Tensor, label: Tensor) -> Tensor:
+        """The first of `loss_and_weight`."""
+        return self.loss_and_weight(scores, label)[0]
+
+    def loss_and_weight(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted mean cross-entropy of all labels, with the scores at half their resolution.
 
         A score stands for the four pixels around it, which costs a fourth of enlarging further.
+
+        Returns:
+            The mean, 0 with gradient 0 where there is no label, and `weight_of(label)`.
         """
         size = [-(-n // 2) for n in label.shape[1:]]
         enlarged = F.interpolate(scores.float(), size, mode="bilinear", align_corners=False)
@@ -200,22 +207,22 @@ class HardSegmentationModule(pl.LightningModule):
             )
             for part in parts
         ]
-        # A mean over no pixels would be NaN; this is 0 with gradient 0.
-        return torch.stack(losses).sum() / self.weight_of(label).clamp(min=1)
+        weight = self.weight_of(label)
+        return torch.stack(losses).sum() / weight.clamp(min=1), weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(self.batch_scores(batch), batch["label"])
+        loss, weight = self.loss_and_weight(self.batch_scores(batch), batch["label"])
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
-        return loss * share_of_mean(self.weight_of(batch["label"]))
+        return loss * share_of_mean(weight)
 
     def on_validation_start(self) -> None:
         share_buffers(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.batch_scores(batch)
-        weight = self.weight_of(batch["label"]).clamp(min=1)
-        self.val_loss.update(self.loss(scores, batch["label"]), weight)
+        loss, weight = self.loss_and_weight(scores, batch["label"])
+        self.val_loss.update(loss, weight.clamp(min=1))
         self.val_scores.update(_matrices(scores, batch))
 
     def on_validation_epoch_end(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.benchmarks.measure import markdown
-from src.benchmarks.time_to_quality import linear_probe, time_to, time_to_quality
+from src.benchmarks.time_to_quality import superpixel_probe, time_to, time_to_quality
 from src.data.datamodule import SegmentationData
 from src.models.extractor import Extractor
 from src.ops.npair import superpixel_npair_loss
@@ -69,5 +69,5 @@ def test_the_probe_separates_what_a_line_can() -> None:
     labels = torch.randint(0, 3, (300,))
     centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
     features = 1e-3 * (centres[labels] + torch.randn(300, 2)) + 7
-    probe = linear_probe(features, labels, 3)
+    probe = superpixel_probe(features, labels, 3)
     assert (probe(features).argmax(1) == labels).float().mean() > 0.95
