@@ -2,7 +2,10 @@
 
 import copy
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,73 +18,97 @@ from src.models.extractor import Extractor
 from src.models.hard_segmentation import HardSegmentationModule
 
 
-def _epoch(module: HardSegmentationModule, data: SegmentationData, number: int) -> float:
-    """Trains an epoch, loading included; seconds."""
-    module.train()
-    optimizer = module.configure_optimizers()["optimizer"]
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(number)  # type: ignore[union-attr, attr-defined]
-    started = time.perf_counter()
-    for batch in loader:
-        loss = module.loss(module.batch_scores(batch), batch["label"])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return time.perf_counter() - started
+class _Training:
+    """A head in training; every side has one."""
+
+    def __init__(self, module: HardSegmentationModule, data: SegmentationData, seed: int) -> None:
+        self.module, self.data, self.seed = module, data, seed
+        configured = module.configure_optimizers()
+        self.optimizer = configured["optimizer"]
+        self.scheduler = configured["lr_scheduler"]["scheduler"]
+
+    def epoch(self, number: int) -> float:
+        """Trains an epoch, loading included; seconds."""
+        self.module.train()
+        loader = self.data.train_dataloader()
+        loader.sampler.seed = self.seed  # type: ignore[union-attr, attr-defined]
+        loader.sampler.set_epoch(number)  # type: ignore[union-attr, attr-defined]
+        started = time.perf_counter()
+        for batch in loader:
+            loss = self.module.loss(self.module.batch_scores(batch), batch["label"])
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.scheduler.step()
+        return time.perf_counter() - started
+
+    @torch.no_grad()
+    def miou(self) -> float:
+        """Of the validation split."""
+        self.module.eval()
+        metric = SegmentationScores(self.module.num_classes)
+        for batch in self.data.val_dataloader():
+            pairs = zip(self.module.batch_scores(batch), batch["native_label"], strict=True)
+            metric.update(torch.stack([confusion_matrix(*pair) for pair in pairs]))
+        return metric.compute()["miou"].item()
 
 
-@torch.no_grad()
-def _miou(module: HardSegmentationModule, data: SegmentationData) -> float:
-    module.eval()
-    metric = SegmentationScores(module.num_classes)
-    for batch in data.val_dataloader():
-        pairs = zip(module.batch_scores(batch), batch["native_label"], strict=True)
-        metric.update(torch.stack([confusion_matrix(*pair) for pair in pairs]))
-    return metric.compute()["miou"].item()
-
-
-def cached_features(data: SegmentationData, extractor: Extractor, epochs: int) -> dict[str, Any]:
+def cached_features(
+    data: SegmentationData, extractor: Extractor, epochs: int, seeds: Sequence[int]
+) -> dict[str, Any]:
     """Trains the same head on photos and on stored features, epoch by epoch in turn.
 
     Args:
         data: photos; with `variants`, so that both sides see the same ones.
         extractor: what gives the features; its weights do not matter here.
-        epochs: counted ones; one more goes before them.
+        epochs: of a training, to the end of its schedule; the first one of all is not timed.
+        seeds: of the head and of the order of photos; a pair of trainings each.
 
     Returns:
-        Title, settings, rows (seconds an epoch) and ratios.
+        Title, settings, rows (seconds an epoch, scores at the end) and ratios.
     """
     data.prepare_data()
     data.setup("fit")
     stored = copy.copy(data)
-    torch.manual_seed(0)
-    fresh = HardSegmentationModule(len(data.layout.class_names), extractor=extractor)
-    fresh.optimizer = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, fused=True)
-    cached = copy.deepcopy(fresh)
-    fresh.eval()
-
+    sides = {"computed anew": data, "stored": stored}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    scores: dict[str, list[float]] = {name: [] for name in sides}
     with TemporaryDirectory() as folder:
         stored.features_dir, stored.features = Path(folder), {}
-        started = time.perf_counter()
-        stored.store_features(fresh.inputs, "benchmark", torch.device("cpu"))
-        storing = time.perf_counter() - started
-        num_bytes = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-        seconds: dict[str, list[float]] = {"computed anew": [], "stored": []}
-        for number in range(epochs + 1):
-            seconds["computed anew"].append(_epoch(fresh, data, number))
-            seconds["stored"].append(_epoch(cached, stored, number))
-        scores = (_miou(fresh, data), _miou(cached, stored))
+        for seed in seeds:
+            torch.manual_seed(seed)
+            head = HardSegmentationModule(
+                len(data.layout.class_names),
+                extractor=extractor,
+                optimizer=partial(torch.optim.AdamW, lr=3e-3, fused=True),
+                total_steps=epochs * data.steps_per_epoch,
+            )
+            if not stored.features:
+                head.eval()
+                started = time.perf_counter()
+                stored.store_features(head.inputs, "benchmark", torch.device("cpu"))
+                storing = time.perf_counter() - started
+                files = [file for file in Path(folder).rglob("*") if file.is_file()]
+                num_bytes = sum(file.stat().st_size for file in files)
+            trainings = {n: _Training(copy.deepcopy(head), d, seed) for n, d in sides.items()}
+            for number in range(epochs):
+                for name, training in trainings.items():
+                    seconds[name].append(training.epoch(number))
+            for name, training in trainings.items():
+                scores[name].append(training.miou())
     seconds = {name: values[1:] for name, values in seconds.items()}  # the first warms up
     rows = [
         {
             "features": name,
-            "s an epoch (median)": f"{sorted(values)[len(values) // 2]:.1f}",
+            "s an epoch (median)": f"{median(values):.1f}",
             "s (min)": f"{min(values):.1f}",
             "s (max)": f"{max(values):.1f}",
-            "val mIoU at the end": f"{score:.4f}",
+            "val mIoU at the end": f"{mean(scores[name]):.4f}",
+            "of each seed": ", ".join(f"{score:.4f}" for score in scores[name]),
         }
-        for (name, values), score in zip(seconds.items(), scores, strict=True)
+        for name, values in seconds.items()
     ]
+    differences = [b - a for a, b in zip(*scores.values(), strict=True)]
     return {
         "title": "Epochs of a head on frozen features",
         "rows": rows,
@@ -91,6 +118,8 @@ def cached_features(data: SegmentationData, extractor: Extractor, epochs: int) -
             "photos an epoch": data.steps_per_epoch * data.batch_size,
             "image": "x".join(map(str, data.image_size)),
             "epochs": epochs,
+            "seeds": ", ".join(map(str, seeds)),
+            "mIoU, stored less anew": ", ".join(f"{d:+.4f}" for d in differences),
             "seconds to store": f"{storing:.1f}",
             "megabytes stored": f"{num_bytes / 1e6:.0f}",
         },
