@@ -86,21 +86,27 @@ def test_the_same_seed_gives_the_same_run(folder_root: Path, tmp_path: Path) -> 
     [
         *product(["soft", "hard, stored features", "hard, end to end"], [0, 2]),
         ("soft, sampled pixels", 0),
+        ("soft, classifier", 0),
+        ("soft, sampled pixels and classifier", 0),
     ],
 )
 def test_two_epochs_equal_one_and_a_resume(
-    folder_root: Path, tmp_path: Path, system: str, workers: int
+    folder_root: Path, mixture_root: Path, tmp_path: Path, system: str, workers: int
 ) -> None:
     options = [f"data.num_workers={workers}", "data.augmentation.scale=[0.7,1.5]"]
+    root = folder_root
     if system == "hard, end to end":
         options += ["model.end_to_end=true", "model.cache_features=false"]
 
-    if system == "soft, sampled pixels":
+    if "classifier" in system:
+        options += ["data=mixture", "model.classifier_weight=0.5", "data.augmentation.colour=0.2"]
+        root = mixture_root
+    if "sampled pixels" in system:
         options += ["loss=pixel_npair", "model.sample_pixels.num_samples=20"]
 
     def configured(run: Path, *more: str) -> DictConfig:
         if system.startswith("soft"):
-            return tiny_run(folder_root, run, *options, *more)
+            return tiny_run(root, run, *options, *more)
         return tiny_hard_run(folder_root, run, None, *options, *more)
 
     train(configured(tmp_path / "whole"))
@@ -113,6 +119,9 @@ def test_two_epochs_equal_one_and_a_resume(
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert equal(whole[key], resumed[key]), key
     assert losses(tmp_path / "whole") == losses(broken)
+    if "classifier" in system:
+        assert whole["state_dict"]["classifier.map.weight"].shape == (2 + 3 + 4 + 5 + 6, 8)
+        assert load_extractor(broken).hparams["dim"] == 8
     expected, got = (
         json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "broken")
     )

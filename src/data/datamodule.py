@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from src.data.dataset import Augmentation, Batch, Collate, SegmentationDataset, StreamSampler
 from src.data.features import FeatureStore
 from src.data.images import check_label_exists, read_classes
-from src.data.layouts import Layout, Record
+from src.data.layouts import Layout, Record, label_spaces
 from src.data.slic import Superpixels
 from src.data.store import SampleStore
 from src.utils.parallel import map_in_workers
@@ -38,7 +38,8 @@ class SegmentationData(pl.LightningDataModule):
     """Photos with labels and superpixels of any layout.
 
     Batches are dicts: image (B,3,H,W) float32 RGB in [0,1]; label (B,H,W) int64, classes 0..K-1 and
-    255; superpixels (B,H,W) int64, ids 0..S-1 and -1 in padding; path, list of B names. After
+    255; superpixels (B,H,W) int64, ids 0..S-1 and -1 in padding; space (B,) int64, which of the
+    `label_spaces` the classes are of; path, list of B names. After
     `pool_at`, also pooling, one `PoolingWeights` a pyramid level. With `native_labels`, also
     native_label, list of B label maps (h,w) uint8 as large as in their files. After
     `store_features`, batches of training and validation hold `features` in place of image and
@@ -138,6 +139,11 @@ class SegmentationData(pl.LightningDataModule):
                 self.variants if split == "train" else None,
                 self.native_labels and split != "train",
             )
+
+    @property
+    def label_spaces(self) -> list[tuple[str, ...]]:
+        """Class names of each label space: one, but in a mixture."""
+        return label_spaces(self.layout)
 
     def class_shares(self) -> Tensor:
         """Shares (K,) of the classes among the labelled pixels of the train split's files."""

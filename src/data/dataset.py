@@ -25,20 +25,25 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random flip, scale and crop, the same for all maps of a photo.
+    """Random flip, scale and crop, the same for all maps of a photo, and random colours.
 
     Attributes:
         flip: probability of a horizontal flip.
         scale: range of the enlargement; below 1 the photo is padded, with label 255.
+        colour: how far brightness, contrast and saturation may stray from 1, and the three
+            channels from each other, half as far.
     """
 
     flip: float = 0.5
     scale: tuple[float, float] = (1.0, 1.0)
+    colour: float = 0.0
 
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"data.augmentation.scale={list(self.scale)}: need 0 < low <= high")
+        if not 0 <= self.colour < 1:
+            raise ValueError(f"data.augmentation.colour={self.colour}: choose 0 <= colour < 1")
 
     def __call__(
         self,
@@ -72,7 +77,19 @@ class Augmentation:
         if flipped:
             image, label = image[:, ::-1], label[:, ::-1]
             superpixels = None if superpixels is None else superpixels[:, ::-1]
+        if self.colour:
+            image = self._recolour(rng, image)
         return image, label, superpixels
+
+    def _recolour(self, rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Brightness, contrast, saturation and cast, as one affine map of the colours."""
+        brightness, contrast, saturation = 1 + self.colour * rng.uniform(-1, 1, 3)
+        cast = 1 + self.colour / 2 * rng.uniform(-1, 1, 3)
+        matrix = brightness * (saturation * np.eye(3) + (1 - saturation) / 3) * cast
+        colours = image.reshape(-1, 3).astype(np.float32) @ matrix.astype(np.float32)
+        mean = colours.mean()
+        colours = mean + contrast * (colours - mean)
+        return colours.clip(0, 255).round().astype(np.uint8).reshape(image.shape)
 
 
 def _take(array: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], fill: int) -> NDArray[Any]:
@@ -141,8 +158,8 @@ class SegmentationDataset(Dataset[Batch]):
             key: index, or (index, place in the training stream).
 
         Returns:
-            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; path; with
-            `native_labels` native_label (h,w) uint8.
+            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; space, of
+            its labels; path; with `native_labels` native_label (h,w) uint8.
         """
         index, place = key if isinstance(key, tuple) else (key, 0)
         record = self.records[index]
@@ -167,6 +184,7 @@ class SegmentationDataset(Dataset[Batch]):
             "image": torch.from_numpy(planes).div_(255),
             "label": torch.from_numpy(label.astype(np.int64)),
             "superpixels": torch.from_numpy(superpixels.astype(np.int64)),
+            "space": record.space,
             "path": str(record.image),
         }
         return sample | {"native_label": torch.tensor(native)} if self.native_labels else sample
@@ -228,7 +246,7 @@ class Collate:
     level_sizes: Sequence[tuple[int, int]] | None = None
 
     def __call__(self, samples: list[Batch]) -> Batch:
-        """Batch with image (B,3,H,W), label (B,H,W), superpixels (B,H,W), path, pooling.
+        """Batch with image (B,3,H,W), label and superpixels (B,H,W), space (B,), path, pooling.
 
         Labels of their own sizes stay a list.
         """

@@ -4,7 +4,7 @@ A layout finds the photos and labels of a split; it does not read them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +15,19 @@ _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled photo: its files and what the ids in the label file mean."""
+    """One labelled photo: its files and what the ids in the label file mean.
+
+    Attributes:
+        image: file.
+        label: file.
+        label_map: what its ids mean.
+        space: number of the label space in a mixture; two photos of one space share their classes.
+    """
 
     image: Path
     label: Path
     label_map: LabelMap
+    space: int = 0
 
 
 class DataError(ValueError):
@@ -242,4 +250,14 @@ class Mixture:
             layout.prepare()
 
     def records(self, split: str) -> list[Record]:
-        return [record for layout in self.layouts.values() for record in layout.records(split)]
+        return [
+            replace(record, space=space)
+            for space, layout in enumerate(self.layouts.values())
+            for record in layout.records(split)
+        ]
+
+
+def label_spaces(layout: Layout) -> list[tuple[str, ...]]:
+    """Names of the classes of each label space, by `Record.space`: one, but in a mixture."""
+    layouts = layout.layouts.values() if isinstance(layout, Mixture) else [layout]
+    return [each.class_names for each in layouts]

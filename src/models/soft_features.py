@@ -16,6 +16,7 @@ from src.data.dataset import Batch
 from src.data.labels import IGNORE
 from src.metrics.baselines import colour_features
 from src.metrics.pair_auc import PairAUC
+from src.models.classifier import SpacesClassifier
 from src.models.extractor import Extractor
 from src.models.schedule import poly_with_warmup
 from src.ops.npair import superpixel_npair_loss
@@ -41,6 +42,8 @@ class SoftFeatureModule(pl.LightningModule):
         loss: of (features (B,S,D), labels (B,S), valid (B,S)), a scalar.
         optimizer: made from the parameters.
         num_superpixels: S.
+        classifier_weight: of the cross-entropy of a classifier beside the loss, which tells the
+            features what is alike in two photos; 0 for the loss alone, as in the paper.
         sample_pixels: of labels (B,H,W), as `src.ops.pixels.sample_pixels`: trains on these pixels;
             None trains on superpixels. Validation compares superpixels in both cases.
         total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
@@ -56,6 +59,7 @@ class SoftFeatureModule(pl.LightningModule):
         loss: Callable[[Tensor, Tensor, Tensor], Tensor] = superpixel_npair_loss,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         num_superpixels: int = 500,
+        classifier_weight: float = 0.0,
         sample_pixels: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None,
         total_steps: int = 1,
         power: float = 0.9,
@@ -69,6 +73,8 @@ class SoftFeatureModule(pl.LightningModule):
             self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.sample_pixels, self.optimizer = loss, sample_pixels, optimizer
         self.num_superpixels = num_superpixels
+        self.classifier_weight = classifier_weight
+        self.classifier: SpacesClassifier | None = None  # as many classes as the data has
         self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
         # A function, not a wrapped module: the state's keys stay what they are.
         self.pyramid = torch.compile(extractor.pyramid) if compile else extractor.pyramid
@@ -81,6 +87,12 @@ class SoftFeatureModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
         data.pool_at(self.extractor.level_sizes(data.image_size))
+
+    def configure_model(self) -> None:
+        if self.classifier_weight and self.classifier is None:
+            data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+            sizes = [len(names) for names in data.label_spaces]
+            self.classifier = SpacesClassifier(self.extractor.hparams["dim"], sizes)
 
     def forward(self, image: Tensor) -> Tensor:
         """The feature map F (B,D,H,W) of images (B,3,H,W) in [0,1]."""
@@ -124,7 +136,14 @@ class SoftFeatureModule(pl.LightningModule):
         return features.flatten(0, 1), labels.flatten(0, 1), valid.flatten(0, 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(*self.compared_features(batch, self.global_step))
+        compared = self.compared_features(batch, self.global_step)
+        loss = self.loss(*compared)
+        if self.classifier is not None:
+            draws = len(compared[0]) // len(batch["space"])
+            space = batch["space"].repeat_interleave(draws)
+            cross_entropy = self.classifier.loss(*compared, space)
+            self.log_dict({"train/npair": loss, "train/cross_entropy": cross_entropy})
+            loss = loss + self.classifier_weight * cross_entropy
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
         return loss
@@ -178,7 +197,7 @@ class SoftFeatureModule(pl.LightningModule):
         return self(batch["image"])
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.extractor.parameters())
+        optimizer = self.optimizer(self.parameters())
         scheduler = poly_with_warmup(optimizer, self.total_steps, self.power, self.warmup_steps)
         schedule = {"scheduler": scheduler, "interval": "step", "name": "train/lr"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

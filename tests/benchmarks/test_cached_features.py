@@ -11,7 +11,9 @@ def test_both_sides_learn_the_same(
     tiny_data: Callable[..., SegmentationData], tmp_path: Path
 ) -> None:
     data = tiny_data(variants=1, native_labels=True, steps_per_epoch=4)
-    result = cached_features(data, Extractor(widths=[8, 16], blocks=[1, 1], dim=8), epochs=2, seeds=[0, 1])
+    result = cached_features(
+        data, Extractor(widths=[8, 16], blocks=[1, 1], dim=8), epochs=2, seeds=[0, 1]
+    )
     anew, stored = (float(row["val mIoU at the end"]) for row in result["rows"])
     assert abs(anew - stored) < 0.02
     assert result["ratios"]["epoch time"]["median"] > 0

@@ -54,6 +54,29 @@ def test_padding_is_ignored_and_no_superpixel() -> None:
     assert (ids[padded == 255] == -1).all()
 
 
+def test_colours_stray_and_leave_labels_alone() -> None:
+    image = np.random.default_rng(1).integers(60, 190, (30, 40, 3), np.uint8)
+    _, label, superpixels = coded((30, 40))
+    augment = Augmentation(flip=0.0, colour=0.3)
+    seen = [augment(np.random.default_rng(seed), image, label, superpixels) for seed in range(20)]
+    for new, *maps in seen:
+        assert new.dtype == np.uint8
+        assert new.shape == image.shape
+        assert all(np.array_equal(a, b) for a, b in zip(maps, (label, superpixels), strict=True))
+    ratios = np.array([new.mean((0, 1)) / image.mean((0, 1)) for new, *_ in seen])
+    assert ratios.std(0).min() > 0.05
+    assert ratios.min() > (1 - 0.3) * (1 - 0.15) * 0.95
+    assert ratios.max() < (1 + 0.3) * (1 + 0.15) * 1.05
+    assert np.ptp(ratios / ratios.mean(1, keepdims=True), axis=0).min() > 0.05  # a cast
+    same = Augmentation(flip=0.0)(np.random.default_rng(0), image, label, superpixels)[0]
+    assert np.array_equal(same, image)
+
+
+def test_colours_too_far_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"data\.augmentation\.colour=1"):
+        Augmentation(colour=1.0)
+
+
 def test_flip_turns_everything() -> None:
     image, label, superpixels = coded((10, 14))
     flipped = Augmentation(flip=1.0)(np.random.default_rng(0), image, label, superpixels)

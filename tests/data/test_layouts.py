@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from src.data.images import read_record
-from src.data.layouts import ADE20K, Cityscapes, DataError, Folder, Mixture
+from src.data.layouts import ADE20K, Cityscapes, DataError, Folder, Mixture, label_spaces
 from tests.conftest import real_data
 
 
@@ -54,6 +54,11 @@ def test_mixture_keeps_label_spaces_apart(mixture_root: Path) -> None:
     records = layout.records("train")
     assert len(records) == 8
     assert {len(r.label_map.class_names) for r in records} == {2, 5}
+    spaces = label_spaces(layout)
+    assert all(spaces[r.space] == r.label_map.class_names for r in records)
+    assert len(spaces) == len({r.space for r in records}) == 2
+    (alone,) = label_spaces(layout.layouts["camvid"])
+    assert alone == spaces[0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,61 @@
+"""A classifier beside the metric loss, in training alone."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SpacesClassifier(nn.Module):
+    """Names the classes of superpixels by one linear map of their features.
+
+    The metric loss compares within a photo only. This tells the features, too, what is alike in two
+    photos. Data sets with label spaces of their own share the features, not the classes: a member
+    is told apart from the classes of its own space.
+
+    Args:
+        dim: D.
+        num_classes: of each label space.
+    """
+
+    space_of_class: Tensor
+    first_class: Tensor
+
+    def __init__(self, dim: int, num_classes: Sequence[int]) -> None:
+        super().__init__()
+        # The direction of F counts here, and its spread is left to the metric loss.
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+        self.map = nn.Linear(dim, sum(num_classes))
+        sizes = torch.tensor(num_classes)
+        spaces = torch.arange(len(sizes)).repeat_interleave(sizes)
+        self.register_buffer("space_of_class", spaces, persistent=False)
+        self.register_buffer("first_class", sizes.cumsum(0) - sizes, persistent=False)
+
+    def forward(self, features: Tensor, space: Tensor) -> Tensor:
+        """Class scores (B,S,K) over all spaces' classes, -inf outside of the photo's own.
+
+        Args:
+            features: (B,S,D).
+            space: (B,) int64.
+        """
+        scores: Tensor = self.map(self.norm(features))
+        return scores.masked_fill((self.space_of_class != space[:, None])[:, None], -torch.inf)
+
+    def loss(self, features: Tensor, labels: Tensor, valid: Tensor, space: Tensor) -> Tensor:
+        """Cross-entropy, a mean over photos of the means over their valid members.
+
+        Args:
+            features: (B,S,D).
+            labels: (B,S) classes of the photo's own space.
+            valid: (B,S) bool, members that take part.
+            space: (B,) int64.
+
+        Returns:
+            Scalar; a photo without valid members adds 0.
+        """
+        target = torch.where(valid, labels + self.first_class[space][:, None], -1)
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        scores = self(features, space)
+        each = F.cross_entropy(scores.mT, target, ignore_index=-1, reduction="none")
+        return (each.sum(1) / valid.sum(1).clamp(min=1)).mean()

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from src.models.classifier import SpacesClassifier
+
+SIZES = [2, 3]
+
+
+def inputs() -> tuple[torch.Tensor, ...]:
+    features = torch.randn(3, 5, 8, dtype=torch.float64)
+    labels = torch.tensor([[0, 1, 1, 0, 255], [2, 0, 1, 2, 2], [0, 255, 255, 255, 1]])
+    valid = labels != 255
+    valid[0, 0] = False
+    return features, labels, valid, torch.tensor([0, 1, 0])
+
+
+def test_loss_is_that_of_a_loop() -> None:
+    classifier = SpacesClassifier(8, SIZES).double()
+    features, labels, valid, space = inputs()
+    losses = []
+    for b in range(3):
+        start = sum(SIZES[: space[b]])
+        classes = slice(start, start + SIZES[space[b]])
+        each = [
+            F.cross_entropy(
+                (classifier.map.weight[classes] @ F.layer_norm(features[b, p], [8]))
+                + classifier.map.bias[classes],
+                labels[b, p],
+            )
+            for p in range(5)
+            if valid[b, p]
+        ]
+        losses.append(sum(each) / len(each))
+    expected = torch.stack(losses).mean()
+    torch.testing.assert_close(classifier.loss(features, labels, valid, space), expected)
+
+
+def test_gradient() -> None:
+    features, labels, valid, space = inputs()
+    classifier = SpacesClassifier(8, SIZES).double()
+    features.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: classifier.loss(x, labels, valid, space), features)
+
+
+def test_other_spaces_have_no_say() -> None:
+    classifier = SpacesClassifier(8, SIZES)
+    features, _, _, space = inputs()
+    shares = classifier(features.float(), space).softmax(-1)
+    assert (shares[space == 0][..., 2:] == 0).all()
+    assert (shares[space == 1][..., :2] == 0).all()
+    torch.testing.assert_close(shares.sum(-1), torch.ones(3, 5))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_nothing_valid_is_zero_with_zero_gradient(spread: float) -> None:
+    classifier = SpacesClassifier(8, SIZES)
+    features = (spread * torch.randn(1, 5, 8)).requires_grad_()
+    labels = torch.full((1, 5), 255)
+    loss = classifier.loss(features, labels, labels != 255, torch.tensor([1]))
+    loss.backward()
+    assert loss == 0
+    assert features.grad is not None
+    assert (features.grad == 0).all()
+
+
+def test_equal_features_have_a_finite_gradient() -> None:
+    classifier = SpacesClassifier(8, SIZES)
+    features = torch.zeros(1, 5, 8, requires_grad=True)
+    valid = torch.ones(1, 5, dtype=torch.bool)
+    classifier.loss(features, torch.zeros(1, 5).long(), valid, torch.tensor([0])).backward()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
