@@ -22,7 +22,8 @@ from rich.table import Table
 
 from src.callbacks.worst import WorstPhotos
 from src.metrics.segmentation import segmentation_scores
-from src.models.extractor import checkpoint_file, extractor_of, read_checkpoint
+from src.models.checkpoints import checkpoint_file, read_checkpoint
+from src.models.extractor import extractor_of
 from src.models.hard_segmentation import SCORES, HardSegmentationModule, load_hard_segmentation
 from src.models.soft_features import SoftFeatureModule
 from src.models.views import ONE_VIEW, Views

@@ -21,7 +21,8 @@ from src.callbacks.guided_filter import GuidedFilter
 from src.callbacks.pictures import feature_columns
 from src.data.images import find_photos, read_image, resize_image
 from src.data.slic import Superpixels
-from src.models.extractor import extractor_of, read_checkpoint
+from src.models.checkpoints import read_checkpoint
+from src.models.extractor import extractor_of
 from src.models.hard_segmentation import load_hard_segmentation
 from src.ops.pca import normalise, pca, random_projection
 from src.utils.cli import readable_errors

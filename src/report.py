@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from src.benchmarks.measure import markdown
-from src.models.extractor import checkpoint_file
+from src.models.checkpoints import checkpoint_file
 from src.models.views import ONE_VIEW
 from src.utils.cli import readable_errors
 

@@ -23,7 +23,8 @@ from rich.table import Column, Table
 from src.data.images import file_identity, find_photos
 from src.matting import files
 from src.matting.photo import VERSION, Settings, segment_photo
-from src.models.extractor import checkpoint_file, load_extractor
+from src.models.checkpoints import checkpoint_file
+from src.models.extractor import load_extractor
 from src.utils.cli import readable_errors
 
 

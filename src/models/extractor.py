@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.models.checkpoints import read_checkpoint
+
 # Mean and spread of natural photos in [0,1] (ImageNet's, the field's convention).
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -172,41 +174,6 @@ class Extractor(nn.Module):
             ],
             1,
         )
-
-
-def checkpoint_file(checkpoint: str | Path) -> Path:
-    """The file itself, or the best checkpoint of a run directory."""
-    path = Path(checkpoint)
-    return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
-
-
-def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint of either system to the CPU.
-
-    Args:
-        checkpoint: file written by training, or its run directory. Nothing in it is executed: it is
-            read with `weights_only=True` and names no classes.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint of this project.
-    """
-    path = checkpoint_file(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no checkpoint at {path}: give the directory of a training run, or a file in its "
-            "checkpoints/ (make train writes them)"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"extractor", "state_dict"} - content.keys()
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a checkpoint written by python -m src.train: {error}"
-        ) from error
-    if missing:
-        raise ValueError(f"{path} is not a checkpoint written by python -m src.train: no {missing}")
-    return content
 
 
 def extractor_of(content: dict[str, Any]) -> Extractor:

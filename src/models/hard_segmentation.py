@@ -18,7 +18,8 @@ from src.data.datamodule import SegmentationData
 from src.data.dataset import Batch
 from src.data.labels import IGNORE
 from src.metrics.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
-from src.models.extractor import Extractor, extractor_of, load_extractor, read_checkpoint
+from src.models.checkpoints import read_checkpoint
+from src.models.extractor import Extractor, extractor_of, load_extractor
 from src.models.heads import Decoder, LinearProbe, head_inputs
 from src.models.schedule import poly_with_warmup
 from src.models.views import ONE_VIEW, Views
