@@ -26,7 +26,7 @@ def show(result: dict[str, Any]) -> None:
     ratios = Table("ratio", "median", "min", "max")
     for name, ratio in result["ratios"].items():
         ratios.add_row(name, *(f"{value:.1f}" for value in ratio.values()))
-    Console().print(*tables, ratios)
+    Console().print(*tables, *([ratios] if result["ratios"] else []))
 
 
 @hydra.main(config_path="../conf", config_name="benchmark", version_base="1.3")

@@ -88,7 +88,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [f"### {result['title']}", "", *_table(result["rows"])]
     for title, rows in result.get("tables", {}).items():
         lines += ["", f"{title}:", "", *_table(rows)]
-    lines += ["", "| ratio | median | min | max |", "| --- | --- | --- | --- |"]
+    if result["ratios"]:
+        lines += ["", "| ratio | median | min | max |", "| --- | --- | --- | --- |"]
     for name, ratio in result["ratios"].items():
         cells = [f"{ratio[k]:.1f}" if k in ratio else "" for k in ("median", "min", "max")]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

@@ -1,0 +1,104 @@
+"""Pair AUC of networks on the splits of several data sets, beside what needs no training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from src.data.datamodule import SegmentationData
+from src.data.dataset import Batch
+from src.data.layouts import Folder
+from src.data.slic import Superpixels
+from src.metrics.baselines import colour_features
+from src.metrics.pair_auc import PairAUC
+from src.models.extractor import Extractor, load_extractor
+from src.models.soft_features import POSITION_WEIGHT, SoftFeatureModule
+
+
+def pair_auc_of_sets(
+    root: str | Path,
+    sets: Sequence[str],
+    networks: Mapping[str, str],
+    split: str,
+    image_size: Sequence[int],
+    superpixels: Superpixels,
+    cache_dir: str | Path,
+    num_workers: int,
+) -> dict[str, Any]:
+    """Scores networks on each set by itself, all on the same superpixels.
+
+    Args:
+        root: folder of the sets.
+        sets: folders there, each in the folder layout.
+        networks: checkpoints by the names of their rows.
+        split: of every set.
+        image_size: (H, W) that photos are resized to.
+        superpixels: parameters of the maps.
+        cache_dir: where maps are kept.
+        num_workers: loader processes.
+
+    Returns:
+        Title, settings and rows: one a way, with a column a set and their mean.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        untrained = Extractor()
+    modules = {
+        name: SoftFeatureModule(extractor, num_superpixels=superpixels.count).eval()
+        for name, extractor in {
+            **{name: load_extractor(checkpoint) for name, checkpoint in networks.items()},
+            "untrained network": untrained,
+        }.items()
+    }
+
+    def ways(batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        found = {n: m.superpixel_features(batch, m.pyramid) for n, m in modules.items()}
+        _, labels, valid = found["untrained network"]
+        colour = (batch["image"], batch["superpixels"], superpixels.count)
+        lab, placed = colour_features(*colour), colour_features(*colour, POSITION_WEIGHT)
+        return {**found, "Lab": (lab, labels, valid), "Lab + position": (placed, labels, valid)}
+
+    scores: dict[str, dict[str, float]] = {}
+    photos = []
+    for name in sets:
+        data = SegmentationData(
+            Folder,
+            Path(root) / name,
+            cache_dir,
+            image_size,
+            superpixels=superpixels,
+            num_workers=num_workers,
+            test_split=split,
+            pack=True,
+        )
+        data.prepare_data()
+        data.setup("test")
+        photos.append(len(data.datasets["test"]))
+        metrics: dict[str, PairAUC] = {}
+        with torch.no_grad():
+            for batch in track(data.test_dataloader(), name):
+                for way, found in ways(batch).items():
+                    metrics.setdefault(way, PairAUC()).update(*found)
+        for way, metric in metrics.items():
+            scores.setdefault(way, {})[name] = metric.compute()["pair_auc"].item()
+    rows = [
+        {
+            "features": way,
+            **{name: f"{score:.3f}" for name, score in found.items()},
+            "mean": f"{sum(found.values()) / len(found):.3f}",
+        }
+        for way, found in scores.items()
+    ]
+    return {
+        "title": f"Pair AUC on the {split} splits",
+        "rows": rows,
+        "ratios": {},
+        "settings": {
+            "photos": ", ".join(map(str, photos)),
+            "image": "x".join(map(str, image_size)),
+            "superpixels": superpixels.count,
+        },
+    }
