@@ -32,12 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: $(INSTALLED) ## train soft features on the embedded scenes; ARGS="key=value ..." for more
 	$(BIN)/python -m src.train $(ARGS)
 
-segment: $(INSTALLED) ## a photo into layers; ARGS="input=PHOTO_OR_FOLDER output=FOLDER ..."
-ifeq ($(findstring checkpoint=,$(ARGS)),)
-	@ls outputs/softfeat_*/*/checkpoints/best.ckpt >/dev/null 2>&1 \
-	  || { echo 'no trained features under outputs/: training them first, minutes on a CPU' \
-	       && $(BIN)/python -m src.train; }
-endif
+segment: $(INSTALLED) ## a photo into layers, with the shipped weights; ARGS="input=PHOTO_OR_FOLDER output=FOLDER ..."
 	$(BIN)/python -m src.segment $(ARGS)
 
 test: lint ## lint, then all tests

@@ -49,8 +49,12 @@ def data_config(given: Any, by_hand: list[str], checkpoint: Path) -> Any:
         ValueError: no data set given, and no run directory around the checkpoint.
     """
     trained = checkpoint.parent.parent / "config.yaml"
-    run: Any = OmegaConf.load(trained).data if trained.is_file() else {}
-    if "_target_" not in given and not run:
+    if trained.is_file():
+        run: Any = OmegaConf.load(trained).data
+    else:  # weights say themselves what they were trained at
+        size = read_checkpoint(checkpoint).get("about", {}).get("data.image_size")
+        run = OmegaConf.create({"image_size": size} if size else {})
+    if "_target_" not in given and "_target_" not in run:
         raise ValueError(
             f"{checkpoint} lies in no run directory, so say what to score it on: "
             "data=NAME data.root=FOLDER data.image_size=[H,W]"

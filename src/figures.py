@@ -1,10 +1,16 @@
-"""Sheets of any photos in the manner of the paper's figures: python -m src.figures checkpoint=FILE.
+"""Sheets of photos in the manner of the paper's figures: python -m src.figures input=... output=...
 
 `guided_filter.png`: F without and with the guided filter (Fig. 3); `random_projections.png`: F seen
 from random directions (Fig. 4); `superpixels.png`: superpixels and their mean features (Fig. 5);
-`segmentation.png`: classes (Fig. 8, for a checkpoint of hard segmentation).
+`segmentation.png`: classes (Fig. 8, for a checkpoint of hard segmentation); `layers.png`:
+superpixels, F, and soft layers.
+
+The photos are `input`, or with `data` some of a labelled split, by a rule and not by taste: sorted
+by pair AUC, the worst, the best, and evenly between.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -19,11 +25,16 @@ from torch import Tensor
 
 from src.callbacks.guided_filter import GuidedFilter
 from src.callbacks.pictures import feature_columns
+from src.data.datamodule import SegmentationData
 from src.data.images import find_photos, read_image, resize_image
 from src.data.slic import Superpixels
+from src.matting.layers import layer_colours
+from src.matting.soft_segmentation import soft_segment
+from src.metrics.pair_auc import pair_auc
 from src.models.checkpoints import read_checkpoint
-from src.models.extractor import extractor_of
+from src.models.extractor import Extractor, extractor_of
 from src.models.hard_segmentation import load_hard_segmentation
+from src.models.soft_features import SoftFeatureModule
 from src.ops.pca import normalise, pca, random_projection
 from src.utils.cli import readable_errors
 from src.utils.drawing import boundaries, label_colours, overlay, sheet
@@ -44,15 +55,21 @@ class Figures:
         checkpoint: of either system.
         superpixels: parameters of the maps.
         guided_filter: of the feature maps.
+        layers: soft layers of each photo; 0 for none.
     """
 
     def __init__(
-        self, checkpoint: str | Path, superpixels: Superpixels, guided_filter: GuidedFilter
+        self,
+        checkpoint: str | Path,
+        superpixels: Superpixels,
+        guided_filter: GuidedFilter,
+        layers: int = 5,
     ) -> None:
         content = read_checkpoint(checkpoint)
         self.extractor = extractor_of(content)
         self.hard = load_hard_segmentation(checkpoint) if "hard_segmentation" in content else None
         self.superpixels, self.guided_filter = superpixels, guided_filter
+        self.layers = layers
 
     @torch.no_grad()
     def __call__(self, photo: NDArray[np.uint8]) -> dict[str, dict[str, Tensor]]:
@@ -93,7 +110,58 @@ class Figures:
                 "classes": label_colours(predicted),
                 "over the photo": overlay(image, predicted),
             }
+        if self.layers:
+            found = soft_segment(photo / 255, features[0].permute(1, 2, 0).numpy(), self.layers)
+            figures["layers"] = {
+                "photo, superpixels": boundaries(image, superpixels),
+                "features": _pictures(found.features),
+                **{f"layer {k + 1}": torch.ones_like(image) for k in range(self.layers)},
+                **{
+                    f"layer {k}": _pictures(_on_grey(photo, alpha))
+                    for k, alpha in enumerate(found.alphas, 1)
+                },
+            }
         return figures
+
+
+def _pictures(picture: NDArray) -> Tensor:
+    return torch.from_numpy(picture.transpose(2, 0, 1).copy()).float()[None]
+
+
+def _on_grey(photo: NDArray[np.uint8], alpha: NDArray) -> NDArray[np.float32]:
+    """A layer in its own colours over grey, (H,W,3) in [0,1]."""
+    image = photo.astype(np.float32) / np.float32(255)
+    colours = layer_colours(image, alpha.astype(np.float32))
+    return colours * alpha[..., None] + 0.85 * (1 - alpha[..., None])
+
+
+def spread_by_score(
+    extractor: Extractor, data: SegmentationData, count: int
+) -> tuple[list[Path], list[str]]:
+    """Photos of the test split, from the lowest to the highest pair AUC in even steps of rank.
+
+    Returns:
+        The photos, and a text with the score of each.
+
+    Raises:
+        ValueError: no photo has a score, which takes superpixels of two classes.
+    """
+    data.prepare_data()
+    data.setup("test")
+    data.pool_at(extractor.level_sizes(data.image_size))
+    module = SoftFeatureModule(extractor, num_superpixels=data.superpixels.count).eval()
+    scored: list[tuple[float, str]] = []
+    with torch.inference_mode():
+        for batch in track(data.test_dataloader(), "scoring"):
+            scores = pair_auc(*module.superpixel_features(batch, module.pyramid))[0]
+            pairs = zip(scores.tolist(), batch["path"], strict=True)
+            scored += [pair for pair in pairs if not math.isnan(pair[0])]
+    if not scored:
+        raise ValueError("no photo of the split has superpixels of two classes")
+    scored.sort()
+    ranks = np.linspace(0, len(scored) - 1, min(count, len(scored))).round().astype(int)
+    chosen = [scored[rank] for rank in ranks]
+    return [Path(path) for _, path in chosen], [f"pair AUC {score:.3f}" for score, _ in chosen]
 
 
 def _pad_together(pictures: list[Tensor]) -> Tensor:
@@ -106,9 +174,9 @@ def _pad_together(pictures: list[Tensor]) -> Tensor:
 
 
 def draw_sheets(
-    figures: Figures, photos: list[Path], long_side: int, output: Path
+    figures: Figures, photos: list[Path], long_side: int, output: Path, texts: Sequence[str] = ()
 ) -> dict[str, Path]:
-    """Writes one sheet a figure, one row a photo.
+    """Writes one sheet a figure, one row a photo, with a text in each row.
 
     Returns:
         The sheets' files by figure.
@@ -122,7 +190,7 @@ def draw_sheets(
             title: _pad_together([d[figure][title] for d in drawn]) for title in drawn[0][figure]
         }
         files[figure] = output / f"{figure}.png"
-        picture = sheet(columns, classes if figure == "segmentation" else ())
+        picture = sheet(columns, classes if figure == "segmentation" else (), texts)
         Image.fromarray(picture).save(files[figure])
     return files
 
@@ -131,9 +199,19 @@ def draw_sheets(
 @readable_errors
 def main(cfg: DictConfig) -> None:
     """Draws and says where."""
-    photos = find_photos([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
-    figures = Figures(cfg.checkpoint, instantiate(cfg.superpixels), instantiate(cfg.guided_filter))
-    for path in draw_sheets(figures, photos, cfg.long_side, Path(cfg.output)).values():
+    of_data = cfg.get("data") is not None
+    if (cfg.input is not None) == of_data:
+        raise ValueError("give input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")
+    texts: list[str] = []
+    figures = Figures(
+        cfg.checkpoint, instantiate(cfg.superpixels), instantiate(cfg.guided_filter), cfg.layers
+    )
+    if not of_data:
+        photos = find_photos([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
+    else:
+        data = instantiate(cfg.data, test_split=cfg.split)
+        photos, texts = spread_by_score(figures.extractor, data, cfg.count)
+    for path in draw_sheets(figures, photos, cfg.long_side, Path(cfg.output), texts).values():
         print(path)
     if figures.hard is None:
         print("no segmentation.png: the checkpoint holds soft features only")

@@ -28,21 +28,6 @@ from src.models.extractor import load_extractor
 from src.utils.cli import readable_errors
 
 
-def newest_checkpoint() -> Path:
-    """The best checkpoint of the newest run of soft features under outputs/.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    found = Path("outputs").glob("softfeat_*/*/checkpoints/best.ckpt")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
-        raise FileNotFoundError(
-            "no trained features under outputs/: run make train, or set checkpoint=RUN_DIR"
-        )
-    return newest
-
-
 def folder_of(photo: Path, output: Path) -> Path:
     """A photo's folder: its name without suffix, numbered where that holds anything else."""
     names = (photo.stem if n == 1 else f"{photo.stem}-{n}" for n in itertools.count(1))
@@ -59,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     default = resources.files("skimage") / "data" / "astronaut.png"
     given = cfg.input or str(default)
     photos = find_photos(list(given) if isinstance(given, ListConfig) else [str(given)])
-    checkpoint = checkpoint_file(cfg.checkpoint or newest_checkpoint())
+    checkpoint = checkpoint_file(cfg.checkpoint)
     extractor = load_extractor(checkpoint)
     output = Path(cfg.output)
     try:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from src.data.images import read_label
 from src.evaluate import data_config, evaluate
-from src.models.extractor import load_extractor
+from src.models.checkpoints import write_weights
+from src.models.extractor import Extractor, load_extractor
 from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 from src.models.views import Views
 from src.train import train
@@ -150,10 +151,19 @@ def test_other_data_than_the_trainings(hard_run: tuple[Path, dict], tmp_path: Pa
 
 
 def test_a_checkpoint_on_its_own_asks_for_data(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data=NAME data\.root"):
-        data_config(OmegaConf.create({"root": None}), [], tmp_path / "best.ckpt")
+    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
+    content = {"extractor": extractor.hparams, "state_dict": state}
+    file, weights = tmp_path / "best.ckpt", tmp_path / "a.safetensors"
+    torch.save(content, file)
+    write_weights(weights, content, {"data.image_size": [16, 24]})
+    for checkpoint in (file, weights):
+        with pytest.raises(ValueError, match=r"data=NAME data\.root"):
+            data_config(OmegaConf.create({"root": None}), [], checkpoint)
     given = OmegaConf.create({"_target_": "x", "image_size": [8, 8]})
-    assert data_config(given, [], tmp_path / "best.ckpt") == given
+    assert data_config(given, [], file) == given
+    assert data_config(given, [], weights).image_size == [16, 24]  # that they were trained at
+    assert data_config(given, ["image_size"], weights).image_size == [8, 8]
 
 
 def test_another_data_set_keeps_the_sizes_of_the_training(

@@ -2,12 +2,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize
+from hydra.utils import instantiate
 from PIL import Image
 
 from src.callbacks.guided_filter import GuidedFilter
 from src.data.images import find_photos
 from src.data.slic import Superpixels
-from src.figures import Figures, draw_sheets, read_photo
+from src.figures import Figures, draw_sheets, main, read_photo, spread_by_score
+from src.models.extractor import load_extractor
 from src.train import train
 from tests.conftest import tiny_hard_run, tiny_run
 
@@ -25,15 +28,43 @@ def test_sheets_of_photos_of_any_size(system: str, folder_root: Path, tmp_path: 
     photos = find_photos([str(folder_root / "images" / "test"), str(tall)])
     assert len(photos) == 3
     figures = Figures(
-        run / "checkpoints" / "best.ckpt", Superpixels(count=20), GuidedFilter(kernel_size=5)
+        run / "checkpoints" / "best.ckpt", Superpixels(count=20), GuidedFilter(kernel_size=5), 3
     )
     files = draw_sheets(figures, photos, 64, output)
-    names = {"guided_filter", "random_projections", "superpixels"}
+    names = {"guided_filter", "random_projections", "superpixels", "layers"}
     assert set(files) == names | ({"segmentation"} if system == "hard" else set())
     for path in files.values():
         width, height = Image.open(path).size
         assert width >= 3 * 68  # the padded widths: landscape photos are 64 wide
         assert height > 3 * 68
+
+
+def test_photos_of_a_set_are_taken_by_their_score(mixture_root: Path, tmp_path: Path) -> None:
+    run, output = tmp_path / "run", tmp_path / "figures"
+    train(tiny_run(mixture_root, run, "data=mixture", "trainer.max_epochs=1"))
+    options = [f"checkpoint={run}", f"output={output}", "data=mixture", f"data.root={mixture_root}"]
+    options += ["data.image_size=[32,40]", "data.superpixels.count=20", "data.num_workers=0"]
+    options += [f"data.cache_dir={tmp_path}/cache", "layers=2", "long_side=48"]
+    with initialize(config_path="../conf", version_base="1.3"):
+        cfg = compose("figures", overrides=[*options, "count=4"])
+        main(cfg)
+    assert (output / "layers.png").is_file()
+    data = instantiate(cfg.data, test_split="val")
+    extractor = load_extractor(run)
+    photos, texts = spread_by_score(extractor, data, 4)
+    everyone, scores = spread_by_score(extractor, data, 99)
+    assert len(photos) == len(set(photos)) == 4
+    assert texts == sorted(texts)
+    assert (photos[0], photos[-1]) == (everyone[0], everyone[-1])
+    assert (texts[0], texts[-1]) == (scores[0], scores[-1])
+
+
+def test_input_or_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with initialize(config_path="../conf", version_base="1.3"):
+        cfg = compose("figures", overrides=[f"output={tmp_path}"])
+    with pytest.raises(SystemExit):
+        main(cfg)
+    assert "give input=PHOTO_OR_FOLDER, or data=NAME" in capsys.readouterr().err
 
 
 def test_photos_keep_their_shape(folder_root: Path) -> None:

@@ -14,7 +14,7 @@ from src.data.images import find_photos
 from src.matting import files
 from src.matting.photo import working_size
 from src.models.extractor import Extractor
-from src.segment import main, newest_checkpoint
+from src.segment import main
 
 ALWAYS = {"layers.psd", "layers.ora", "overview.png", "summary.json"}
 
@@ -303,18 +303,6 @@ def test_photos_are_found_by_pattern(photos: Path) -> None:
     assert find_photos([str(photos / "a[1].png")]) == [photos / "a[1].png"]
     with pytest.raises(FileNotFoundError, match="input="):
         find_photos([str(photos / "deeper")])
-
-
-def test_the_newest_run_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"make train, or set checkpoint="):
-        newest_checkpoint()
-    for time, name in enumerate(("softfeat_b/1", "softfeat_a/2", "hardseg_a/3")):
-        path = Path("outputs") / name / "checkpoints" / "best.ckpt"
-        path.parent.mkdir(parents=True)
-        path.touch()
-        os.utime(path, (time, time))
-    assert newest_checkpoint().parts[1:3] == ("softfeat_a", "2")
 
 
 @pytest.mark.parametrize(
