@@ -21,6 +21,7 @@ ROOTS = {
     "softfeat_ade20k": "ade20k_root",
     "softfeat_cityscapes": "cityscapes_root",
     "softfeat_mixture": "mixture_root",
+    "softfeat_road": "mixture_root",
     "hardseg_cityscapes": "cityscapes_root",
 }
 

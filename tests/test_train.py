@@ -100,6 +100,7 @@ def test_two_epochs_equal_one_and_a_resume(
 
     if "classifier" in system:
         options += ["data=mixture", "model.classifier_weight=0.5", "data.augmentation.colour=0.2"]
+        options += ["model.class_weights=frequency"]
         root = mixture_root
     if "sampled pixels" in system:
         options += ["loss=pixel_npair", "model.sample_pixels.num_samples=20"]

@@ -1,7 +1,6 @@
 """The one LightningDataModule that all training and evaluation shares."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,11 @@ from src.utils.parallel import map_in_workers
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
 class _CountClasses:
     """Pixels of each class in a record's label; what a worker does."""
 
-    num_classes: int
-
-    def __call__(self, record: Record) -> NDArray[np.int64]:
-        return np.bincount(read_classes(record).ravel(), minlength=256)[: self.num_classes]
+    def __call__(self, record: Record) -> tuple[int, NDArray[np.int64]]:
+        return record.space, np.bincount(read_classes(record).ravel(), minlength=256)
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -146,12 +142,18 @@ class SegmentationData(pl.LightningDataModule):
         return label_spaces(self.layout)
 
     def class_shares(self) -> Tensor:
-        """Shares (K,) of the classes among the labelled pixels of the train split's files."""
-        count = _CountClasses(len(self.layout.class_names))
+        """Shares of the classes among the labelled pixels of the train split's files.
+
+        Returns:
+            (K,), those of the label spaces one behind the other, each adding up to 1.
+        """
+        totals = [np.zeros(256, np.int64) for _ in self.label_spaces]
         records = self.layout.records("train")
-        counts = list(map_in_workers(count, records, self.num_workers, "classes (train)"))
-        total = np.sum(counts, 0)
-        return torch.from_numpy(total / max(1, total.sum()))
+        counts = map_in_workers(_CountClasses(), records, self.num_workers, "classes (train)")
+        for space, count in counts:
+            totals[space] += count
+        known = [t[: len(names)] for t, names in zip(totals, self.label_spaces, strict=True)]
+        return torch.from_numpy(np.concatenate([count / max(1, count.sum()) for count in known]))
 
     def pool_at(self, level_sizes: Sequence[tuple[int, int]]) -> None:
         """Lets the workers build `pooling`, for pyramid levels of these sizes (h, w)."""

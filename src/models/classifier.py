@@ -1,10 +1,28 @@
 """A classifier beside the metric loss, in training alone."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+ClassWeights = Literal["equal", "frequency"]
+
+
+def check_class_weights(class_weights: str) -> None:
+    """Raises a ValueError that names the key for anything but the two choices."""
+    if class_weights not in ("equal", "frequency"):
+        raise ValueError(f"model.class_weights={class_weights}: choose equal or frequency")
+
+
+def rarity(shares: Tensor) -> Tensor:
+    """Weights 1 / log(1.02 + p) of classes with shares p of the pixels (Paszke et al. 2016).
+
+    >>> rarity(torch.tensor([0.0, 0.98])).round(decimals=1)
+    tensor([50.5000,  1.4000])
+    """
+    return 1 / torch.log(1.02 + shares)
 
 
 class SpacesClassifier(nn.Module):
@@ -17,12 +35,16 @@ class SpacesClassifier(nn.Module):
     Args:
         dim: D.
         num_classes: of each label space.
+        class_weights: (K,) of all spaces' classes; None for equal ones.
     """
 
     space_of_class: Tensor
     first_class: Tensor
+    class_weights: Tensor
 
-    def __init__(self, dim: int, num_classes: Sequence[int]) -> None:
+    def __init__(
+        self, dim: int, num_classes: Sequence[int], class_weights: Tensor | None = None
+    ) -> None:
         super().__init__()
         # The direction of F counts here, and its spread is left to the metric loss.
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
@@ -31,6 +53,8 @@ class SpacesClassifier(nn.Module):
         spaces = torch.arange(len(sizes)).repeat_interleave(sizes)
         self.register_buffer("space_of_class", spaces, persistent=False)
         self.register_buffer("first_class", sizes.cumsum(0) - sizes, persistent=False)
+        weights = torch.ones(len(spaces)) if class_weights is None else class_weights.float()
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, features: Tensor, space: Tensor) -> Tensor:
         """Class scores (B,S,K) over all spaces' classes, -inf outside of the photo's own.
@@ -43,7 +67,7 @@ class SpacesClassifier(nn.Module):
         return scores.masked_fill((self.space_of_class != space[:, None])[:, None], -torch.inf)
 
     def loss(self, features: Tensor, labels: Tensor, valid: Tensor, space: Tensor) -> Tensor:
-        """Cross-entropy, a mean over photos of the means over their valid members.
+        """Cross-entropy, a mean over photos of the weighted means over their valid members.
 
         Args:
             features: (B,S,D).
@@ -55,7 +79,8 @@ class SpacesClassifier(nn.Module):
             Scalar; a photo without valid members adds 0.
         """
         target = torch.where(valid, labels + self.first_class[space][:, None], -1)
+        weight = torch.where(valid, self.class_weights[target], 0.0)
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         scores = self(features, space)
         each = F.cross_entropy(scores.mT, target, ignore_index=-1, reduction="none")
-        return (each.sum(1) / valid.sum(1).clamp(min=1)).mean()
+        return ((weight * each).sum(1) / weight.sum(1).clamp(min=1e-6)).mean()

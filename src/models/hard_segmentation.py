@@ -19,6 +19,7 @@ from src.data.dataset import Batch
 from src.data.labels import IGNORE
 from src.metrics.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
 from src.models.checkpoints import read_checkpoint
+from src.models.classifier import ClassWeights, check_class_weights, rarity
 from src.models.extractor import Extractor, extractor_of, load_extractor
 from src.models.heads import Decoder, LinearProbe, head_inputs
 from src.models.schedule import poly_with_warmup
@@ -60,7 +61,7 @@ class HardSegmentationModule(pl.LightningModule):
         extractor: Extractor | None = None,
         head: Literal["decoder", "linear"] = "decoder",
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
-        class_weights: Literal["equal", "frequency"] = "equal",
+        class_weights: ClassWeights = "equal",
         total_steps: int = 1,
         power: float = 0.9,
         warmup_steps: int = 0,
@@ -80,8 +81,7 @@ class HardSegmentationModule(pl.LightningModule):
                 "model.cache_features=true stores what a frozen extractor gives, and "
                 "model.end_to_end=true trains it: choose one"
             )
-        if class_weights not in ("equal", "frequency"):
-            raise ValueError(f"model.class_weights={class_weights}: choose equal or frequency")
+        check_class_weights(class_weights)
         if features_checkpoint is not None:
             extractor = load_extractor(features_checkpoint)
         if extractor is None:
@@ -126,7 +126,7 @@ class HardSegmentationModule(pl.LightningModule):
             )
         self.class_names = names
         if stage in ("fit", "validate") and self.balanced:
-            self.class_weights.copy_(1 / torch.log(1.02 + data.class_shares()))
+            self.class_weights.copy_(rarity(data.class_shares()))
         if stage == "fit" and self.cache_features:
             device = self.trainer.strategy.root_device
             self.extractor.to(device).eval()

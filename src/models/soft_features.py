@@ -16,7 +16,7 @@ from src.data.dataset import Batch
 from src.data.labels import IGNORE
 from src.metrics.baselines import colour_features
 from src.metrics.pair_auc import PairAUC
-from src.models.classifier import SpacesClassifier
+from src.models.classifier import ClassWeights, SpacesClassifier, check_class_weights, rarity
 from src.models.extractor import Extractor
 from src.models.schedule import poly_with_warmup
 from src.ops.npair import superpixel_npair_loss
@@ -44,6 +44,8 @@ class SoftFeatureModule(pl.LightningModule):
         num_superpixels: S.
         classifier_weight: of the cross-entropy of a classifier beside the loss, which tells the
             features what is alike in two photos; 0 for the loss alone, as in the paper.
+        class_weights: of that classifier, as those of `HardSegmentationModule`: "equal", or
+            "frequency" for rare classes to weigh more.
         sample_pixels: of labels (B,H,W), as `src.ops.pixels.sample_pixels`: trains on these pixels;
             None trains on superpixels. Validation compares superpixels in both cases.
         total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
@@ -60,6 +62,7 @@ class SoftFeatureModule(pl.LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         num_superpixels: int = 500,
         classifier_weight: float = 0.0,
+        class_weights: ClassWeights = "equal",
         sample_pixels: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None,
         total_steps: int = 1,
         power: float = 0.9,
@@ -68,12 +71,13 @@ class SoftFeatureModule(pl.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        check_class_weights(class_weights)
         self.extractor = extractor
         if channels_last:
             self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.sample_pixels, self.optimizer = loss, sample_pixels, optimizer
         self.num_superpixels = num_superpixels
-        self.classifier_weight = classifier_weight
+        self.classifier_weight, self.class_weights = classifier_weight, class_weights
         self.classifier: SpacesClassifier | None = None  # as many classes as the data has
         self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
         # A function, not a wrapped module: the state's keys stay what they are.
@@ -92,7 +96,8 @@ class SoftFeatureModule(pl.LightningModule):
         if self.classifier_weight and self.classifier is None:
             data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
             sizes = [len(names) for names in data.label_spaces]
-            self.classifier = SpacesClassifier(self.extractor.hparams["dim"], sizes)
+            weights = rarity(data.class_shares()) if self.class_weights == "frequency" else None
+            self.classifier = SpacesClassifier(self.extractor.hparams["dim"], sizes, weights)
 
     def forward(self, image: Tensor) -> Tensor:
         """The feature map F (B,D,H,W) of images (B,3,H,W) in [0,1]."""

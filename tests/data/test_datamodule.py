@@ -89,8 +89,15 @@ def test_evaluation_sees_every_photo_once_in_order(folder_root: Path, tmp_path: 
 def test_a_mixture_trains_on_all_its_sets(mixture_root: Path, tmp_path: Path) -> None:
     layouts: dict[str, type[Layout]] = {"camvid": Folder, "msrc_v2": Folder}
     data = make(partial(Mixture, layouts=layouts), mixture_root, tmp_path / "c")
+    for batch in data.train_dataloader():
+        for path, space, label in zip(batch["path"], batch["space"], batch["label"], strict=True):
+            assert Path(path).parents[2].name == list(layouts)[space]
+            assert label[label != 255].max() < len(data.label_spaces[space])
     sets = {Path(p).parents[2].name for batch in data.train_dataloader() for p in batch["path"]}
     assert sets == set(layouts)
+    shares = data.class_shares()
+    alone = [make(Folder, mixture_root / n, tmp_path / "c").class_shares() for n in layouts]
+    assert torch.equal(shares, torch.cat(alone))
 
 
 def test_superpixels_of_padding_have_no_label(folder_root: Path, tmp_path: Path) -> None:

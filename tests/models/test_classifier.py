@@ -15,23 +15,29 @@ def inputs() -> tuple[torch.Tensor, ...]:
     return features, labels, valid, torch.tensor([0, 1, 0])
 
 
-def test_loss_is_that_of_a_loop() -> None:
-    classifier = SpacesClassifier(8, SIZES).double()
+@pytest.mark.parametrize("weights", [None, [1.0, 5.0, 2.0, 0.5, 3.0]])
+def test_loss_is_that_of_a_loop(weights: list[float] | None) -> None:
+    given = None if weights is None else torch.tensor(weights)
+    classifier = SpacesClassifier(8, SIZES, given).double()
+    weight = torch.ones(5) if given is None else given
     features, labels, valid, space = inputs()
     losses = []
     for b in range(3):
         start = sum(SIZES[: space[b]])
         classes = slice(start, start + SIZES[space[b]])
         each = [
-            F.cross_entropy(
-                (classifier.map.weight[classes] @ F.layer_norm(features[b, p], [8]))
-                + classifier.map.bias[classes],
-                labels[b, p],
+            (
+                weight[start + labels[b, p]],
+                F.cross_entropy(
+                    (classifier.map.weight[classes] @ F.layer_norm(features[b, p], [8]))
+                    + classifier.map.bias[classes],
+                    labels[b, p],
+                ),
             )
             for p in range(5)
             if valid[b, p]
         ]
-        losses.append(sum(each) / len(each))
+        losses.append(sum(w * e for w, e in each) / sum(w for w, _ in each))
     expected = torch.stack(losses).mean()
     torch.testing.assert_close(classifier.loss(features, labels, valid, space), expected)
 
