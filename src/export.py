@@ -31,7 +31,11 @@ def about(checkpoint: Path) -> dict[str, Any]:
         return told
     cfg = OmegaConf.load(config)
     values = {key: OmegaConf.select(cfg, key) for key in _TOLD}
-    return {k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in values.items()}
+    told = {k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in values.items()}
+    features = OmegaConf.select(cfg, "model.features_checkpoint")
+    if features and checkpoint_file(features).is_file():
+        told["features"] = about(checkpoint_file(features))
+    return told
 
 
 class _Network(nn.Module):

@@ -1,20 +1,22 @@
-"""Puts results into README.md and docs/costs.md: python -m src.report [runs=[RUN_DIR,...]].
+"""Puts results into the documents: python -m src.report [runs=[RUN_DIR,...]].
 
 Each run's metrics are copied to `docs/results/runs/<name>.json`, with its settings and the machine;
-the tables between the markers in these documents are then written anew from the files there.
+the tables between the markers in README.md, docs/costs.md and the model cards are then written anew
+from the files there.
 """
 
 import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from src.benchmarks.measure import markdown
-from src.models.checkpoints import checkpoint_file
+from src.models.checkpoints import checkpoint_file, read_checkpoint, sha256
 from src.models.views import ONE_VIEW
 from src.utils.cli import readable_errors
 
@@ -27,6 +29,9 @@ _SETTINGS = {
     "superpixels": "data.superpixels.count",
     "negative": "loss.negative",
     "balance": "loss.balance",
+    "classifier_weight": "model.classifier_weight",
+    "class_weights": "model.class_weights",
+    "precision": "trainer.precision",
     "across_images": "loss.across_images",
     "sample_pixels": "model.sample_pixels",
     "optimizer": "model.optimizer._target_",
@@ -101,7 +106,8 @@ def _is_of(evaluation: Path, cfg: Any) -> bool:
 def segmentation_table(results: Path, names: list[str]) -> str:
     """The four scores of hard segmentation on the test split, and what others published.
 
-    A name of the form `published:SET` stands for the rows on that set in `published.json`.
+    A name of the form `published:SET` stands for the rows on that set in `published.json`, and
+    `a+b+c` for the mean of runs that differ in their seeds, with the lowest and highest.
     """
     columns = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
     lines = [
@@ -115,18 +121,57 @@ def segmentation_table(results: Path, names: list[str]) -> str:
                 scores = " | ".join(f"{row[c]:.2f}" if c in row else "" for c in columns)
                 lines.append(f"| {row['name']} ({row['source']}) | | | | {scores} |")
             continue
-        content = _read(results / f"{name}.json")
-        settings, metrics = content["settings"], content["metrics"]
-        machines.add(_machine(content))
+        contents = [_read(results / f"{n}.json") for n in name.split("+")]
+        settings, metrics = contents[0]["settings"], [c["metrics"] for c in contents]
+        machines |= {_machine(c) for c in contents}
         if "head" in settings:
             features = settings["features"] + (", trained on" if settings["end_to_end"] else "")
             head, prefix = settings["head"], "test/"
-            minutes = f"{metrics['seconds/fit'] / 60:.1f}"
+            minutes = f"{mean(m['seconds/fit'] for m in metrics) / 60:.1f}"
         else:
             features, head, prefix, minutes = name, "linear (src.evaluate)", "test/probe_", ""
-        scores = " | ".join(f"{100 * metrics[prefix + c]:.2f}" for c in columns)
-        lines.append(f"| `{name}` | {features} | {head} | {minutes} | {scores} |")
+        scores = " | ".join(_spread([100 * m[prefix + c] for m in metrics]) for c in columns)
+        runs = ", ".join(f"`{n}`" for n in name.split("+"))
+        lines.append(f"| {runs} | {features} | {head} | {minutes} | {scores} |")
     return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
+
+
+def _spread(values: list[float]) -> str:
+    """A value, or the mean of several with their range."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def classes_table(results: Path, names: list[str]) -> str:
+    """IoU of every class on the test split, a column a run."""
+    metrics = [_read(results / f"{name}.json")["metrics"] for name in names]
+    prefix = "test/iou/"
+    lines = ["| class | " + " | ".join(f"`{n}`" for n in names) + " |"]
+    lines.append("|" + " --- |" * (len(names) + 1))
+    for key in sorted(key for key in metrics[0] if key.startswith(prefix)):
+        values = " | ".join(f"{100 * m[key]:.1f}" for m in metrics)
+        lines.append(f"| {key.removeprefix(prefix)} | {values} |")
+    return "\n".join(lines)
+
+
+def weights_table(name: str) -> str:
+    """What shipped weights are, and what they say of themselves."""
+    path = checkpoint_file(name)
+    content = read_checkpoint(path)
+    size = sum(value.numel() for value in content["state_dict"].values())
+    rows = {
+        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {size:,} numbers",
+        "SHA-256": f"`{sha256(path)}`",
+    }
+    told = content["about"]
+    for part in ("features", ""):
+        about = told.get(part) if part else told
+        for key, value in (about or {}).items():
+            if not isinstance(value, dict):
+                rows[f"{part} {key}".strip()] = f"`{value}`"
+    lines = [f"| {key} | {value} |" for key, value in rows.items()]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
 
 
 def _machine(content: dict[str, Any]) -> str:
@@ -189,6 +234,10 @@ def fill(document: str, results: Path) -> str:
             text = runs_table(results / "runs", names, compare_losses=kind == "losses")
         elif kind == "segmentation":
             text = segmentation_table(results / "runs", names)
+        elif kind == "classes":
+            text = classes_table(results / "runs", names)
+        elif kind == "weights":
+            text = "\n\n".join(map(weights_table, names))
         elif kind == "ratios":
             text = ratios_table(results, names)
         else:
@@ -196,8 +245,8 @@ def fill(document: str, results: Path) -> str:
         return f"{match['start']}\n{text}\n{match['end']}"
 
     pattern = (
-        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|ratios|benchmark): "
-        r"(?P<names>[\w: ]+) -->)\n.*?"
+        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|classes|weights|ratios|benchmark): "
+        r"(?P<names>[\w:+ ]+) -->)\n.*?"
         r"(?P<end><!-- end -->)"
     )
     return re.sub(pattern, content, document, flags=re.DOTALL)

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from src.models import checkpoints
+from src.models.checkpoints import write_weights
+from src.models.extractor import Extractor
 from src.models.views import ONE_VIEW
 from src.report import collect, fill
 from src.train import train
@@ -56,6 +59,33 @@ def test_the_segmentation_table_joins_runs_probes_and_what_others_published(
     assert first.endswith(f" | {scores} |")
     assert second.endswith(" | 50.00 | 50.00 | 50.00 | 50.00 |")
     assert third == "| SegNet (published) | | | |  |  | 55.60 |  |"
+
+
+def test_seeds_are_joined_and_classes_listed(tmp_path: Path) -> None:
+    for number, miou in enumerate((0.5, 0.4, 0.6)):
+        metrics = {f"test/{key}": miou for key in SCORES} | {"seconds/fit": 60.0 * number}
+        metrics |= {"test/iou/sky": miou, "test/iou/road": 0.25}
+        settings = {"features": "road", "head": "decoder", "end_to_end": False}
+        content = {"settings": settings, "metrics": metrics, "machine": {"device": "CPU"}}
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        (tmp_path / "runs" / f"s{number}.json").write_text(json.dumps(content))
+    filled = fill("<!-- segmentation: s0+s1+s2 -->\n<!-- end -->", tmp_path)
+    assert "| `s0`, `s1`, `s2` | road | decoder | 1.0 | 50.00 (40.00 to 60.00) |" in filled
+    filled = fill("<!-- classes: s0 s1 -->\n<!-- end -->", tmp_path)
+    assert "| sky | 50.0 | 40.0 |" in filled
+    assert "| road | 25.0 | 25.0 |" in filled
+
+
+def test_weights_say_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
+    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
+    content = {"extractor": extractor.hparams, "state_dict": state}
+    told = {"name": "hard", "features": {"name": "soft", "seed": 3}}
+    digest = write_weights(tmp_path / "tiny.safetensors", content, told)
+    filled = fill("<!-- weights: tiny -->\n<!-- end -->", tmp_path)
+    for row in (f"| SHA-256 | `{digest}` |", "| name | `hard` |", "| features seed | `3` |"):
+        assert row in filled
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
