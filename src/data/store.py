@@ -16,9 +16,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -64,18 +65,26 @@ class _MakeRow:
             row["label"] = resize_label(label, self.image_size)
         if self.superpixels is not None:
             row["superpixels"] = self.superpixels(image)
+        content = row.tobytes()
+        checksum = np.uint64(_checksum(content)).tobytes()
         try:
-            _write(self.rows, index, row.tobytes())
-            _write(self.rows.with_name(_CHECKSUMS), index, np.uint64(_checksum(row)).tobytes())
+            for file, written in zip(self._files, (content, checksum), strict=True):
+                _write(file, index, written)
         except OSError as error:  # a loader's worker would pass it on without its number
             return index, error
         return index, None
 
+    @cached_property
+    def _files(self) -> list[BinaryIO]:
+        """Rows and checksums, opened once a process: to open takes as long as to write."""
+        assert self.rows is not None
+        return [path.open("r+b") for path in (self.rows, self.rows.with_name(_CHECKSUMS))]
 
-def _write(path: Path, row: int, content: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(row * len(content))
-        file.write(content)
+
+def _write(file: BinaryIO, row: int, content: bytes) -> None:
+    file.seek(row * len(content))
+    file.write(content)
+    file.flush()
 
 
 @contextmanager
@@ -255,7 +264,7 @@ class SampleStore:
             todo = [
                 (index, record)
                 for index, record in enumerate(self.records)
-                if not checksums[index] or checksums[index] != _checksum(rows[index])
+                if not checksums[index] or checksums[index] != _checksum(rows[index].tobytes())
             ]
             make_row = _MakeRow(partial / self._file, self.dtype, self.superpixels, self.image_size)
             for index, problem in map_in_workers(make_row, todo, num_workers, description):
@@ -284,5 +293,5 @@ def reserve(descriptor: int, num_bytes: int) -> None:
         os.truncate(descriptor, num_bytes)
 
 
-def _checksum(row: NDArray[Any]) -> int:
-    return zlib.crc32(row.tobytes()) | _DONE_BIT
+def _checksum(row: bytes) -> int:
+    return zlib.crc32(row) | _DONE_BIT
