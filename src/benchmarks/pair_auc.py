@@ -27,6 +27,7 @@ def pair_auc_of_sets(
     superpixels: Superpixels,
     cache_dir: str | Path,
     num_workers: int,
+    name: str = "pair_auc",
 ) -> dict[str, Any]:
     """Scores networks on each set by itself, all on the same superpixels.
 
@@ -39,9 +40,10 @@ def pair_auc_of_sets(
         superpixels: parameters of the maps.
         cache_dir: where maps are kept.
         num_workers: loader processes.
+        name: of the files.
 
     Returns:
-        Title, settings and rows: one a way, with a column a set and their mean.
+        Name, title, settings and rows: one a way, with a column a set and their mean.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -63,10 +65,10 @@ def pair_auc_of_sets(
 
     scores: dict[str, dict[str, float]] = {}
     photos = []
-    for name in sets:
+    for folder in sets:
         data = SegmentationData(
             Folder,
-            Path(root) / name,
+            Path(root) / folder,
             cache_dir,
             image_size,
             superpixels=superpixels,
@@ -79,20 +81,21 @@ def pair_auc_of_sets(
         photos.append(len(data.datasets["test"]))
         metrics: dict[str, PairAUC] = {}
         with torch.no_grad():
-            for batch in track(data.test_dataloader(), name):
+            for batch in track(data.test_dataloader(), folder):
                 for way, found in ways(batch).items():
                     metrics.setdefault(way, PairAUC()).update(*found)
         for way, metric in metrics.items():
-            scores.setdefault(way, {})[name] = metric.compute()["pair_auc"].item()
+            scores.setdefault(way, {})[folder] = metric.compute()["pair_auc"].item()
     rows = [
         {
             "features": way,
-            **{name: f"{score:.3f}" for name, score in found.items()},
+            **{folder: f"{score:.3f}" for folder, score in found.items()},
             "mean": f"{sum(found.values()) / len(found):.3f}",
         }
         for way, found in scores.items()
     ]
     return {
+        "name": name,
         "title": f"Pair AUC on the {split} splits",
         "rows": rows,
         "ratios": {},
