@@ -22,50 +22,17 @@ from rich.table import Table
 
 from src.callbacks.worst import WorstPhotos
 from src.metrics.segmentation import segmentation_scores
-from src.models.checkpoints import checkpoint_file, read_checkpoint
+from src.models.checkpoints import checkpoint_file, read_checkpoint, run_directory
 from src.models.extractor import extractor_of
 from src.models.hard_segmentation import SCORES, HardSegmentationModule, load_hard_segmentation
 from src.models.soft_features import SoftFeatureModule
 from src.models.views import ONE_VIEW, Views
 from src.utils.cli import print_table, readable_errors, register_resolvers
+from src.utils.data_config import data_config, keys_below
 from src.utils.drawing import confusion_picture
 from src.utils.metrics_file import write_metrics
 
 register_resolvers()
-
-# What a network was trained for and a machine can do is not a matter of the data set.
-_AS_TRAINED = ("image_size", "superpixels", "batch_size", "num_workers", "cache_dir")
-
-
-def data_config(given: Any, by_hand: list[str], checkpoint: Path) -> Any:
-    """The data to score on: what is given, and in all else as in the checkpoint's training.
-
-    Args:
-        given: a whole configuration where another data set was chosen, else keys to change.
-        by_hand: dotted keys of it that were set on the command line.
-        checkpoint: file; the training's `config.yaml` is looked for in its run directory.
-
-    Raises:
-        ValueError: no data set given, and no run directory around the checkpoint.
-    """
-    trained = checkpoint.parent.parent / "config.yaml"
-    if trained.is_file():
-        run: Any = OmegaConf.load(trained).data
-    else:  # weights say themselves what they were trained at
-        size = read_checkpoint(checkpoint).get("about", {}).get("data.image_size")
-        run = OmegaConf.create({"image_size": size} if size else {})
-    if "_target_" not in given and "_target_" not in run:
-        raise ValueError(
-            f"{checkpoint} lies in no run directory, so say what to score it on: "
-            "data=NAME data.root=FOLDER data.image_size=[H,W]"
-        )
-    if "_target_" in given:
-        config = OmegaConf.merge(given, {k: v for k, v in run.items() if k in _AS_TRAINED})
-    else:
-        config = run.copy()
-    for key in by_hand:
-        OmegaConf.update(config, key, OmegaConf.select(given, key))
-    return config
 
 
 def _trainer(**options: Any) -> pl.Trainer:
@@ -177,11 +144,11 @@ def main(cfg: DictConfig) -> None:
     checkpoint = checkpoint_file(cfg.checkpoint)
     read_checkpoint(checkpoint)
     overrides = HydraConfig.get().overrides.task
-    keys = (override.partition("=")[0] for override in overrides)
-    by_hand = [key.removeprefix("data.") for key in keys if key.startswith("data.")]
-    cfg.data = data_config(cfg.data, by_hand, checkpoint)
+    cfg.data = data_config(cfg.data, keys_below("data", list(overrides)), checkpoint)
     OmegaConf.resolve(cfg)
-    output = Path(cfg.output or checkpoint.parent.parent / "evaluation" / cfg.split)
+    # Weights lie in no run directory.
+    run = run_directory(checkpoint) or Path("outputs") / checkpoint.stem
+    output = Path(cfg.output or run / "evaluation" / cfg.split)
     metrics = evaluate(
         checkpoint,
         cfg.data,

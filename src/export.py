@@ -15,21 +15,29 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from src.models.checkpoints import checkpoint_file, read_checkpoint, write_weights
+from src.models.checkpoints import checkpoint_file, read_checkpoint, run_directory, write_weights
 from src.models.extractor import extractor_of
 from src.models.hard_segmentation import load_hard_segmentation
 from src.utils.cli import print_table, readable_errors
 
-_TOLD = ("revision", "name", "seed", "data.image_size", "model.total_steps", "data.batch_size")
+_TOLD = (
+    "revision",
+    "name",
+    "seed",
+    "data.image_size",
+    "data.batch_size",
+    "data.superpixels.count",
+    "model.total_steps",
+)
 
 
 def about(checkpoint: Path) -> dict[str, Any]:
     """What a run's configuration says of its weights, without places on this machine."""
-    config = checkpoint.parent.parent / "config.yaml"
-    if not config.is_file():
-        told: dict[str, Any] = read_checkpoint(checkpoint).get("about", {})
-        return told
-    cfg = OmegaConf.load(config)
+    directory = run_directory(checkpoint)
+    if directory is None:
+        known: dict[str, Any] = read_checkpoint(checkpoint).get("about", {})
+        return known
+    cfg = OmegaConf.load(directory / "config.yaml")
     values = {key: OmegaConf.select(cfg, key) for key in _TOLD}
     told = {k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in values.items()}
     features = OmegaConf.select(cfg, "model.features_checkpoint")

@@ -16,6 +16,7 @@ from pathlib import Path
 import hydra
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -31,12 +32,13 @@ from src.data.slic import Superpixels
 from src.matting.layers import layer_colours
 from src.matting.soft_segmentation import soft_segment
 from src.metrics.pair_auc import pair_auc
-from src.models.checkpoints import read_checkpoint
+from src.models.checkpoints import checkpoint_file, read_checkpoint
 from src.models.extractor import Extractor, extractor_of
 from src.models.hard_segmentation import load_hard_segmentation
 from src.models.soft_features import SoftFeatureModule
 from src.ops.pca import normalise, pca, random_projection
 from src.utils.cli import readable_errors
+from src.utils.data_config import data_config, keys_below
 from src.utils.drawing import boundaries, label_colours, overlay, sheet
 
 
@@ -111,9 +113,12 @@ class Figures:
                 "over the photo": overlay(image, predicted),
             }
         if self.layers:
-            found = soft_segment(photo / 255, features[0].permute(1, 2, 0).numpy(), self.layers)
+            maps = features[0].permute(1, 2, 0).numpy()
+            backend = self.superpixels.backend
+            found = soft_segment(photo / 255, maps, self.layers, backend=backend)
+            ids = torch.from_numpy(found.superpixels.astype(np.int64))[None]
             figures["layers"] = {
-                "photo, superpixels": boundaries(image, superpixels),
+                "photo, superpixels": boundaries(image, ids),
                 "features": _pictures(found.features),
                 **{f"layer {k + 1}": torch.ones_like(image) for k in range(self.layers)},
                 **{
@@ -146,7 +151,7 @@ def spread_by_score(
     Raises:
         ValueError: no photo has a score, which takes superpixels of two classes.
     """
-    data.prepare_data()
+    data.prepare_data([data.test_split])
     data.setup("test")
     data.pool_at(extractor.level_sizes(data.image_size))
     module = SoftFeatureModule(extractor, num_superpixels=data.superpixels.count).eval()
@@ -202,6 +207,8 @@ def main(cfg: DictConfig) -> None:
     of_data = cfg.get("data") is not None
     if (cfg.input is not None) == of_data:
         raise ValueError("give input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")
+    if of_data and cfg.count < 1:
+        raise ValueError(f"count={cfg.count}: choose 1 photo or more")
     texts: list[str] = []
     figures = Figures(
         cfg.checkpoint, instantiate(cfg.superpixels), instantiate(cfg.guided_filter), cfg.layers
@@ -209,7 +216,9 @@ def main(cfg: DictConfig) -> None:
     if not of_data:
         photos = find_photos([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     else:
-        data = instantiate(cfg.data, test_split=cfg.split)
+        by_hand = keys_below("data", list(HydraConfig.get().overrides.task))
+        config = data_config(cfg.data, by_hand, checkpoint_file(cfg.checkpoint))
+        data = instantiate(config, test_split=cfg.split)
         photos, texts = spread_by_score(figures.extractor, data, cfg.count)
     for path in draw_sheets(figures, photos, cfg.long_side, Path(cfg.output), texts).values():
         print(path)

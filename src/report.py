@@ -16,7 +16,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from src.benchmarks.measure import markdown
-from src.models.checkpoints import checkpoint_file, read_checkpoint, sha256
+from src.models.checkpoints import checkpoint_file, read_checkpoint, run_directory, sha256
 from src.models.views import ONE_VIEW
 from src.utils.cli import readable_errors
 
@@ -86,8 +86,8 @@ def _origin(checkpoint: str | None) -> str:
     if checkpoint is None:
         return "random"
     file = checkpoint_file(checkpoint)
-    config = file.parent.parent / "config.yaml"
-    return str(OmegaConf.load(config).name) if config.is_file() else file.stem
+    directory = run_directory(file)
+    return file.stem if directory is None else str(OmegaConf.load(directory / "config.yaml").name)
 
 
 def _is_of(evaluation: Path, cfg: Any) -> bool:

@@ -9,12 +9,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from src.data.images import read_label
-from src.evaluate import data_config, evaluate
+from src.evaluate import evaluate
 from src.models.checkpoints import write_weights
 from src.models.extractor import Extractor, load_extractor
 from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 from src.models.views import Views
 from src.train import train
+from src.utils.data_config import data_config
 from tests.conftest import tiny_hard_run, tiny_run
 
 SOFT = ("pair_auc", "pair_auc_lab", "pair_auc_lab_position", "pair_auc_untrained")

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hydra import compose, initialize
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from PIL import Image
 
@@ -39,15 +40,18 @@ def test_sheets_of_photos_of_any_size(system: str, folder_root: Path, tmp_path: 
         assert height > 3 * 68
 
 
-def test_photos_of_a_set_are_taken_by_their_score(mixture_root: Path, tmp_path: Path) -> None:
+def test_photos_of_a_set_are_taken_by_their_score(
+    mixture_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, output = tmp_path / "run", tmp_path / "figures"
     train(tiny_run(mixture_root, run, "data=mixture", "trainer.max_epochs=1"))
     options = [f"checkpoint={run}", f"output={output}", "data=mixture", f"data.root={mixture_root}"]
     options += ["data.image_size=[32,40]", "data.superpixels.count=20", "data.num_workers=0"]
     options += [f"data.cache_dir={tmp_path}/cache", "layers=2", "long_side=48"]
     with initialize(config_path="../conf", version_base="1.3"):
-        cfg = compose("figures", overrides=[*options, "count=4"])
-        main(cfg)
+        cfg = compose("figures", overrides=[*options, "count=4"], return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+    main(cfg)
     assert (output / "layers.png").is_file()
     data = instantiate(cfg.data, test_split="val")
     extractor = load_extractor(run)
@@ -65,6 +69,11 @@ def test_input_or_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main(cfg)
     assert "give input=PHOTO_OR_FOLDER, or data=NAME" in capsys.readouterr().err
+    with initialize(config_path="../conf", version_base="1.3"):
+        cfg = compose("figures", overrides=[f"output={tmp_path}", "data=folder", "count=0"])
+    with pytest.raises(SystemExit):
+        main(cfg)
+    assert "count=0" in capsys.readouterr().err
 
 
 def test_photos_keep_their_shape(folder_root: Path) -> None:

@@ -66,30 +66,37 @@ def cached_features(
 
     Returns:
         Title, settings, rows (seconds an epoch, scores at the end) and ratios.
+
+    Raises:
+        ValueError: a single epoch, which is not timed.
     """
+    if epochs * len(seeds) < 2:
+        raise ValueError(f"suite.epochs={epochs}, suite.seeds={list(seeds)}: two epochs or more")
     data.prepare_data()
     data.setup("fit")
     stored = copy.copy(data)
     sides = {"computed anew": data, "stored": stored}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     scores: dict[str, list[float]] = {name: [] for name in sides}
+
+    def new_head(seed: int) -> HardSegmentationModule:
+        torch.manual_seed(seed)
+        return HardSegmentationModule(
+            len(data.layout.class_names),
+            extractor=extractor,
+            optimizer=partial(torch.optim.AdamW, lr=3e-3, fused=True),
+            total_steps=epochs * data.steps_per_epoch,
+        )
+
     with TemporaryDirectory() as folder:
         stored.features_dir, stored.features = Path(folder), {}
+        started = time.perf_counter()
+        stored.store_features(new_head(0).eval().inputs, "benchmark", torch.device("cpu"))
+        storing = time.perf_counter() - started
+        files = [file for file in Path(folder).rglob("*") if file.is_file()]
+        num_bytes = sum(file.stat().st_size for file in files)
         for seed in seeds:
-            torch.manual_seed(seed)
-            head = HardSegmentationModule(
-                len(data.layout.class_names),
-                extractor=extractor,
-                optimizer=partial(torch.optim.AdamW, lr=3e-3, fused=True),
-                total_steps=epochs * data.steps_per_epoch,
-            )
-            if not stored.features:
-                head.eval()
-                started = time.perf_counter()
-                stored.store_features(head.inputs, "benchmark", torch.device("cpu"))
-                storing = time.perf_counter() - started
-                files = [file for file in Path(folder).rglob("*") if file.is_file()]
-                num_bytes = sum(file.stat().st_size for file in files)
+            head = new_head(seed)
             trainings = {n: _Training(copy.deepcopy(head), d, seed) for n, d in sides.items()}
             for number in range(epochs):
                 for name, training in trainings.items():

@@ -76,7 +76,7 @@ def pair_auc_of_sets(
             test_split=split,
             pack=True,
         )
-        data.prepare_data()
+        data.prepare_data([split])
         data.setup("test")
         photos.append(len(data.datasets["test"]))
         metrics: dict[str, PairAUC] = {}

@@ -103,15 +103,18 @@ class SegmentationData(pl.LightningDataModule):
     def _stored(self) -> bool:
         return self.pack or self.superpixels.mode == "stored"
 
-    def prepare_data(self) -> None:
+    def prepare_data(self, splits: Sequence[str] = SPLITS) -> None:
         """Makes scenes and stores, in worker processes, where they are not made yet.
 
         Lightning calls it in one process a node; the others wait.
+
+        Args:
+            splits: those that will be read; a training reads all.
         """
         self.layout.prepare()
         self.superpixels.check_backend()
         if self._stored:
-            for split in SPLITS:
+            for split in splits:
                 store = self.store(split)
                 store.prepare(self.num_workers, f"{store.kind} ({split})")
 

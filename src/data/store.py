@@ -276,6 +276,8 @@ class SampleStore:
         if problems and self.kind == "packed":  # files that are mended have another key
             shutil.rmtree(partial)
         self._report(problems)
+        if not np.fromfile(checksum_file, np.uint64).all():
+            raise OSError(errno.EIO, f"not all rows of {partial} were written")
         (partial / _LABELS).write_text(self._labels)
         with (partial / _INDEX).open("w", encoding="utf-8") as file:
             photos = [str(record.image) for record in self.records]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from src.data.images import read_image, resize_image
+from src.data.slic import Superpixels
 from src.matting import files
 from src.matting.layers import select, upsample_alphas
 from src.matting.soft_segmentation import MOST_LAYERS, soft_segment
@@ -34,9 +35,11 @@ class Settings:
         bits: of the alphas' files.
         point: x, y of what to select.
         box: left, top, right, bottom of what to select.
+        backend: of the superpixels.
 
     Raises:
         ValueError: naming the key.
+        ImportError: no such backend here, with the remedy.
     """
 
     layers: int | Literal["auto"]
@@ -45,8 +48,10 @@ class Settings:
     bits: int
     point: list[int] | None
     box: list[int] | None
+    backend: Literal["fast_slic", "skimage"] = "fast_slic"
 
     def __post_init__(self) -> None:
+        Superpixels(backend=self.backend).check_backend()
         layers = self.layers
         if layers != "auto" and not (type(layers) is int and 1 <= layers <= MOST_LAYERS):
             raise ValueError(f"layers={layers}: set layers=1..{MOST_LAYERS}, or layers=auto")
@@ -113,7 +118,9 @@ def segment_photo(
     marks["reading"] = perf_counter()
     features = features_of(extractor, small)
     marks["network"] = perf_counter()
-    found = soft_segment(small / 255, features, settings.layers, settings.seed)
+    found = soft_segment(
+        small / 255, features, settings.layers, settings.seed, backend=settings.backend
+    )
     marks["layers"] = perf_counter()
     image = photo.astype(np.float32) / np.float32(255)
     with torch.inference_mode():

@@ -150,6 +150,7 @@ def soft_segment(
     seed: int = 0,
     solver: Solver | None = None,
     device: str | torch.device = "cpu",
+    backend: Literal["fast_slic", "skimage"] = "fast_slic",
 ) -> SoftSegmentation:
     """Divides a photo into soft layers.
 
@@ -161,6 +162,7 @@ def soft_segment(
         solver: the fast one by default.
         device: of the features' and the sparsifications' computations; the eigenvectors are found
             on the CPU.
+        backend: of the superpixels.
 
     Returns:
         The layers, largest first.
@@ -185,7 +187,8 @@ def soft_segment(
 
     with clock("graph"):
         photo = (image * 255).round().astype(np.uint8)
-        ids = Superpixels(min(_SUPERPIXELS, size // _PIXELS_PER_SUPERPIXEL))(photo)
+        count = min(_SUPERPIXELS, size // _PIXELS_PER_SUPERPIXEL)
+        ids = Superpixels(count, backend=backend)(photo)
         graph = superpixel_graph(ids, image, reduced)
         matting = matting_laplacian(image)
         laplacian = soft_segmentation_laplacian(matting, graph)
@@ -194,7 +197,7 @@ def soft_segment(
         if solver.eigenvectors == "exact" or size < _SMALL_ENOUGH:
             values, vectors = smallest_eigenvectors(laplacian, _EIGENVECTORS, seed=seed)
         else:
-            basis = superpixel_basis(image, Superpixels(_BASIS_SUPERPIXELS)(photo))
+            basis = superpixel_basis(image, Superpixels(_BASIS_SUPERPIXELS, backend=backend)(photo))
             values, vectors = superpixel_eigenvectors(
                 laplacian, matting, basis, _EIGENVECTORS, seed=seed
             )

@@ -6,6 +6,7 @@ project's own lie in `weights/` and are known by their names; `SHA256SUMS` there
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ SUMS = "SHA256SUMS"
 _HEADER = "softfeat"
 _KEPT = ("extractor.", "head.")  # of a state; the rest serves training alone
 _REBUILDS = ("extractor", "hard_segmentation", "class_names")
+_EXTRACTOR = ("widths", "blocks", "dim", "readout_scale")
+_HEAD = ("num_classes", "head")
 
 
 def shipped() -> dict[str, Path]:
@@ -26,16 +29,40 @@ def shipped() -> dict[str, Path]:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """What a folder's SHA256SUMS says of each file, in sha256sum's format."""
-    listing = folder / SUMS
+    """What a folder's SHA256SUMS says of each file, in sha256sum's formats.
+
+    Raises:
+        ValueError: a line that is in neither.
+    """
+    listing, sums = folder / SUMS, {}
     lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    for line in filter(str.strip, lines):
+        match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line)
+        if match is None:
+            raise ValueError(f"{listing}: {line!r} is no line of sha256sum; get the file anew")
+        sums[match[2]] = match[1].lower()
+    return sums
 
 
 def checkpoint_file(checkpoint: str | Path) -> Path:
-    """The file itself, that of shipped weights by their name, or the best of a run directory."""
-    path = shipped().get(str(checkpoint), Path(checkpoint))
+    """The file itself, that of shipped weights by their name, or the best of a run directory.
+
+    Raises:
+        ValueError: the name of shipped weights that is a path here, too.
+    """
+    path = Path(checkpoint)
+    named = shipped().get(str(checkpoint))
+    if named is not None and path.exists():
+        raise ValueError(f"{path} is shipped weights and a path here: say ./{path}, or {named}")
+    path = named or path
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
+
+
+def run_directory(checkpoint: Path) -> Path | None:
+    """The directory of the run that wrote a checkpoint; None where the file lies elsewhere."""
+    run = checkpoint.parent.parent
+    inside = checkpoint.parent.name == "checkpoints" and checkpoint.suffix == ".ckpt"
+    return run if inside and (run / "config.yaml").is_file() else None
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
@@ -56,10 +83,11 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     """
     path = checkpoint_file(checkpoint)
     if not path.is_file():
-        names = ", ".join(shipped())
+        names = [name for name, file in shipped().items() if file.is_file()]
+        lost = "" if names else f" (there are none in {WEIGHTS}: git checkout weights/)"
         raise FileNotFoundError(
-            f"no checkpoint at {path}: give the directory of a training run, a file of weights"
-            + (f", or one of {names}" if names else "")
+            f"no checkpoint at {path}: give the directory of a training run, a file of weights, or "
+            f"the name of shipped ones, {', '.join(names) or 'as general'}{lost}"
         )
     if path.suffix == ".safetensors":
         return _read_weights(path)
@@ -84,13 +112,24 @@ def _read_weights(path: Path) -> dict[str, Any]:
         )
     try:
         with safe_open(path, "pt") as file:
-            content: dict[str, Any] = dict(json.loads(file.metadata()[_HEADER]))
+            header: Any = json.loads(file.metadata()[_HEADER])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            content["extractor"]
+        # A stranger's header becomes arguments: those of a network's shape, and no others.
+        content: dict[str, Any] = {"extractor": _only(header["extractor"], _EXTRACTOR)}
+        if "hard_segmentation" in header:
+            content["hard_segmentation"] = _only(header["hard_segmentation"], _HEAD)
+            content["class_names"] = [str(name) for name in header["class_names"]]
+        content["about"] = dict(header["about"])
     except Exception as error:
         raise ValueError(f"{path} is not a file of python -m src.export: {error}") from error
     state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     return {**content, "state_dict": state}
+
+
+def _only(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    if set(values) != set(names):
+        raise ValueError(f"{sorted(values)} in place of {sorted(names)}")
+    return dict(values)
 
 
 def write_weights(path: Path, content: dict[str, Any], about: dict[str, Any]) -> str:
@@ -118,14 +157,15 @@ def write_weights(path: Path, content: dict[str, Any], about: dict[str, Any]) ->
     plain = {key: content[key] for key in _REBUILDS if key in content}
     header = json.dumps({**plain, "about": about}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    sums = _sums(path.parent)
+    partial, listing = path.with_name(f"{path.name}.partial"), path.with_name(f"{SUMS}.partial")
     save_file(state, partial, {_HEADER: header})
-    digest = sha256(partial)
-    sums = {**_sums(path.parent), path.name: digest}
+    sums[path.name] = sha256(partial)
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+    listing.write_text("".join(lines), encoding="utf-8")
     partial.replace(path)
-    lines = [f"{value}  {name}\n" for name, value in sorted(sums.items())]
-    (path.parent / SUMS).write_text("".join(lines), encoding="utf-8")
-    return digest
+    listing.replace(path.with_name(SUMS))
+    return sums[path.name]
 
 
 def sha256(path: Path) -> str:

@@ -63,7 +63,8 @@ class SpacesClassifier(nn.Module):
             features: (B,S,D).
             space: (B,) int64.
         """
-        scores: Tensor = self.map(self.norm(features))
+        scores: Tensor = self.map(self.norm(features.to(self.map.weight.dtype)))
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         return scores.masked_fill((self.space_of_class != space[:, None])[:, None], -torch.inf)
 
     def loss(self, features: Tensor, labels: Tensor, valid: Tensor, space: Tensor) -> Tensor:
@@ -80,7 +81,6 @@ class SpacesClassifier(nn.Module):
         """
         target = torch.where(valid, labels + self.first_class[space][:, None], -1)
         weight = torch.where(valid, self.class_weights[target], 0.0)
-        features = features.to(torch.promote_types(features.dtype, torch.float32))
         scores = self(features, space)
         each = F.cross_entropy(scores.mT, target, ignore_index=-1, reduction="none")
         return ((weight * each).sum(1) / weight.sum(1).clamp(min=1e-6)).mean()

@@ -189,7 +189,8 @@ def extractor_of(content: dict[str, Any]) -> Extractor:
         extractor.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(
-            "the checkpoint's weights do not fit this version's network: train again"
+            "the checkpoint's weights do not fit this version's network: train again, or take "
+            "weights of this version"
         ) from error
     return extractor.eval()
 

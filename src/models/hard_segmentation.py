@@ -291,6 +291,9 @@ def load_hard_segmentation(
     module = HardSegmentationModule(
         extractor=extractor_of(content), views=views, **content["hard_segmentation"]
     )
-    module.load_state_dict(content["state_dict"])
+    try:
+        module.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint}: the head's weights do not fit: {error}") from error
     module.class_names = content["class_names"]
     return module.eval()

@@ -72,6 +72,11 @@ class SoftFeatureModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         check_class_weights(class_weights)
+        if classifier_weight < 0 or (class_weights == "frequency" and not classifier_weight):
+            raise ValueError(
+                f"model.classifier_weight={classifier_weight}: choose 0 or more, and more than 0 "
+                "with model.class_weights=frequency, which weighs the classifier's classes"
+            )
         self.extractor = extractor
         if channels_last:
             self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -91,10 +96,7 @@ class SoftFeatureModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
         data.pool_at(self.extractor.level_sizes(data.image_size))
-
-    def configure_model(self) -> None:
         if self.classifier_weight and self.classifier is None:
-            data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
             sizes = [len(names) for names in data.label_spaces]
             weights = rarity(data.class_shares()) if self.class_weights == "frequency" else None
             self.classifier = SpacesClassifier(self.extractor.hparams["dim"], sizes, weights)

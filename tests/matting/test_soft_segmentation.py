@@ -79,6 +79,13 @@ def test_the_same_every_time() -> None:
     np.testing.assert_array_equal(first, second)
 
 
+def test_superpixels_without_a_compiler(segmented: tuple[SoftSegmentation, np.ndarray]) -> None:
+    image, features, _ = picture()
+    found = soft_segment(image, features, 3, backend="skimage")
+    assert not np.array_equal(found.superpixels, segmented[0].superpixels)
+    assert distance(found.alphas, segmented[0].alphas) < 0.05
+
+
 def test_another_seed_is_nearly_the_same() -> None:
     image, features, _ = picture(112, 112)
     first, second = (soft_segment(image, features, 3, seed=s) for s in (0, 1))

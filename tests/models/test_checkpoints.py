@@ -6,7 +6,14 @@ import torch
 from safetensors.torch import save_file
 
 from src.models import checkpoints
-from src.models.checkpoints import checkpoint_file, read_checkpoint, sha256, shipped, write_weights
+from src.models.checkpoints import (
+    checkpoint_file,
+    read_checkpoint,
+    run_directory,
+    sha256,
+    shipped,
+    write_weights,
+)
 from src.models.extractor import Extractor, load_extractor
 from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 
@@ -61,15 +68,77 @@ def test_names_stand_for_what_the_sums_list(
 ) -> None:
     monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
     assert shipped() == {}
-    with pytest.raises(FileNotFoundError, match="no checkpoint at general"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at general.*git checkout"):
         read_checkpoint("general")
     for name in ("general", "road"):
         write_weights(tmp_path / f"{name}.safetensors", content(network()), {})
     assert list(shipped()) == ["general", "road"]
     assert checkpoint_file("road") == tmp_path / "road.safetensors"
     load_extractor("general")
-    with pytest.raises(FileNotFoundError, match="one of general, road"):
+    with pytest.raises(FileNotFoundError, match="shipped ones, general, road"):
         read_checkpoint("raod")
+
+
+def test_a_name_that_is_a_path_too_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    write_weights(tmp_path / "weights" / "road.safetensors", content(network()), {})
+    (tmp_path / "road").mkdir()
+    with pytest.raises(ValueError, match=r"road is shipped weights and a path here: say \./road"):
+        checkpoint_file("road")
+    assert checkpoint_file("./road") == Path("road/checkpoints/best.ckpt")
+
+
+def test_sums_are_read_as_sha256sum_writes_them(tmp_path: Path) -> None:
+    path, listing = tmp_path / "a.safetensors", tmp_path / "SHA256SUMS"
+    digest = write_weights(path, content(network()), {})
+    for line in (f"{digest.upper()}  a.safetensors", f"\n{digest} *a.safetensors\n\n"):
+        listing.write_text(line)
+        read_checkpoint(path)
+    listing.write_text(f"{'0' * 64} *a.safetensors\n")
+    with pytest.raises(ValueError, match="is not the file that"):
+        read_checkpoint(path)
+    listing.write_text("nonsense\n")
+    with pytest.raises(ValueError, match="SHA256SUMS: 'nonsense' is no line"):
+        read_checkpoint(path)
+
+
+def test_only_a_run_has_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    assert run_directory(tmp_path / "checkpoints" / "best.ckpt") is None
+    (tmp_path / "config.yaml").touch()
+    assert run_directory(tmp_path / "checkpoints" / "best.ckpt") == tmp_path
+    assert run_directory(tmp_path / "weights" / "best.ckpt") is None
+    assert run_directory(tmp_path / "checkpoints" / "a.safetensors") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"extractor": {**SMALL, "readout_scale": 1.0, "path": "/etc/passwd"}},
+        {"extractor": [1]},
+        {"hard_segmentation": {"num_classes": 3, "head": "linear", "features_checkpoint": "x"}},
+        {"hard_segmentation": {"num_classes": 3, "head": "linear"}},  # names of no classes
+    ],
+)
+def test_a_strangers_header_names_no_files(change: dict, tmp_path: Path) -> None:
+    extractor = {**SMALL, "readout_scale": 1.0}
+    header = {"extractor": extractor, "about": {}} | change
+    save_file({}, tmp_path / "a.safetensors", {"softfeat": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"a\.safetensors is not a file of"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_a_head_without_its_weights_is_named(tmp_path: Path) -> None:
+    path, made = tmp_path / "a.safetensors", content(network())
+    state = made["state_dict"]
+    assert isinstance(state, dict)
+    made["state_dict"] = {k: v for k, v in state.items() if not k.startswith("head.")}
+    write_weights(path, made, {})
+    with pytest.raises(ValueError, match=r"a\.safetensors: the head's weights do not fit"):
+        load_hard_segmentation(path)
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:

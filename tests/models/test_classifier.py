@@ -77,3 +77,15 @@ def test_equal_features_have_a_finite_gradient() -> None:
     classifier.loss(features, torch.zeros(1, 5).long(), valid, torch.tensor([0])).backward()
     assert features.grad is not None
     assert features.grad.isfinite().all()
+
+
+def test_half_precision() -> None:
+    features, labels, valid, space = inputs()
+    classifier = SpacesClassifier(8, SIZES)
+    expected = classifier.loss(features.float(), labels, valid, space)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = classifier.loss(features.float(), labels, valid, space)
+    true = classifier.bfloat16().loss(features.float(), labels, valid, space)
+    for loss in (mixed, true):
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, expected, rtol=0.02, atol=0.02)

@@ -133,3 +133,11 @@ def test_a_checkpoint_holds_plain_numbers_only() -> None:
     assert content["extractor"] == {
         "widths": [8, 16], "blocks": [1, 1], "dim": 8, "readout_scale": 0.01,
     }  # fmt: skip
+
+
+def test_class_weights_without_a_classifier_are_refused() -> None:
+    for options in ({"classifier_weight": -1.0}, {"class_weights": "frequency"}):
+        with pytest.raises(ValueError, match=r"model\.classifier_weight="):
+            module(**options)
+    with pytest.raises(ValueError, match=r"model\.class_weights=rare"):
+        module(classifier_weight=1.0, class_weights="rare")
