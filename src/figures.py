@@ -30,6 +30,7 @@ from src.data.datamodule import SegmentationData
 from src.data.images import find_photos, read_image, resize_image
 from src.data.slic import Superpixels
 from src.matting.layers import layer_colours
+from src.matting.photo import features_of
 from src.matting.soft_segmentation import soft_segment
 from src.metrics.pair_auc import pair_auc
 from src.models.checkpoints import checkpoint_file, read_checkpoint
@@ -113,8 +114,7 @@ class Figures:
                 "over the photo": overlay(image, predicted),
             }
         if self.layers:
-            maps = features[0].permute(1, 2, 0).numpy()
-            backend = self.superpixels.backend
+            maps, backend = features_of(self.extractor, photo), self.superpixels.backend
             found = soft_segment(photo / 255, maps, self.layers, backend=backend)
             ids = torch.from_numpy(found.superpixels.astype(np.int64))[None]
             figures["layers"] = {

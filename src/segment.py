@@ -39,10 +39,15 @@ def folder_of(photo: Path, output: Path) -> Path:
 @readable_errors
 def main(cfg: DictConfig) -> None:
     """Segments what is not done, tells what became of each photo; exit status 1 if any failed."""
-    chosen = OmegaConf.to_container(cfg.select)
     settings = Settings(
-        cfg.layers, cfg.size, cfg.seed, cfg.bits, **chosen, backend=cfg.superpixels.backend
-    )  # type: ignore[arg-type]
+        layers=cfg.layers,
+        size=cfg.size,
+        seed=cfg.seed,
+        bits=cfg.bits,
+        backend=cfg.superpixels.backend,
+        features_size=cfg.features_size,
+        **OmegaConf.to_container(cfg.select),  # type: ignore[arg-type]
+    )
     default = resources.files("skimage") / "data" / "astronaut.png"
     given = cfg.input or str(default)
     photos = find_photos(list(given) if isinstance(given, ListConfig) else [str(given)])

@@ -84,7 +84,8 @@ def run_both(folder: Path, *overrides: str) -> Runs:
 
 @pytest.fixture(scope="module")
 def soft(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return run_both(tmp_path_factory.mktemp("soft"), "experiment=softfeat_camvid")
+    classifier = ("model.classifier_weight=0.5", "model.class_weights=frequency")
+    return run_both(tmp_path_factory.mktemp("soft"), "experiment=softfeat_camvid", *classifier)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from hydra import compose, initialize
 from PIL import Image
 from psd_tools import PSDImage
 
-from src.data.images import find_photos
+from src.data.images import find_photos, resize_image
 from src.matting import files
-from src.matting.photo import working_size
+from src.matting.photo import features_of, working_size
 from src.models.extractor import Extractor
 from src.segment import main
 
@@ -110,7 +110,7 @@ def test_a_photo_becomes_layers(command: Command, photos: Path, output: Path) ->
     assert (told["photo"], told["size"], told["working_size"]) == ("a.png", [80, 60], [48, 36])
     assert told["settings"] == {
         "layers": 3, "size": 48, "seed": 0, "bits": 16, "point": [40, 30], "box": None,
-        "backend": "fast_slic",
+        "backend": "fast_slic", "features_size": 384,
     }  # fmt: skip
     assert told["checkpoint"][0] == str(command.given["checkpoint"])
     assert all(seconds >= 0 for seconds in told["seconds"].values())
@@ -304,6 +304,21 @@ def test_photos_are_found_by_pattern(photos: Path) -> None:
     assert find_photos([str(photos / "a[1].png")]) == [photos / "a[1].png"]
     with pytest.raises(FileNotFoundError, match="input="):
         find_photos([str(photos / "deeper")])
+
+
+def test_the_network_sees_large_photos_small() -> None:
+    torch.manual_seed(0)
+    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8).eval()
+    photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    plain = features_of(extractor, photo)
+    expected = extractor(torch.tensor(photo).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(plain, expected.detach(), atol=1e-6)
+    reduced = features_of(extractor, resize_image(photo, (30, 45)))
+    small = features_of(extractor, photo, 45)
+    assert small.shape == (60, 90, 8)
+    plane = Image.fromarray(reduced[..., 0])
+    enlarged = np.asarray(plane.resize((90, 60), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(small[..., 0], enlarged, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from src.data.images import read_image, resize_image
 from src.data.slic import Superpixels
@@ -18,6 +19,7 @@ from src.matting.layers import select, upsample_alphas
 from src.matting.soft_segmentation import MOST_LAYERS, soft_segment
 from src.models.extractor import Extractor
 
+FEATURES_SIZE = 384  # less, and small things are lost; more, and large ones fall apart
 VERSION = 2  # of the files of a photo: what another one wrote is written anew
 _LONGEST = 30_000  # pixels, of Photoshop's documents
 _SHORTEST = 32  # pixels, of photos and of what they are reduced to
@@ -36,6 +38,7 @@ class Settings:
         point: x, y of what to select.
         box: left, top, right, bottom of what to select.
         backend: of the superpixels.
+        features_size: pixels of the long side that the network sees.
 
     Raises:
         ValueError: naming the key.
@@ -49,6 +52,7 @@ class Settings:
     point: list[int] | None
     box: list[int] | None
     backend: Literal["fast_slic", "skimage"] = "fast_slic"
+    features_size: int = FEATURES_SIZE
 
     def __post_init__(self) -> None:
         Superpixels(backend=self.backend).check_backend()
@@ -57,6 +61,10 @@ class Settings:
             raise ValueError(f"layers={layers}: set layers=1..{MOST_LAYERS}, or layers=auto")
         if type(self.size) is not int or self.size < _SHORTEST:
             raise ValueError(f"size={self.size}: set size to {_SHORTEST} pixels or more")
+        if type(self.features_size) is not int or self.features_size < _SHORTEST:
+            raise ValueError(
+                f"features_size={self.features_size}: set features_size to {_SHORTEST} or more"
+            )
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed={self.seed}: set seed to a whole number, 0 or more")
         if self.bits not in (8, 16):
@@ -91,10 +99,28 @@ def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def features_of(extractor: Extractor, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """F of a photo (H,W,3) uint8, as (H,W,D)."""
-    image = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 255
-    return extractor(image)[0].permute(1, 2, 0).numpy()
+def features_of(
+    extractor: Extractor, photo: NDArray[np.uint8], long_side: int = FEATURES_SIZE
+) -> NDArray[np.float32]:
+    """F of a photo, as a network sees it that was trained on small photos.
+
+    Args:
+        extractor: the network.
+        photo: (H,W,3) uint8.
+        long_side: pixels that a larger photo is reduced to before, so that things are not much
+            larger than in training; F is enlarged again.
+
+    Returns:
+        (H,W,D).
+    """
+    size = photo.shape[:2]
+    scale = long_side / max(size)
+    if scale < 1:
+        photo = resize_image(photo, tuple(max(1, round(side * scale)) for side in size))
+    features = extractor(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 255)
+    if scale < 1:
+        features = interpolate(features, size, mode="bilinear", align_corners=False)
+    return features[0].permute(1, 2, 0).numpy()
 
 
 def segment_photo(
@@ -116,7 +142,7 @@ def segment_photo(
     if chosen:  # on one layer of ones, for an error before the work
         select(np.broadcast_to(np.float32(1), (1, height, width)), chosen.point, chosen.box)
     marks["reading"] = perf_counter()
-    features = features_of(extractor, small)
+    features = features_of(extractor, small, settings.features_size)
     marks["network"] = perf_counter()
     found = soft_segment(
         small / 255, features, settings.layers, settings.seed, backend=settings.backend

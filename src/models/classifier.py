@@ -49,6 +49,8 @@ class SpacesClassifier(nn.Module):
         # The direction of F counts here, and its spread is left to the metric loss.
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.map = nn.Linear(dim, sum(num_classes))
+        nn.init.zeros_(self.map.weight)  # a convex problem needs no chance to start
+        nn.init.zeros_(self.map.bias)
         sizes = torch.tensor(num_classes)
         spaces = torch.arange(len(sizes)).repeat_interleave(sizes)
         self.register_buffer("space_of_class", spaces, persistent=False)
