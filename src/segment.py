@@ -45,7 +45,7 @@ def main(cfg: DictConfig) -> None:
         seed=cfg.seed,
         bits=cfg.bits,
         backend=cfg.superpixels.backend,
-        features_size=cfg.features_size,
+        features_sizes=list(cfg.features_sizes),
         **OmegaConf.to_container(cfg.select),  # type: ignore[arg-type]
     )
     default = resources.files("skimage") / "data" / "astronaut.png"

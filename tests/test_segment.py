@@ -110,7 +110,7 @@ def test_a_photo_becomes_layers(command: Command, photos: Path, output: Path) ->
     assert (told["photo"], told["size"], told["working_size"]) == ("a.png", [80, 60], [48, 36])
     assert told["settings"] == {
         "layers": 3, "size": 48, "seed": 0, "bits": 16, "point": [40, 30], "box": None,
-        "backend": "fast_slic", "features_size": 384,
+        "backend": "fast_slic", "features_sizes": [224, 320, 448],
     }  # fmt: skip
     assert told["checkpoint"][0] == str(command.given["checkpoint"])
     assert all(seconds >= 0 for seconds in told["seconds"].values())
@@ -310,15 +310,19 @@ def test_the_network_sees_large_photos_small() -> None:
     torch.manual_seed(0)
     extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8).eval()
     photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
-    plain = features_of(extractor, photo)
-    expected = extractor(torch.tensor(photo).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0)
-    np.testing.assert_allclose(plain, expected.detach(), atol=1e-6)
-    reduced = features_of(extractor, resize_image(photo, (30, 45)))
-    small = features_of(extractor, photo, 45)
-    assert small.shape == (60, 90, 8)
-    plane = Image.fromarray(reduced[..., 0])
-    enlarged = np.asarray(plane.resize((90, 60), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(small[..., 0], enlarged, atol=1e-4)
+
+    def seen(picture: np.ndarray) -> np.ndarray:
+        image = torch.tensor(picture.copy()).permute(2, 0, 1)[None] / 255
+        both = extractor(image) + extractor(image.flip(3)).flip(3)
+        return both[0].permute(1, 2, 0).detach().numpy() / 2
+
+    plain = seen(photo)
+    np.testing.assert_allclose(features_of(extractor, photo), plain, atol=1e-6)  # never enlarged
+    reduced = seen(resize_image(photo, (30, 45)))
+    planes = [Image.fromarray(reduced[..., d]) for d in range(8)]
+    enlarged = [np.asarray(p.resize((90, 60), Image.Resampling.BILINEAR)) for p in planes]
+    found = features_of(extractor, photo, [45, 90, 200])
+    np.testing.assert_allclose(found, (plain + np.stack(enlarged, -1)) / 2, atol=1e-4)
 
 
 @pytest.mark.parametrize(

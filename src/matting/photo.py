@@ -1,6 +1,7 @@
 """One photo through the network and soft segmentation, to files."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +20,7 @@ from src.matting.layers import select, upsample_alphas
 from src.matting.soft_segmentation import MOST_LAYERS, soft_segment
 from src.models.extractor import Extractor
 
-FEATURES_SIZE = 384  # less, and small things are lost; more, and large ones fall apart
+FEATURES_SIZES = (224, 320, 448)  # small ones see large things whole, large ones see small things
 VERSION = 2  # of the files of a photo: what another one wrote is written anew
 _LONGEST = 30_000  # pixels, of Photoshop's documents
 _SHORTEST = 32  # pixels, of photos and of what they are reduced to
@@ -38,7 +39,7 @@ class Settings:
         point: x, y of what to select.
         box: left, top, right, bottom of what to select.
         backend: of the superpixels.
-        features_size: pixels of the long side that the network sees.
+        features_sizes: pixels of the long side that the network sees, one after the other.
 
     Raises:
         ValueError: naming the key.
@@ -52,7 +53,7 @@ class Settings:
     point: list[int] | None
     box: list[int] | None
     backend: Literal["fast_slic", "skimage"] = "fast_slic"
-    features_size: int = FEATURES_SIZE
+    features_sizes: Sequence[int] = FEATURES_SIZES
 
     def __post_init__(self) -> None:
         Superpixels(backend=self.backend).check_backend()
@@ -61,10 +62,9 @@ class Settings:
             raise ValueError(f"layers={layers}: set layers=1..{MOST_LAYERS}, or layers=auto")
         if type(self.size) is not int or self.size < _SHORTEST:
             raise ValueError(f"size={self.size}: set size to {_SHORTEST} pixels or more")
-        if type(self.features_size) is not int or self.features_size < _SHORTEST:
-            raise ValueError(
-                f"features_size={self.features_size}: set features_size to {_SHORTEST} or more"
-            )
+        sizes = self.features_sizes
+        if not sizes or any(type(s) is not int or s < _SHORTEST for s in sizes):
+            raise ValueError(f"features_sizes={list(sizes)}: set sizes of {_SHORTEST} or more")
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"seed={self.seed}: set seed to a whole number, 0 or more")
         if self.bits not in (8, 16):
@@ -100,27 +100,30 @@ def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
 
 @torch.inference_mode()
 def features_of(
-    extractor: Extractor, photo: NDArray[np.uint8], long_side: int = FEATURES_SIZE
+    extractor: Extractor, photo: NDArray[np.uint8], long_sides: Sequence[int] = FEATURES_SIZES
 ) -> NDArray[np.float32]:
     """F of a photo, as a network sees it that was trained on small photos.
 
     Args:
         extractor: the network.
         photo: (H,W,3) uint8.
-        long_side: pixels that a larger photo is reduced to before, so that things are not much
-            larger than in training; F is enlarged again.
+        long_sides: pixels that a larger photo is reduced to before; F is enlarged again, and is the
+            mean over these sizes, and over the photo and its mirror image.
 
     Returns:
         (H,W,D).
     """
     size = photo.shape[:2]
-    scale = long_side / max(size)
-    if scale < 1:
-        photo = resize_image(photo, tuple(max(1, round(side * scale)) for side in size))
-    features = extractor(torch.from_numpy(photo.copy()).permute(2, 0, 1)[None] / 255)
-    if scale < 1:
-        features = interpolate(features, size, mode="bilinear", align_corners=False)
-    return features[0].permute(1, 2, 0).numpy()
+    total = torch.zeros(1, extractor.hparams["dim"], *size)
+    scales = sorted({min(1.0, side / max(size)) for side in long_sides})
+    for scale in scales:
+        small = resize_image(
+            photo, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+        )
+        image = torch.from_numpy(small.copy()).permute(2, 0, 1)[None] / 255
+        features = extractor(image) + extractor(image.flip(3)).flip(3)
+        total += interpolate(features, size, mode="bilinear", align_corners=False)
+    return (total / (2 * len(scales)))[0].permute(1, 2, 0).numpy()
 
 
 def segment_photo(
@@ -142,7 +145,7 @@ def segment_photo(
     if chosen:  # on one layer of ones, for an error before the work
         select(np.broadcast_to(np.float32(1), (1, height, width)), chosen.point, chosen.box)
     marks["reading"] = perf_counter()
-    features = features_of(extractor, small, settings.features_size)
+    features = features_of(extractor, small, settings.features_sizes)
     marks["network"] = perf_counter()
     found = soft_segment(
         small / 255, features, settings.layers, settings.seed, backend=settings.backend
