@@ -117,9 +117,8 @@ def features_of(
     total = torch.zeros(1, extractor.hparams["dim"], *size)
     scales = sorted({min(1.0, side / max(size)) for side in long_sides})
     for scale in scales:
-        small = resize_image(
-            photo, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        )
+        height, width = (max(1, round(side * scale)) for side in size)
+        small = resize_image(photo, (height, width))
         image = torch.from_numpy(small.copy()).permute(2, 0, 1)[None] / 255
         features = extractor(image) + extractor(image.flip(3)).flip(3)
         total += interpolate(features, size, mode="bilinear", align_corners=False)
