@@ -263,7 +263,7 @@ def time_to_quality(
                 data.seed = seed
                 data.setup("fit")
                 module = SoftFeatureModule(
-                    extractor(), loss, optimizer, data.superpixels.count, sampling
+                    extractor(), loss, optimizer, data.superpixels.count, sample_pixels=sampling
                 ).to(device)
                 data.pool_at(module.extractor.level_sizes(data.image_size))
                 measured = train_for(
