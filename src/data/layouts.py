@@ -3,7 +3,7 @@
 A layout finds the photos and labels of a split; it does not read them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -231,18 +231,26 @@ class Mixture:
     Args:
         root: folder that holds the sets.
         layouts: what makes each set, called with `root=`, by the name of its folder.
+        held_out: sets that are not trained on, to see what carries over: their train split
+            validates (a recipe may be chosen by it) and their val split tests.
     """
 
     TREE = """  <folder>/                    <- data.root
     <set>/                     one folder a set, each in its own layout"""
 
     def __init__(
-        self, root: str | Path | None, layouts: Mapping[str, Callable[..., Layout]]
+        self,
+        root: str | Path | None,
+        layouts: Mapping[str, Callable[..., Layout]],
+        held_out: Sequence[str] = (),
     ) -> None:
-        if not layouts:
+        if not set(layouts) - set(held_out):
             raise DataError("a mixture needs at least one data set in data.layout.layouts")
+        if unknown := ", ".join(sorted(set(held_out) - set(layouts))):
+            raise DataError(f"data.layout.held_out: {unknown} is not in data.layout.layouts")
         root = _require_root(root, "mixture", self.TREE, "the pages of its data sets")
         self.layouts = {name: make(root=root / name) for name, make in layouts.items()}
+        self.held_out = tuple(held_out)
         self.class_names: tuple[str, ...] = ()  # there is no common label space
 
     def prepare(self) -> None:
@@ -250,9 +258,15 @@ class Mixture:
             layout.prepare()
 
     def records(self, split: str) -> list[Record]:
+        if self.held_out and split != "train":
+            chosen = set(self.held_out)
+            split = {"val": "train", "test": "val"}[split]
+        else:
+            chosen = set(self.layouts) - set(self.held_out)
         return [
             replace(record, space=space)
-            for space, layout in enumerate(self.layouts.values())
+            for space, (name, layout) in enumerate(self.layouts.items())
+            if name in chosen
             for record in layout.records(split)
         ]
 

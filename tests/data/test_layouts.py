@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from src.data.images import read_record
-from src.data.layouts import ADE20K, Cityscapes, DataError, Folder, Mixture, label_spaces
+from src.data.layouts import ADE20K, Cityscapes, DataError, Folder, Mixture, Record, label_spaces
 from tests.conftest import real_data
 
 
@@ -59,6 +59,23 @@ def test_mixture_keeps_label_spaces_apart(mixture_root: Path) -> None:
     assert len(spaces) == len({r.space for r in records}) == 2
     (alone,) = label_spaces(layout.layouts["camvid"])
     assert alone == spaces[0]
+
+
+def test_mixture_holds_sets_out_of_training(mixture_root: Path) -> None:
+    layouts = dict.fromkeys(("camvid", "msrc_v2", "idd_lite"), Folder)
+    layout = Mixture(mixture_root, layouts, held_out=["msrc_v2", "camvid"])
+    plain = Mixture(mixture_root, layouts)
+
+    def of(sets: set[int], split: str) -> list[Record]:
+        return [record for record in plain.records(split) if record.space in sets]
+
+    assert layout.records("train") == of({2}, "train")
+    assert layout.records("val") == of({0, 1}, "train")
+    assert layout.records("test") == of({0, 1}, "val")
+    with pytest.raises(DataError, match=r"data\.layout\.held_out: ade is not in"):
+        Mixture(mixture_root, layouts, held_out=["ade"])
+    with pytest.raises(DataError, match="at least one data set"):
+        Mixture(mixture_root, layouts, held_out=list(layouts))
 
 
 @pytest.mark.parametrize(
