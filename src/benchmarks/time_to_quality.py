@@ -19,8 +19,10 @@ from torch.optim import Optimizer
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Batch
+from src.data.layouts import Mixture
 from src.metrics.pair_auc import PairAUC
 from src.metrics.segmentation import SegmentationScores, confusion_matrix
+from src.models.checkpoints import write_weights
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 from src.ops.superpixels import superpixel_scatter
@@ -74,31 +76,44 @@ def superpixel_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.L
     return linear
 
 
+def _sets(data: SegmentationData) -> list[str]:
+    """Names of a mixture's sets."""
+    return list(data.layout.layouts) if isinstance(data.layout, Mixture) else []
+
+
 def quality(
     module: SoftFeatureModule, data: SegmentationData, probe_batches: Sequence[Batch]
 ) -> dict[str, float]:
     """Pair AUC on the val split, and the mIoU there of a linear probe of superpixel features.
 
-    The probe is trained on `probe_batches`; each pixel takes the class of its superpixel.
+    The probe is trained on `probe_batches`; each pixel takes the class of its superpixel. In a
+    mixture, which has no classes in common, there is none: pair AUC is measured on each set, and
+    their mean.
     """
-    module.eval()
-    known = [_pooled(module, batch) for batch in probe_batches]
-    features, labels = (torch.cat([sets[i][sets[2]] for sets in known]) for i in (0, 1))
+    sets = _sets(data)
     num_classes = len(data.layout.class_names)
-    probe = superpixel_probe(features, labels, num_classes)
-    pairs, scores = PairAUC(), SegmentationScores(num_classes)
+    pairs = [PairAUC() for _ in sets or "1"]
+    scores = SegmentationScores(num_classes)
+    module.eval()
+    if not sets:
+        known = [_pooled(module, batch) for batch in probe_batches]
+        features, labels = (torch.cat([found[i][found[2]] for found in known]) for i in (0, 1))
+        probe = superpixel_probe(features, labels, num_classes)
     for batch in data.val_dataloader():
-        pooled, labels, valid = _pooled(module, batch)
-        pairs.update(pooled, labels, valid)
-        with torch.no_grad():
-            maps = superpixel_scatter(probe(pooled), batch["superpixels"])
-        matrices = [confusion_matrix(*pair) for pair in zip(maps, batch["label"], strict=True)]
-        scores.update(torch.stack(matrices))
+        pooled = _pooled(module, batch)
+        for space in batch["space"].unique():
+            chosen = batch["space"] == space
+            pairs[space].update(*(values[chosen] for values in pooled))
+        if not sets:
+            with torch.no_grad():
+                maps = superpixel_scatter(probe(pooled[0]), batch["superpixels"])
+            matrices = [confusion_matrix(*pair) for pair in zip(maps, batch["label"], strict=True)]
+            scores.update(torch.stack(matrices))
     module.train()
-    return {
-        "pair_auc": pairs.compute()["pair_auc"].item(),
-        "probe_miou": scores.compute()["miou"].item(),
-    }
+    found = [metric.compute()["pair_auc"].item() for metric in pairs]
+    if sets:
+        return {"pair_auc": mean(found), **dict(zip(sets, found, strict=True))}
+    return {"pair_auc": found[0], "probe_miou": scores.compute()["miou"].item()}
 
 
 def train_for(
@@ -120,7 +135,7 @@ def train_for(
         tick: called with the seconds so far, after each step.
 
     Returns:
-        One dict a time: seconds, steps, pair_auc, probe_miou.
+        One dict a time: seconds, steps, and what `quality` finds.
     """
     optimizer = module.optimizer(module.extractor.parameters())
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -167,10 +182,17 @@ def time_to(run: Sequence[Mapping[str, float]], goal: float, score: str) -> floa
     return run[first]["seconds"] if first < len(run) else None
 
 
+def _last(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]]) -> Mapping[str, float]:
+    """Some training's last measurement."""
+    return next(iter(runs.values()))[0][-1]
+
+
 def draw(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path) -> None:
-    """Both scores over time, a thin line a seed and a thick one for their mean."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, (label, score) in zip(figure.subplots(1, 2), _SCORES.items(), strict=True):
+    """The scores over time, a thin line a seed and a thick one for their mean."""
+    scores = {label: score for label, score in _SCORES.items() if score in _last(runs)}
+    figure = Figure(figsize=(5 * len(scores), 4), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for axes, (label, score) in zip(panels, scores.items(), strict=True):
         for i, (name, seeds) in enumerate(runs.items()):
             for run in seeds:
                 axes.plot(
@@ -203,6 +225,7 @@ def time_to_quality(
     folder: str | Path,
     plot: str | Path,
     cpu_clock: bool = False,
+    name: str = "time_to_quality",
 ) -> dict[str, Any]:
     """Trains the same network on superpixels and on sampled pixels, for the same time each.
 
@@ -220,13 +243,15 @@ def time_to_quality(
         seconds: of each training; loading and measuring excluded.
         short: share of `seconds` that further trainings on the first get.
         halvings: scores are measured after seconds / 2^h, h = halvings ... 0.
-        folder: a finished training is kept here, and not repeated with the same settings.
+        folder: a finished training is kept here, with its weights, and not repeated with the same
+            settings.
         plot: PNG of the curves.
         cpu_clock: take processor time of one thread, which is its time on an idle core, so that
             other work on the machine does not count; else wall-clock time.
+        name: of the result files.
 
     Returns:
-        Title, settings, rows, tables, ratios, and `runs`: what was measured, by name and seed.
+        Name, title, settings, rows, tables, ratios, and `runs`, what was measured by name and seed.
 
     Raises:
         ValueError: `cpu_clock` with several threads, or a GPU.
@@ -235,8 +260,9 @@ def time_to_quality(
     if cpu_clock and (device != "cpu" or torch.get_num_threads() != 1):
         raise ValueError("suite.cpu_clock=true counts one thread of a CPU: set OMP_NUM_THREADS=1")
     data.prepare_data()
+    sets = _sets(data)
     settings = {
-        "data": data.layout.records("train")[0].image.parents[2].name,
+        "data": ", ".join(sets or [data.layout.records("train")[0].image.parents[2].name]),
         "batch": data.batch_size,
         "image": "x".join(map(str, data.image_size)),
         "superpixels": data.superpixels.count,
@@ -253,12 +279,12 @@ def time_to_quality(
     trainings |= {name: (samplings[name], seconds) for name in others}
     runs: dict[str, list[list[dict[str, float]]]] = {name: [] for name in trainings}
     with Progress() as progress:
-        for seed, (name, (sampling, whole)) in product(seeds, trainings.items()):
+        for seed, (way, (sampling, whole)) in product(seeds, trainings.items()):
             about = settings | {"seed": seed, "sampling": _about(sampling), "seconds": whole}
-            file = Path(folder) / f"{name.replace(', ', '_').replace(' ', '_')}_seed{seed}.json"
+            file = Path(folder) / f"{way.replace(', ', '_').replace(' ', '_')}_seed{seed}.json"
             kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
             if kept.get("settings") != about:
-                task = progress.add_task(f"{name}, seed {seed}", total=whole)
+                task = progress.add_task(f"{way}, seed {seed}", total=whole)
                 torch.manual_seed(seed)
                 data.seed = seed
                 data.setup("fit")
@@ -276,26 +302,38 @@ def time_to_quality(
                 )
                 kept = {"settings": about, "machine": machine(), "revision": revision()}
                 kept["measured"] = measured
-                file.parent.mkdir(parents=True, exist_ok=True)
+                network = {
+                    "extractor": module.extractor.hparams,
+                    "state_dict": {k: v.cpu() for k, v in module.state_dict().items()},
+                }
+                write_weights(file.with_suffix(".safetensors"), network, about)
                 file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-            runs[name].append(kept["measured"])
+            runs[way].append(kept["measured"])
     draw(runs, Path(plot))
     rows = []
-    for name, of_seeds in runs.items():
+    last = _last(runs)
+    by_set = []
+    for way, of_seeds in runs.items():
         for moment in zip(*of_seeds, strict=True):
-            row = {"trained on": name}
-            for column, key, form in (
-                ("s", "seconds", ".0f"), ("steps", "steps", ".0f"),
-                ("pair AUC", "pair_auc", ".3f"), ("probe mIoU", "probe_miou", ".3f"),
-            ):  # fmt: skip
-                found = [m[key] for m in moment]
-                row[column] = f"{mean(found):{form}}"
-                if form == ".3f":
+            row = {"trained on": way}
+            for column, key in (("s", "seconds"), ("steps", "steps")):
+                row[column] = f"{mean(m[key] for m in moment):.0f}"
+            for column, key in _SCORES.items():
+                if key in last:
+                    found = [m[key] for m in moment]
+                    row[column] = f"{mean(found):.3f}"
                     row[f"{column}, least - most"] = f"{min(found):.3f} - {max(found):.3f}"
             rows.append(row)
+        row = {"trained on": way}
+        for key in last:
+            if key not in ("seconds", "steps", *_SCORES.values()):
+                found = [run[-1][key] for run in of_seeds]
+                row[key] = f"{mean(found):.3f} ({min(found):.3f} - {max(found):.3f})"
+        by_set.append(row)
+    tables = {"Pair AUC of each set at the end": by_set} if len(by_set[0]) > 1 else {}
     reached, ratios = [], {}
     for other in others:
-        for label, score in _SCORES.items():
+        for label, score in ((k, v) for k, v in _SCORES.items() if v in last):
             factors = []
             for seed, ours, briefly, theirs in zip(
                 seeds, runs[first], runs[shorter], runs[other], strict=True
@@ -321,9 +359,10 @@ def time_to_quality(
                 "max": max(factors),
             }
     return {
+        "name": name,
         "title": "Scores on val over time of training, means over the seeds",
         "rows": rows,
-        "tables": {"Who is as good as the other at its end": reached},
+        "tables": {"Who is as good as the other at its end": reached, **tables},
         "ratios": ratios,
         "settings": settings | {"seconds": seconds, "seeds": len(seeds)},
         "runs": runs,

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from src.benchmarks.measure import markdown
+from src.benchmarks.pair_auc import pair_auc_of_sets
 from src.benchmarks.time_to_quality import superpixel_probe, time_to, time_to_quality
 from src.data.datamodule import SegmentationData
+from src.data.layouts import Folder, Mixture
+from src.data.slic import Superpixels
 from src.models.extractor import Extractor
 from src.ops.npair import superpixel_npair_loss
 from src.ops.pixels import sample_pixels
@@ -56,6 +59,49 @@ def test_runs_are_measured_kept_and_drawn(
     ):
         with pytest.raises(AssertionError, match="trained again"):
             run(**{"seeds": [0, 1], "seconds": 8} | change)
+
+
+def test_a_mixture_is_scored_set_by_set(mixture_root: Path, tmp_path: Path) -> None:
+    layouts = dict.fromkeys(("camvid", "msrc_v2"), Folder)
+    data = SegmentationData(
+        partial(Mixture, layouts=layouts),
+        mixture_root,
+        tmp_path / "cache",
+        (32, 40),
+        2,
+        Superpixels(count=20),
+        steps_per_epoch=2,
+        num_workers=0,
+    )
+    result = time_to_quality(
+        data,
+        partial(Extractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        superpixel_npair_loss,
+        optimizer=partial(torch.optim.AdamW, lr=3e-3),
+        samplings={"superpixels": None, "pixels": partial(sample_pixels, num_samples=5)},
+        seeds=[0],
+        seconds=0.01,
+        short=0.5,
+        halvings=0,
+        folder=tmp_path / "runs",
+        plot=tmp_path / "plot.png",
+        name="mixed",
+    )
+    assert result["name"] == "mixed"
+    assert "probe mIoU" not in result["rows"][0]
+    (run,) = result["runs"]["superpixels"]
+    assert run[-1]["pair_auc"] == pytest.approx((run[-1]["camvid"] + run[-1]["msrc_v2"]) / 2)
+    each = result["tables"]["Pair AUC of each set at the end"]
+    assert [row["trained on"] for row in each] == list(result["runs"])
+    assert each[0]["msrc_v2"].startswith(f"{run[-1]['msrc_v2']:.3f}")
+
+    # The kept weights are those that were scored.
+    kept = {"trained": str(tmp_path / "runs/superpixels_seed0.safetensors")}
+    again = pair_auc_of_sets(
+        mixture_root, list(layouts), kept, "val", (32, 40), Superpixels(count=20), tmp_path, 0
+    )
+    for name in layouts:
+        assert float(again["rows"][0][name]) == pytest.approx(run[-1][name], abs=0.01)
 
 
 def test_a_goal_is_reached_when_no_measurement_falls_below_it_again() -> None:
