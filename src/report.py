@@ -1,8 +1,8 @@
-"""Puts results into the documents: python -m src.report [runs=[RUN_DIR,...]].
+"""Puts results into the documents: python -m src.report [runs=[RUN_DIR,...]] [sweeps=[DIR,...]].
 
-Each run's metrics are copied to `docs/results/runs/<name>.json`, with its settings and the machine;
-the tables between the markers in README.md, docs/costs.md and the model cards are then written anew
-from the files there.
+Each run's metrics are copied to `docs/results/runs/<name>.json`, with its settings and the machine,
+and each sweep's table to `docs/results/sweeps/<name of its directory>.json`. The tables between the
+markers in README.md, docs/costs.md and the model cards are then written anew from the files there.
 """
 
 import json
@@ -19,6 +19,7 @@ from src.benchmarks.measure import markdown
 from src.models.checkpoints import checkpoint_file, read_checkpoint, run_directory, sha256
 from src.models.views import ONE_VIEW
 from src.utils.cli import readable_errors
+from src.utils.sweeps import Sweep, markdown_table
 
 _NOWHERE = object()
 _SETTINGS = {
@@ -74,6 +75,25 @@ def collect(run_dir: Path, results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{settings['experiment']}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def collect_sweep(folder: Path, results: Path) -> None:
+    """Copies the table of a sweep, or of several side by side in one directory."""
+    jobs = [file.parent for file in sorted(folder.glob("**/machine.json"))]
+    content = {
+        "rows": Sweep(folder).cells(),
+        "machines": sorted({_machine({"machine": _read(job / "machine.json")}) for job in jobs}),
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{folder.resolve().name}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def sweep_table(results: Path, name: str) -> str:
+    """All jobs of a sweep, best first."""
+    content = _read(results / f"{name}.json")
+    machines = "; ".join(content["machines"])
+    return f"{markdown_table(content['rows'])}\n\nMeasured on: {machines}."
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -238,6 +258,8 @@ def fill(document: str, results: Path) -> str:
             text = classes_table(results / "runs", names)
         elif kind == "weights":
             text = "\n\n".join(map(weights_table, names))
+        elif kind == "sweep":
+            text = "\n\n".join(sweep_table(results / "sweeps", name) for name in names)
         elif kind == "ratios":
             text = ratios_table(results, names)
         else:
@@ -245,8 +267,8 @@ def fill(document: str, results: Path) -> str:
         return f"{match['start']}\n{text}\n{match['end']}"
 
     pattern = (
-        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|classes|weights|ratios|benchmark): "
-        r"(?P<names>[\w:+ ]+) -->)\n.*?"
+        r"(?P<start><!-- "
+        r"(?P<kind>runs|losses|segmentation|classes|sweep|weights|ratios|benchmark): (?P<names>[\w:+ ]+) -->)\n.*?"
         r"(?P<end><!-- end -->)"
     )
     return re.sub(pattern, content, document, flags=re.DOTALL)
@@ -258,6 +280,8 @@ def main(cfg: DictConfig) -> None:
     """Collects the given runs and writes the tables."""
     for run_dir in cfg.runs:
         collect(Path(run_dir), Path(cfg.results) / "runs")
+    for folder in cfg.sweeps:
+        collect_sweep(Path(folder), Path(cfg.results) / "sweeps")
     for document in map(Path, cfg.documents):
         document.write_text(fill(document.read_text("utf-8"), Path(cfg.results)), encoding="utf-8")
 

@@ -10,9 +10,10 @@ from src.models import checkpoints
 from src.models.checkpoints import write_weights
 from src.models.extractor import Extractor
 from src.models.views import ONE_VIEW
-from src.report import collect, fill
+from src.report import collect, collect_sweep, fill
 from src.train import train
 from tests.conftest import tiny_hard_run, tiny_run
+from tests.utils.test_sweeps import make_job, make_sweep
 
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
@@ -28,6 +29,21 @@ def test_the_readme_table_is_what_the_run_wrote(folder_root: Path, tmp_path: Pat
     assert filled.startswith("before\n<!-- runs: tiny -->")
     assert filled.endswith("<!-- end -->\nafter\n")
     assert fill(filled, results) == filled
+
+
+def test_a_sweep_is_kept_as_its_table(tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "trials" / "first")
+    for job, (count, auc) in enumerate(((100, 0.7), (250, 0.9))):
+        make_job(folder / str(job), count=count, auc=auc)
+        (folder / str(job) / "machine.json").write_text('{"device": "CPU"}')
+    collect_sweep(tmp_path / "trials", tmp_path / "results" / "sweeps")
+    filled = fill("<!-- sweep: trials -->\n<!-- end -->\n", tmp_path / "results")
+    _, header, _, best, worse, *_, machine, _ = filled.splitlines()
+    assert header.startswith("| job | data.count | val/auc |")
+    assert best.startswith("| first/1 | 250 | 0.9 |")
+    assert worse.startswith("| first/0 | 100 | 0.7 |")
+    assert machine == "Measured on: device CPU."
+    assert str(tmp_path) not in (tmp_path / "results" / "sweeps" / "trials.json").read_text()
 
 
 def test_the_segmentation_table_joins_runs_probes_and_what_others_published(

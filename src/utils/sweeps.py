@@ -136,6 +136,11 @@ class Sweep:
             for job in self.jobs
         ]
 
+    def cells(self) -> list[dict[str, str]]:
+        """The rows as text, without the columns that are empty in all."""
+        cells = [{name: _cell(value) for name, value in row.items()} for row in self.rows()]
+        return [{n: row[n] for n in row if any(r[n] for r in cells)} for row in cells]
+
     def write(self) -> None:
         """Prints the table and the failed jobs; writes report.csv, report.md and report.png."""
         rows = self.rows()
@@ -147,17 +152,14 @@ class Sweep:
             writer.writeheader()
             writer.writerows(rows)
 
-        cells = [{name: _cell(value) for name, value in row.items()} for row in rows]
-        columns = [n for n in cells[0] if any(row[n] for row in cells)]
-        lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-        lines += ["| " + " | ".join(r[c].replace("|", "/") for c in columns) + " |" for r in cells]
-        (self.folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        cells = self.cells()
+        (self.folder / "report.md").write_text(markdown_table(cells) + "\n", encoding="utf-8")
 
         # A terminal has no room for all that was tested, nor for whole keys.
         test = f"test/{self.metric.rpartition('/')[2]}"
         results = {name: name for name in ("job", self.metric, test, "minutes", "status")}
         short = results | {key: _short(key, self.keys) for key in self.keys}
-        short = {name: end for name, end in short.items() if name in columns}
+        short = {name: end for name, end in short.items() if name in cells[0]}
         table = Table(title=str(self.folder), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for end in short.values():
             table.add_column(end, min_width=min(8, len(end)), overflow="fold")
@@ -195,6 +197,13 @@ class Sweep:
             fontsize="medium",
         )
         figure.savefig(self.folder / "report.png", dpi=120)
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Rows of equal keys as a table in Markdown."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    lines += ["| " + " | ".join(v.replace("|", "/") for v in r.values()) + " |" for r in rows]
+    return "\n".join(lines)
 
 
 def _short(key: str, keys: list[str]) -> str:
