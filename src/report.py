@@ -267,8 +267,8 @@ def fill(document: str, results: Path) -> str:
         return f"{match['start']}\n{text}\n{match['end']}"
 
     pattern = (
-        r"(?P<start><!-- "
-        r"(?P<kind>runs|losses|segmentation|classes|sweep|weights|ratios|benchmark): (?P<names>[\w:+ ]+) -->)\n.*?"
+        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|classes|sweep|weights|ratios|benchmark)"
+        r": (?P<names>[\w:+ ]+) -->)\n.*?"
         r"(?P<end><!-- end -->)"
     )
     return re.sub(pattern, content, document, flags=re.DOTALL)
