@@ -19,7 +19,7 @@ SUMS = "SHA256SUMS"
 _HEADER = "softfeat"
 _KEPT = ("extractor.", "head.")  # of a state; the rest serves training alone
 _REBUILDS = ("extractor", "hard_segmentation", "class_names")
-_EXTRACTOR = ("widths", "blocks", "dim", "readout_scale")
+_EXTRACTOR = ("widths", "blocks", "dim", "readout_scale", "bounded")
 _HEAD = ("num_classes", "head")
 
 
@@ -115,7 +115,9 @@ def _read_weights(path: Path) -> dict[str, Any]:
             header: Any = json.loads(file.metadata()[_HEADER])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # A stranger's header becomes arguments: those of a network's shape, and no others.
-        content: dict[str, Any] = {"extractor": _only(header["extractor"], _EXTRACTOR)}
+        content: dict[str, Any] = {
+            "extractor": _only({"bounded": False, **header["extractor"]}, _EXTRACTOR)  # a newer key
+        }
         if "hard_segmentation" in header:
             content["hard_segmentation"] = _only(header["hard_segmentation"], _HEAD)
             content["class_names"] = [str(name) for name in header["class_names"]]

@@ -59,6 +59,9 @@ class Extractor(nn.Module):
         readout_scale: spread of every feature at the start. A batch norm without weights behind
             each projection gives all features one spread, which is learned as one number: no
             level can be switched off. None for projections alone, as the paper's text has it.
+        bounded: keeps each pixel of each level shorter than a bound: y / sqrt(1 + mean(y^2)) in
+            place of y. Else, on photos unlike those of the training, a level that answers too
+            loudly drowns the others.
 
     >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]
@@ -74,6 +77,7 @@ class Extractor(nn.Module):
         blocks: Sequence[int] = (1, 2, 6, 11),
         dim: int = 128,
         readout_scale: float | None = 0.01,
+        bounded: bool = False,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or dim % len(widths):
@@ -87,6 +91,7 @@ class Extractor(nn.Module):
             "blocks": [int(b) for b in blocks],
             "dim": int(dim),
             "readout_scale": readout_scale,
+            "bounded": bounded,
         }
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
@@ -146,7 +151,10 @@ class Extractor(nn.Module):
                 x = F.max_pool2d(x, 2, ceil_mode=True)
             x = stage(x)
             low = low if index else x
-            levels.append(readout(x) if self.scale is None else self.scale * readout(x))
+            level = readout(x)
+            if self.hparams["bounded"]:
+                level = level * (1 + level.square().mean(1, keepdim=True)).rsqrt()
+            levels.append(level if self.scale is None else self.scale * level)
         return levels, low
 
     def level_sizes(self, image_size: Sequence[int]) -> list[tuple[int, int]]:

@@ -51,6 +51,21 @@ def test_readout_scale_sets_the_spread() -> None:
         torch.testing.assert_close(level.std((0, 2, 3)), torch.full((32,), 0.1), rtol=0.1, atol=0)
 
 
+def test_no_pixel_of_a_bounded_level_is_longer_than_the_bound() -> None:
+    torch.manual_seed(0)
+    free, bounded = Extractor(readout_scale=0.5).eval(), Extractor(readout_scale=0.5, bounded=True)
+    bounded.load_state_dict(free.state_dict())
+    for level, short in zip(
+        free.pyramid(image := 30 * torch.rand(1, 3, 40, 56)),
+        bounded.eval().pyramid(image),
+        strict=True,
+    ):
+        # the same direction, and a length y / sqrt(1 + y^2) of the mean over channels
+        spread = level.div(0.5).square().mean(1, keepdim=True)
+        torch.testing.assert_close(short, level / (1 + spread).sqrt())
+        assert short.square().mean(1).sqrt().max() < 0.5 < level.square().mean(1).sqrt().max()
+
+
 def test_xavier_initialisation() -> None:
     weight = Extractor().stages[2][0].body[3].weight  # type: ignore[index, union-attr]
     fan_in = weight.shape[1] * 9
