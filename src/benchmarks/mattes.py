@@ -1,8 +1,9 @@
 """How well layers can be joined to true mattes, beside what else makes layers of a photo."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,13 @@ def filtered(layers: NDArray[np.float32], image: NDArray) -> NDArray[np.float32]
 
 
 def mattes(
-    checkpoint: str, root: str | None, count: int, size: int, layers: int, seed: int
+    checkpoint: str,
+    root: str | None,
+    count: int,
+    size: int,
+    layers: int,
+    seed: int,
+    rivals: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Joins layers to each true matte as well as can be, and measures what is left.
 
@@ -75,11 +82,13 @@ def mattes(
         size: of scenes, or the long side of photos.
         layers: K.
         seed: of k-means.
+        rivals: further checkpoints, by what their features are called.
 
     Returns:
         Title, settings, rows (one a way, means over the mattes) and ratios.
     """
     extractor = load_extractor(checkpoint)
+    others = {name: load_extractor(rival) for name, rival in rivals.items()}
     material = list(scene_mattes(count, size) if root is None else photo_mattes(Path(root), size))
     errors: dict[str, list[dict[str, float]]] = {}
     for photo, truths in track(material, "mattes"):
@@ -92,9 +101,12 @@ def mattes(
             "the same, guided filter": filtered(hard, image),
             "soft layers of colour alone": soft_segment(image, image, layers).alphas,
         }
-        for name, found in ways.items():
+        for name, other in others.items():
+            found = soft_segment(image, features_of(other, photo), layers)
+            ways[f"soft layers of {name}"] = found.alphas
+        for name, alphas in ways.items():
             for truth in truths:
-                measured = asdict(matte_errors(best_union(found, truth), truth))
+                measured = asdict(matte_errors(best_union(alphas, truth), truth))
                 errors.setdefault(name, []).append(measured)
 
     def column(name: str, key: str) -> NDArray:
@@ -125,6 +137,7 @@ def mattes(
         "rows": rows,
         "ratios": ratios,
         "settings": {
+            "features": Path(checkpoint).stem,
             "pictures": len(material),
             "mattes": len(ours),
             "size": size,

@@ -36,10 +36,13 @@ def test_mattes(kind: str, checkpoint: str, tmp_path: Path) -> None:
                 root / "images" / f"{name}.png"
             )
             Image.linear_gradient("L").resize((80, 60)).save(root / "alphas" / f"{name}.png")
-    result = mattes(checkpoint, None if root is None else str(root), 1, 40, layers=3, seed=0)
-    assert result["rows"][0]["way"] == "soft layers"
-    assert len(result["rows"]) == 4
-    assert len(result["ratios"]) == 3
+    folder_of_photos = None if root is None else str(root)
+    rivals = {"the same network": checkpoint}
+    result = mattes(checkpoint, folder_of_photos, 1, 40, layers=3, seed=0, rivals=rivals)
+    ours, *others = result["rows"]
+    assert ours["way"] == "soft layers"
+    assert len(others) == len(result["ratios"]) == 4
+    assert others[-1] == ours | {"way": "soft layers of the same network"}
     assert result["settings"]["pictures"] == (1 if root is None else 2)
     assert all(float(row["MSE (1e-3)"]) >= 0 for row in result["rows"])
 
