@@ -79,11 +79,19 @@ def collect(run_dir: Path, results: Path) -> None:
 
 
 def collect_sweep(folder: Path, results: Path) -> None:
-    """Copies the table of a sweep, or of several side by side in one directory."""
-    jobs = [file.parent for file in sorted(folder.glob("**/machine.json"))]
+    """Copies the table of a sweep, or of several side by side in one directory.
+
+    Raises:
+        FileNotFoundError: no multirun there, or none of its jobs has finished.
+    """
+    sweep = Sweep(folder)
+    done = [folder / job.name for job in sweep.jobs if job.status == "ok"]
+    if not done:
+        raise FileNotFoundError(f"no job of {folder} has finished: let one run to its end")
     content = {
-        "rows": Sweep(folder).cells(),
-        "machines": sorted({_machine({"machine": _read(job / "machine.json")}) for job in jobs}),
+        # An error's text speaks of this machine.
+        "rows": [{k: v for k, v in row.items() if k != "error"} for row in sweep.cells()],
+        "machines": sorted({_machine({"machine": _read(job / "machine.json")}) for job in done}),
     }
     results.mkdir(parents=True, exist_ok=True)
     path = results / f"{folder.resolve().name}.json"
@@ -269,7 +277,7 @@ def fill(document: str, results: Path) -> str:
 
     pattern = (
         r"(?P<start><!-- (?P<kind>runs|losses|segmentation|classes|sweep|weights|ratios|benchmark)"
-        r": (?P<names>[\w:+ ]+) -->)\n.*?"
+        r": (?P<names>[\w:+ .-]+) -->)\n.*?"
         r"(?P<end><!-- end -->)"
     )
     return re.sub(pattern, content, document, flags=re.DOTALL)

@@ -32,18 +32,22 @@ def test_the_readme_table_is_what_the_run_wrote(folder_root: Path, tmp_path: Pat
 
 
 def test_a_sweep_is_kept_as_its_table(tmp_path: Path) -> None:
-    folder = make_sweep(tmp_path / "trials" / "first")
-    for job, (count, auc) in enumerate(((100, 0.7), (250, 0.9))):
+    folder = make_sweep(tmp_path / "trials-1" / "first")
+    make_job(folder / "0", count=50, error=f"no {tmp_path}")
+    with pytest.raises(FileNotFoundError, match=r"no job of .*trials.* has finished"):
+        collect_sweep(tmp_path / "trials-1", tmp_path / "results" / "sweeps")
+    for job, (count, auc) in enumerate(((100, 0.7), (250, 0.9)), start=1):
         make_job(folder / str(job), count=count, auc=auc)
         (folder / str(job) / "machine.json").write_text('{"device": "CPU"}')
-    collect_sweep(tmp_path / "trials", tmp_path / "results" / "sweeps")
-    filled = fill("<!-- sweep: trials -->\n<!-- end -->\n", tmp_path / "results")
-    _, header, _, best, worse, *_, machine, _ = filled.splitlines()
+    collect_sweep(tmp_path / "trials-1", tmp_path / "results" / "sweeps")
+    filled = fill("<!-- sweep: trials-1 -->\n<!-- end -->\n", tmp_path / "results")
+    _, header, _, best, worse, failed, *_, machine, _ = filled.splitlines()
     assert header.startswith("| job | data.count | val/auc |")
-    assert best.startswith("| first/1 | 250 | 0.9 |")
-    assert worse.startswith("| first/0 | 100 | 0.7 |")
+    assert best.startswith("| first/2 | 250 | 0.9 |")
+    assert worse.startswith("| first/1 | 100 | 0.7 |")
+    assert failed.endswith("| failed |")
     assert machine == "Measured on: device CPU."
-    assert str(tmp_path) not in (tmp_path / "results" / "sweeps" / "trials.json").read_text()
+    assert str(tmp_path) not in (tmp_path / "results" / "sweeps" / "trials-1.json").read_text()
 
 
 def test_the_segmentation_table_joins_runs_probes_and_what_others_published(

@@ -34,7 +34,8 @@ def pair_auc_of_sets(
     Args:
         root: folder of the sets.
         sets: folders there, each in the folder layout.
-        networks: checkpoints by the names of their rows.
+        networks: checkpoints by the names of their rows; beside them stands an untrained network
+            of the first one's form.
         split: of every set.
         image_size: (H, W) that photos are resized to.
         superpixels: parameters of the maps.
@@ -45,15 +46,14 @@ def pair_auc_of_sets(
     Returns:
         Name, title, settings and rows: one a way, with a column a set and their mean.
     """
+    trained = {name: load_extractor(checkpoint) for name, checkpoint in networks.items()}
+    like = next(iter(trained.values())).hparams if trained else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        untrained = Extractor()
+        extractors = trained | {"untrained network": Extractor(**like)}
     modules = {
         name: SoftFeatureModule(extractor, num_superpixels=superpixels.count).eval()
-        for name, extractor in {
-            **{name: load_extractor(checkpoint) for name, checkpoint in networks.items()},
-            "untrained network": untrained,
-        }.items()
+        for name, extractor in extractors.items()
     }
 
     def ways(batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:

@@ -76,9 +76,17 @@ def superpixel_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.L
     return linear
 
 
-def _sets(data: SegmentationData) -> list[str]:
-    """Names of a mixture's sets."""
-    return list(data.layout.layouts) if isinstance(data.layout, Mixture) else []
+def _sets(data: SegmentationData) -> dict[int, str]:
+    """Names of those sets of a mixture that the val split has, by their label spaces."""
+    if not isinstance(data.layout, Mixture):
+        return {}
+    names = list(data.layout.layouts)
+    return {space: names[space] for space in sorted({r.space for r in data.layout.records("val")})}
+
+
+def _trained_on(data: SegmentationData) -> list[str]:
+    """Folders of the train split's sets."""
+    return list(dict.fromkeys(r.image.parents[2].name for r in data.layout.records("train")))
 
 
 def quality(
@@ -92,7 +100,7 @@ def quality(
     """
     sets = _sets(data)
     num_classes = len(data.layout.class_names)
-    pairs = [PairAUC() for _ in sets or "1"]
+    pairs = {space: PairAUC() for space in sets or [0]}
     scores = SegmentationScores(num_classes)
     module.eval()
     if not sets:
@@ -101,7 +109,7 @@ def quality(
         probe = superpixel_probe(features, labels, num_classes)
     for batch in data.val_dataloader():
         pooled = _pooled(module, batch)
-        for space in batch["space"].unique():
+        for space in batch["space"].unique().tolist():
             chosen = batch["space"] == space
             pairs[space].update(*(values[chosen] for values in pooled))
         if not sets:
@@ -110,9 +118,9 @@ def quality(
             matrices = [confusion_matrix(*pair) for pair in zip(maps, batch["label"], strict=True)]
             scores.update(torch.stack(matrices))
     module.train()
-    found = [metric.compute()["pair_auc"].item() for metric in pairs]
+    found = {space: metric.compute()["pair_auc"].item() for space, metric in pairs.items()}
     if sets:
-        return {"pair_auc": mean(found), **dict(zip(sets, found, strict=True))}
+        return {"pair_auc": mean(found.values()), **{sets[k]: v for k, v in found.items()}}
     return {"pair_auc": found[0], "probe_miou": scores.compute()["miou"].item()}
 
 
@@ -262,7 +270,8 @@ def time_to_quality(
     data.prepare_data()
     sets = _sets(data)
     settings = {
-        "data": ", ".join(sets or [data.layout.records("train")[0].image.parents[2].name]),
+        "data": ", ".join(_trained_on(data)),
+        **({"scored on": ", ".join(sets.values())} if sets else {}),
         "batch": data.batch_size,
         "image": "x".join(map(str, data.image_size)),
         "superpixels": data.superpixels.count,
@@ -302,12 +311,13 @@ def time_to_quality(
                 )
                 kept = {"settings": about, "machine": machine(), "revision": revision()}
                 kept["measured"] = measured
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
                 network = {
                     "extractor": module.extractor.hparams,
                     "state_dict": {k: v.cpu() for k, v in module.state_dict().items()},
                 }
                 write_weights(file.with_suffix(".safetensors"), network, about)
-                file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             runs[way].append(kept["measured"])
     draw(runs, Path(plot))
     rows = []

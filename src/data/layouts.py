@@ -232,7 +232,8 @@ class Mixture:
         root: folder that holds the sets.
         layouts: what makes each set, called with `root=`, by the name of its folder.
         held_out: sets that are not trained on, to see what carries over: their train split
-            validates (a recipe may be chosen by it) and their val split tests.
+            validates (a recipe may be chosen by it) and their val split tests. Scores are means
+            over their photos.
     """
 
     TREE = """  <folder>/                    <- data.root
@@ -244,10 +245,12 @@ class Mixture:
         layouts: Mapping[str, Callable[..., Layout]],
         held_out: Sequence[str] = (),
     ) -> None:
-        if not set(layouts) - set(held_out):
+        if not layouts:
             raise DataError("a mixture needs at least one data set in data.layout.layouts")
         if unknown := ", ".join(sorted(set(held_out) - set(layouts))):
-            raise DataError(f"data.layout.held_out: {unknown} is not in data.layout.layouts")
+            raise DataError(f"data.layout.held_out: {unknown} is none of {', '.join(layouts)}")
+        if set(layouts) == set(held_out):
+            raise DataError("data.layout.held_out leaves no set to train on: take one out of it")
         root = _require_root(root, "mixture", self.TREE, "the pages of its data sets")
         self.layouts = {name: make(root=root / name) for name, make in layouts.items()}
         self.held_out = tuple(held_out)

@@ -1,6 +1,7 @@
 """Hard segmentation on frozen soft features (Fig. 7, Table 2)."""
 
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -130,7 +131,7 @@ class HardSegmentationModule(pl.LightningModule):
         if stage == "fit" and self.cache_features:
             device = self.trainer.strategy.root_device
             self.extractor.to(device).eval()
-            state = hashlib.sha256()
+            state = hashlib.sha256(json.dumps(self.extractor.hparams, sort_keys=True).encode())
             for name, value in self.extractor.state_dict().items():
                 state.update(name.encode())
                 state.update(value.cpu().contiguous().numpy().tobytes())

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
@@ -61,10 +62,13 @@ def test_runs_are_measured_kept_and_drawn(
             run(**{"seeds": [0, 1], "seconds": 8} | change)
 
 
-def test_a_mixture_is_scored_set_by_set(mixture_root: Path, tmp_path: Path) -> None:
-    layouts = dict.fromkeys(("camvid", "msrc_v2"), Folder)
+@pytest.mark.parametrize("held_out", [[], ["camvid", "msrc_v2"]])
+def test_a_mixture_is_scored_set_by_set(
+    held_out: list[str], mixture_root: Path, tmp_path: Path
+) -> None:
+    layouts = dict.fromkeys(held_out or ("camvid", "msrc_v2", "idd_lite"), Folder)
     data = SegmentationData(
-        partial(Mixture, layouts=layouts),
+        partial(Mixture, layouts=layouts | {"idd_lite": Folder}, held_out=held_out),
         mixture_root,
         tmp_path / "cache",
         (32, 40),
@@ -80,7 +84,7 @@ def test_a_mixture_is_scored_set_by_set(mixture_root: Path, tmp_path: Path) -> N
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={"superpixels": None, "pixels": partial(sample_pixels, num_samples=5)},
         seeds=[0],
-        seconds=0.01,
+        seconds=1,
         short=0.5,
         halvings=0,
         folder=tmp_path / "runs",
@@ -90,18 +94,22 @@ def test_a_mixture_is_scored_set_by_set(mixture_root: Path, tmp_path: Path) -> N
     assert result["name"] == "mixed"
     assert "probe mIoU" not in result["rows"][0]
     (run,) = result["runs"]["superpixels"]
-    assert run[-1]["pair_auc"] == pytest.approx((run[-1]["camvid"] + run[-1]["msrc_v2"]) / 2)
+    assert run[-1]["pair_auc"] == pytest.approx(mean(run[-1][name] for name in layouts))
+    assert result["settings"]["scored on"] == ", ".join(layouts)
     each = result["tables"]["Pair AUC of each set at the end"]
     assert [row["trained on"] for row in each] == list(result["runs"])
     assert each[0]["msrc_v2"].startswith(f"{run[-1]['msrc_v2']:.3f}")
 
     # The kept weights are those that were scored.
     kept = {"trained": str(tmp_path / "runs/superpixels_seed0.safetensors")}
+    split = "train" if held_out else "val"
     again = pair_auc_of_sets(
-        mixture_root, list(layouts), kept, "val", (32, 40), Superpixels(count=20), tmp_path, 0
+        mixture_root, list(layouts), kept, split, (32, 40), Superpixels(count=20), tmp_path, 0
     )
+    trained, untrained, *_ = again["rows"]
     for name in layouts:
-        assert float(again["rows"][0][name]) == pytest.approx(run[-1][name], abs=0.01)
+        assert float(trained[name]) == pytest.approx(run[-1][name], abs=0.01)
+    assert trained["mean"] != untrained["mean"]
 
 
 def test_a_goal_is_reached_when_no_measurement_falls_below_it_again() -> None:

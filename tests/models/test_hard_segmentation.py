@@ -121,6 +121,26 @@ def test_stored_inputs_give_what_photos_give() -> None:
         )
 
 
+def test_features_are_stored_for_the_network_that_gave_them() -> None:
+    """Its weights, and what has none."""
+    asked = []
+    data = SimpleNamespace(
+        layout=SimpleNamespace(class_names=("a", "b", "c")),
+        store_features=lambda inputs, identity, *_: asked.append(identity),
+    )
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    for bounded, weight in ((False, 0.0), (False, 0.0), (True, 0.0), (False, 1.0)):
+        torch.manual_seed(0)
+        network = Extractor(widths=[8, 16], blocks=[1, 1], dim=8, bounded=bounded)
+        with torch.no_grad():
+            network.stem[0].weight += weight
+        model = module(extractor=network, cache_features=True)
+        model._trainer = SimpleNamespace(datamodule=data, strategy=strategy, limit_val_batches=1)
+        model.setup("fit")
+    assert asked[0] == asked[1]
+    assert len(set(asked)) == 3
+
+
 def test_forward_gives_scores_of_the_photos_size() -> None:
     assert module().eval()(torch.rand(1, 3, 37, 29)).shape == (1, 3, 37, 29)
     assert module().eval().predict(torch.rand(1, 3, 37, 29)).shape == (1, 37, 29)
