@@ -22,7 +22,9 @@ from rich.table import Table
 from src.utils.cli import readable_errors
 
 # What is never a setting under comparison.
-_BOOKKEEPING = ("run_dir", "run_id", "resume", "prepared", "group", "logger", "search")
+_BOOKKEEPING = (
+    "run_dir", "run_id", "resume", "prepared", "group", "logger", "search", "revision"
+)  # fmt: skip
 
 
 def flat(node: Any, where: str = "") -> dict[str, Any]:
