@@ -147,7 +147,7 @@ def train_for(
     """
     optimizer = module.optimizer(module.extractor.parameters())
     rates = [group["lr"] for group in optimizer.param_groups]
-    probe_batches = list(data.train_dataloader())
+    probe_batches = [] if _sets(data) else list(data.train_dataloader())
     measured: list[dict[str, float]] = []
     spent, steps, epoch = 0.0, 0, 0
     todo = list(times)
