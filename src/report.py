@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from src.benchmarks.measure import markdown
 from src.models.checkpoints import checkpoint_file, read_checkpoint, run_directory, sha256
 from src.models.views import ONE_VIEW
-from src.utils.cli import readable_errors
-from src.utils.sweeps import Sweep, markdown_table
+from src.utils.cli import markdown_table, readable_errors
+from src.utils.sweeps import Sweep
 
 _NOWHERE = object()
 _SETTINGS = {
@@ -236,9 +236,7 @@ def runs_table(results: Path, names: list[str], compare_losses: bool = False) ->
                     row[key.replace("_", " + ")] = f"{metrics[f'{split}/pair_auc_{key}']:.3f}"
             row["equal / unequal distance"] = f"{equal:.2g} / {unequal:.2g}"
             rows.append(row)
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
-    return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
+    return f"{markdown_table(rows)}\n\nMeasured on: {'; '.join(sorted(machines))}."
 
 
 def ratios_table(results: Path, names: list[str]) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from src.utils.cli import markdown_table
+
 Function = Callable[[], object]
 
 
@@ -85,9 +87,9 @@ def markdown(result: dict[str, Any]) -> str:
         result: `title`; `rows`, of equal keys; `tables`, further rows by title, where there are
             any; `ratios`; `settings` and `machine`.
     """
-    lines = [f"### {result['title']}", "", *_table(result["rows"])]
+    lines = [f"### {result['title']}", "", markdown_table(result["rows"])]
     for title, rows in result.get("tables", {}).items():
-        lines += ["", f"{title}:", "", *_table(rows)]
+        lines += ["", f"{title}:", "", markdown_table(rows)]
     if result["ratios"]:
         lines += ["", "| ratio | median | min | max |", "| --- | --- | --- | --- |"]
     for name, ratio in result["ratios"].items():
@@ -96,9 +98,3 @@ def markdown(result: dict[str, Any]) -> str:
     about = {**result["settings"], **result["machine"]}
     lines += ["", "; ".join(f"{k}: {v}" for k, v in about.items()) + "."]
     return "\n".join(lines) + "\n"
-
-
-def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    return lines + ["| " + " | ".join(str(row[c]) for c in columns) + " |" for row in rows]

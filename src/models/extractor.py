@@ -60,8 +60,8 @@ class Extractor(nn.Module):
             each projection gives all features one spread, which is learned as one number: no
             level can be switched off. None for projections alone, as the paper's text has it.
         bounded: keeps each pixel of each level shorter than a bound: y / sqrt(1 + mean(y^2)) in
-            place of y. Else, on photos unlike those of the training, a level that answers too
-            loudly drowns the others.
+            place of y. It is meant for photos unlike those of the training, where a level that
+            answers too loudly could drown the others.
 
     >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -80,3 +80,16 @@ def print_table(title: str, rows: Mapping[str, object]) -> None:
     for name, value in rows.items():
         table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     Console().print(table)
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows of equal keys as a table in Markdown.
+
+    >>> print(markdown_table([{"way": "a|b", "s": 1}]))
+    | way | s |
+    | --- | --- |
+    | a/b | 1 |
+    """
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    cells = ([str(value).replace("|", "/") for value in row.values()] for row in rows)
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells)])

@@ -19,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from src.utils.cli import readable_errors
+from src.utils.cli import markdown_table, readable_errors
 
 # What is never a setting under comparison.
 _BOOKKEEPING = (
@@ -199,13 +199,6 @@ class Sweep:
             fontsize="medium",
         )
         figure.savefig(self.folder / "report.png", dpi=120)
-
-
-def markdown_table(rows: list[dict[str, str]]) -> str:
-    """Rows of equal keys as a table in Markdown."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(v.replace("|", "/") for v in r.values()) + " |" for r in rows]
-    return "\n".join(lines)
 
 
 def _short(key: str, keys: list[str]) -> str:
