@@ -38,7 +38,7 @@ _SETTINGS = {
     "optimizer": "model.optimizer._target_",
     "lr": "model.optimizer.lr",
     "readout_scale": "model.extractor.readout_scale",
-    "bounded": "model.extractor.bounded",
+    "level_norm": "model.extractor.level_norm",
     "head": "model.head",
     "end_to_end": "model.end_to_end",
     "cache_features": "model.cache_features",

@@ -19,7 +19,7 @@ SUMS = "SHA256SUMS"
 _HEADER = "softfeat"
 _KEPT = ("extractor.", "head.")  # of a state; the rest serves training alone
 _REBUILDS = ("extractor", "hard_segmentation", "class_names")
-_EXTRACTOR = ("widths", "blocks", "dim", "readout_scale", "bounded")
+_EXTRACTOR = ("widths", "blocks", "dim", "readout_scale", "level_norm")
 _HEAD = ("num_classes", "head")
 
 
@@ -116,7 +116,9 @@ def _read_weights(path: Path) -> dict[str, Any]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # A stranger's header becomes arguments: those of a network's shape, and no others.
         content: dict[str, Any] = {
-            "extractor": _only({"bounded": False, **header["extractor"]}, _EXTRACTOR)  # a newer key
+            "extractor": _only(
+                {"level_norm": 0.0, **header["extractor"]}, _EXTRACTOR
+            )  # a newer key
         }
         if "hard_segmentation" in header:
             content["hard_segmentation"] = _only(header["hard_segmentation"], _HEAD)

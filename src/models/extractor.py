@@ -13,6 +13,7 @@ from src.models.checkpoints import read_checkpoint
 # Mean and spread of natural photos in [0,1] (ImageNet's, the field's convention).
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_TINY = 1e-6  # beside the square of a feature's spread, which is 1 in training
 
 
 class Bottleneck(nn.Module):
@@ -59,9 +60,10 @@ class Extractor(nn.Module):
         readout_scale: spread of every feature at the start. A batch norm without weights behind
             each projection gives all features one spread, which is learned as one number: no
             level can be switched off. None for projections alone, as the paper's text has it.
-        bounded: keeps each pixel of each level shorter than a bound: y / sqrt(1 + mean(y^2)) in
-            place of y. It is meant for photos unlike those of the training, where a level that
-            answers too loudly could drown the others.
+        level_norm: how far every pixel of a level is brought to one length, p in y / rms(y)^p: 0
+            leaves the levels as they are, 1 makes all pixels of all levels equally long (as in
+            ParseNet, Liu et al. 2015). It is meant for photos unlike those of the training, where
+            a level that answers too loudly could drown the others.
 
     >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]
@@ -77,7 +79,7 @@ class Extractor(nn.Module):
         blocks: Sequence[int] = (1, 2, 6, 11),
         dim: int = 128,
         readout_scale: float | None = 0.01,
-        bounded: bool = False,
+        level_norm: float = 0.0,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or dim % len(widths):
@@ -91,7 +93,7 @@ class Extractor(nn.Module):
             "blocks": [int(b) for b in blocks],
             "dim": int(dim),
             "readout_scale": readout_scale,
-            "bounded": bounded,
+            "level_norm": float(level_norm),
         }
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
@@ -152,8 +154,9 @@ class Extractor(nn.Module):
             x = stage(x)
             low = low if index else x
             level = readout(x)
-            if self.hparams["bounded"]:
-                level = level * (1 + level.square().mean(1, keepdim=True)).rsqrt()
+            if power := self.hparams["level_norm"]:
+                square = level.square().mean(1, keepdim=True)
+                level = level * (square + _TINY) ** (-power / 2)
             levels.append(level if self.scale is None else self.scale * level)
         return levels, low
 

@@ -51,19 +51,29 @@ def test_readout_scale_sets_the_spread() -> None:
         torch.testing.assert_close(level.std((0, 2, 3)), torch.full((32,), 0.1), rtol=0.1, atol=0)
 
 
-def test_no_pixel_of_a_bounded_level_is_longer_than_the_bound() -> None:
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_level_norm_keeps_directions_and_levels_lengths(power: float) -> None:
     torch.manual_seed(0)
-    free, bounded = Extractor(readout_scale=0.5).eval(), Extractor(readout_scale=0.5, bounded=True)
-    bounded.load_state_dict(free.state_dict())
-    for level, short in zip(
-        free.pyramid(image := 30 * torch.rand(1, 3, 40, 56)),
-        bounded.eval().pyramid(image),
-        strict=True,
-    ):
-        # the same direction, and a length y / sqrt(1 + y^2) of the mean over channels
-        spread = level.div(0.5).square().mean(1, keepdim=True)
-        torch.testing.assert_close(short, level / (1 + spread).sqrt())
-        assert short.square().mean(1).sqrt().max() < 0.5 < level.square().mean(1).sqrt().max()
+    free = Extractor(readout_scale=0.5).eval()
+    normed = Extractor(readout_scale=0.5, level_norm=power).eval()
+    normed.load_state_dict(free.state_dict())
+    image = 30 * torch.rand(1, 3, 40, 56)
+    for level, short in zip(free.pyramid(image), normed.pyramid(image), strict=True):
+        # of a pixel y, in units of the scale: y / rms(y)^p, so its rms to the power of 1 - p
+        rms = level.div(0.5).square().mean(1, keepdim=True).sqrt()
+        torch.testing.assert_close(short, level / rms**power, rtol=1e-4, atol=1e-5)
+        assert short.div(0.5).square().mean(1).sqrt().std() < 0.9 * rms.std()
+
+
+def test_level_norm_of_levels_that_are_zero() -> None:
+    extractor = Extractor(widths=[8], blocks=[1], dim=8, level_norm=0.75).eval()
+    with torch.no_grad():
+        extractor.readouts[0][0].weight.zero_()  # type: ignore[index, union-attr, operator]
+        extractor.readouts[0][1].running_mean.zero_()  # type: ignore[index, union-attr, operator]
+    (level,) = extractor.pyramid(torch.rand(1, 3, 8, 8))
+    assert torch.equal(level, torch.zeros_like(level))
+    level.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in extractor.parameters())
 
 
 def test_xavier_initialisation() -> None:

@@ -129,9 +129,9 @@ def test_features_are_stored_for_the_network_that_gave_them() -> None:
         store_features=lambda inputs, identity, *_: asked.append(identity),
     )
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    for bounded, weight in ((False, 0.0), (False, 0.0), (True, 0.0), (False, 1.0)):
+    for level_norm, weight in ((0, 0.0), (0, 0.0), (0.5, 0.0), (0, 1.0)):
         torch.manual_seed(0)
-        network = Extractor(widths=[8, 16], blocks=[1, 1], dim=8, bounded=bounded)
+        network = Extractor(widths=[8, 16], blocks=[1, 1], dim=8, level_norm=level_norm)
         with torch.no_grad():
             network.stem[0].weight += weight
         model = module(extractor=network, cache_features=True)

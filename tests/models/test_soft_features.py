@@ -132,7 +132,7 @@ def test_a_checkpoint_holds_plain_numbers_only() -> None:
     module().on_save_checkpoint(content)
     assert content["extractor"] == {
         "widths": [8, 16], "blocks": [1, 1], "dim": 8, "readout_scale": 0.01,
-        "bounded": False,
+        "level_norm": 0.0,
     }  # fmt: skip
 
 
