@@ -204,7 +204,11 @@ def draw(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path
         for i, (name, seeds) in enumerate(runs.items()):
             for run in seeds:
                 axes.plot(
-                    [m["seconds"] for m in run], [m[score] for m in run], f"C{i}", lw=0.7, alpha=0.5
+                    [m["seconds"] for m in run],
+                    [m[score] for m in run],
+                    f"C{i}.-",
+                    lw=0.7,
+                    alpha=0.5,
                 )
             moments = list(zip(*seeds, strict=True))
             axes.plot(
