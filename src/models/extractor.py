@@ -62,8 +62,8 @@ class Extractor(nn.Module):
             level can be switched off. None for projections alone, as the paper's text has it.
         level_norm: how far every pixel of a level is brought to one length, p in y / rms(y)^p: 0
             leaves the levels as they are, 1 makes all pixels of all levels equally long (as in
-            ParseNet, Liu et al. 2015). It is meant for photos unlike those of the training, where
-            a level that answers too loudly could drown the others.
+            ParseNet, Liu et al. 2015). In eval mode only: it is meant for photos unlike those of
+            the training, where a level that answers too loudly drowns the others.
 
     >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]
@@ -95,6 +95,7 @@ class Extractor(nn.Module):
             "readout_scale": readout_scale,
             "level_norm": float(level_norm),
         }
+        self.level_norm = level_norm
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
         self.stem = nn.Sequential(
@@ -154,9 +155,9 @@ class Extractor(nn.Module):
             x = stage(x)
             low = low if index else x
             level = readout(x)
-            if power := self.hparams["level_norm"]:
+            if self.level_norm and not self.training:
                 square = level.square().mean(1, keepdim=True)
-                level = level * (square + _TINY) ** (-power / 2)
+                level = level * (square + _TINY) ** (-self.level_norm / 2)
             levels.append(level if self.scale is None else self.scale * level)
         return levels, low
 

@@ -63,6 +63,9 @@ def test_level_norm_keeps_directions_and_levels_lengths(power: float) -> None:
         rms = level.div(0.5).square().mean(1, keepdim=True).sqrt()
         torch.testing.assert_close(short, level / rms**power, rtol=1e-4, atol=1e-5)
         assert short.div(0.5).square().mean(1).sqrt().std() < 0.9 * rms.std()
+    free.train(), normed.train()  # not in training
+    for level, same in zip(free.pyramid(image), normed.pyramid(image), strict=True):
+        assert torch.equal(level, same)
 
 
 def test_level_norm_of_levels_that_are_zero() -> None:
