@@ -95,7 +95,6 @@ class Extractor(nn.Module):
             "readout_scale": readout_scale,
             "level_norm": float(level_norm),
         }
-        self.level_norm = level_norm
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
         self.stem = nn.Sequential(
@@ -155,9 +154,9 @@ class Extractor(nn.Module):
             x = stage(x)
             low = low if index else x
             level = readout(x)
-            if self.level_norm and not self.training:
+            if (power := self.hparams["level_norm"]) and not self.training:
                 square = level.square().mean(1, keepdim=True)
-                level = level * (square + _TINY) ** (-self.level_norm / 2)
+                level = level * (square + _TINY) ** (-power / 2)
             levels.append(level if self.scale is None else self.scale * level)
         return levels, low
 

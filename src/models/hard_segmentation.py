@@ -87,6 +87,8 @@ class HardSegmentationModule(pl.LightningModule):
             extractor = load_extractor(features_checkpoint)
         if extractor is None:
             raise ValueError("give model.features_checkpoint, or an extractor in its place")
+        if end_to_end:  # it acts in eval mode alone: on features that the head would not know
+            extractor.hparams["level_norm"] = 0.0
         self.extractor = extractor
         self.end_to_end, self.cache_features = end_to_end, cache_features
         # Frozen whole: the extractor's batch norms stay as they are, too (see train).

@@ -93,6 +93,14 @@ def test_it_is_in_the_right_mode_from_the_start(
     assert all(m.training for m in model.head.modules())
 
 
+def test_end_to_end_scores_what_it_trains() -> None:
+    """Not features that are brought to one length in eval mode only."""
+    options: dict[str, Any] = {"widths": [8, 16], "blocks": [1, 1], "dim": 8, "level_norm": 0.75}
+    for end_to_end in (False, True):
+        model = module(extractor=Extractor(**options), end_to_end=end_to_end)
+        assert model.extractor.hparams["level_norm"] == (0.0 if end_to_end else 0.75)
+
+
 def test_end_to_end_trains_it() -> None:
     model = module(end_to_end=True).train()
     before = statistics(model.extractor)
