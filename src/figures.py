@@ -6,7 +6,7 @@ from random directions (Fig. 4); `superpixels.png`: superpixels and their mean f
 superpixels, F, and soft layers.
 
 The photos are `input`, or with `data` some of a labelled split, by a rule and not by taste: sorted
-by pair AUC, the worst, the best, and evenly between.
+by pair AUC, the worst, the best, and evenly between. Beside their classes stand the true ones.
 """
 
 import math
@@ -27,7 +27,8 @@ from torch import Tensor
 from src.callbacks.guided_filter import GuidedFilter
 from src.callbacks.pictures import feature_columns
 from src.data.datamodule import SegmentationData
-from src.data.images import find_photos, read_image, resize_image
+from src.data.images import find_photos, read_classes, read_image, resize_image, resize_label
+from src.data.layouts import Record
 from src.data.slic import Superpixels
 from src.matting.layers import layer_colours
 from src.matting.photo import features_of
@@ -75,14 +76,20 @@ class Figures:
         self.layers = layers
 
     @torch.no_grad()
-    def __call__(self, photo: NDArray[np.uint8]) -> dict[str, dict[str, Tensor]]:
-        """Draws a photo (H,W,3) uint8.
+    def __call__(
+        self, photo: NDArray[np.uint8], label: NDArray[np.uint8] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """Draws a photo.
+
+        Args:
+            photo: (H,W,3) uint8.
+            label: (H,W), its true classes, if they are those of the head.
 
         Returns:
             For each figure its pictures (1,3,H,W) in [0,1] by title.
         """
         image = torch.tensor(photo.transpose(2, 0, 1).copy()).float()[None] / 255
-        superpixels = torch.tensor(self.superpixels(photo).astype(np.int64))[None]
+        superpixels = _ids(self.superpixels(photo))
         features = self.extractor(image)
         filtered = self.guided_filter(features, image)
         seen = feature_columns(features, filtered, superpixels)
@@ -110,15 +117,15 @@ class Figures:
             figures["segmentation"] = {
                 "photo": image,
                 "features, filtered": normalise(pca(filtered)),
+                **({} if label is None else {"truth": label_colours(_ids(label))}),
                 "classes": label_colours(predicted),
                 "over the photo": overlay(image, predicted),
             }
         if self.layers:
             maps, backend = features_of(self.extractor, photo), self.superpixels.backend
             found = soft_segment(photo / 255, maps, self.layers, backend=backend)
-            ids = torch.from_numpy(found.superpixels.astype(np.int64))[None]
             figures["layers"] = {
-                "photo, superpixels": boundaries(image, ids),
+                "photo, superpixels": boundaries(image, _ids(found.superpixels)),
                 "features": _pictures(found.features),
                 **{f"layer {k + 1}": torch.ones_like(image) for k in range(self.layers)},
                 **{
@@ -127,6 +134,10 @@ class Figures:
                 },
             }
         return figures
+
+
+def _ids(ids: NDArray[np.integer]) -> Tensor:
+    return torch.from_numpy(ids.astype(np.int64))[None]
 
 
 def _pictures(picture: NDArray) -> Tensor:
@@ -142,7 +153,7 @@ def _on_grey(photo: NDArray[np.uint8], alpha: NDArray) -> NDArray[np.float32]:
 
 def spread_by_score(
     extractor: Extractor, data: SegmentationData, count: int
-) -> tuple[list[Path], list[str]]:
+) -> tuple[list[Record], list[str]]:
     """Photos of the test split, from the lowest to the highest pair AUC in even steps of rank.
 
     Returns:
@@ -166,7 +177,8 @@ def spread_by_score(
     scored.sort()
     ranks = np.linspace(0, len(scored) - 1, min(count, len(scored))).round().astype(int)
     chosen = [scored[rank] for rank in ranks]
-    return [Path(path) for _, path in chosen], [f"pair AUC {score:.3f}" for score, _ in chosen]
+    records = {str(record.image): record for record in data.layout.records(data.test_split)}
+    return [records[path] for _, path in chosen], [f"pair AUC {score:.3f}" for score, _ in chosen]
 
 
 def _pad_together(pictures: list[Tensor]) -> Tensor:
@@ -179,14 +191,32 @@ def _pad_together(pictures: list[Tensor]) -> Tensor:
 
 
 def draw_sheets(
-    figures: Figures, photos: list[Path], long_side: int, output: Path, texts: Sequence[str] = ()
+    figures: Figures,
+    photos: Sequence[Path | Record],
+    long_side: int,
+    output: Path,
+    texts: Sequence[str] = (),
 ) -> dict[str, Path]:
     """Writes one sheet a figure, one row a photo, with a text in each row.
+
+    Args:
+        figures: draws a photo.
+        photos: files, or records with labels of the head's classes.
+        long_side: of the photos, in pixels.
+        output: folder.
+        texts: of the rows.
 
     Returns:
         The sheets' files by figure.
     """
-    drawn = [figures(read_photo(p, long_side)) for p in track(photos, "drawing")]
+    drawn = []
+    for one in track(photos, "drawing"):
+        if isinstance(one, Record):
+            photo = read_photo(one.image, long_side)
+            height, width = photo.shape[:2]
+            drawn.append(figures(photo, resize_label(read_classes(one), (height, width))))
+        else:
+            drawn.append(figures(read_photo(one, long_side)))
     output.mkdir(parents=True, exist_ok=True)
     classes = () if figures.hard is None else figures.hard.class_names
     files = {}
@@ -209,6 +239,7 @@ def main(cfg: DictConfig) -> None:
         raise ValueError("give input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")
     if of_data and cfg.count < 1:
         raise ValueError(f"count={cfg.count}: choose 1 photo or more")
+    photos: Sequence[Path | Record]
     texts: list[str] = []
     figures = Figures(
         cfg.checkpoint, instantiate(cfg.superpixels), instantiate(cfg.guided_filter), cfg.layers
@@ -219,7 +250,10 @@ def main(cfg: DictConfig) -> None:
         by_hand = keys_below("data", list(HydraConfig.get().overrides.task))
         config = data_config(cfg.data, by_hand, checkpoint_file(cfg.checkpoint))
         data = instantiate(config, test_split=cfg.split)
-        photos, texts = spread_by_score(figures.extractor, data, cfg.count)
+        records, texts = spread_by_score(figures.extractor, data, cfg.count)
+        classes = list(data.layout.class_names)
+        known = figures.hard is not None and figures.hard.class_names == classes
+        photos = records if known else [record.image for record in records]
     for path in draw_sheets(figures, photos, cfg.long_side, Path(cfg.output), texts).values():
         print(path)
     if figures.hard is None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -13,6 +14,7 @@ from src.data.slic import Superpixels
 from src.figures import Figures, draw_sheets, main, read_photo, spread_by_score
 from src.models.extractor import load_extractor
 from src.train import train
+from src.utils.drawing import label_colours
 from tests.conftest import tiny_hard_run, tiny_run
 
 
@@ -61,6 +63,30 @@ def test_photos_of_a_set_are_taken_by_their_score(
     assert texts == sorted(texts)
     assert (photos[0], photos[-1]) == (everyone[0], everyone[-1])
     assert (texts[0], texts[-1]) == (scores[0], scores[-1])
+
+
+def test_true_classes_stand_beside_those_of_the_head(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny_hard_run(folder_root, tmp_path / "run", None))
+    common = [f"checkpoint={tmp_path}/run", "layers=0", "long_side=48"]
+    of_data = ["data=folder", f"data.root={folder_root}", f"data.cache_dir={tmp_path}/cache"]
+    of_data += ["data.image_size=[32,40]", "data.superpixels.count=20", "data.num_workers=0"]
+    widths = []
+    for number, options in enumerate(([f"input={folder_root}/images/val"], of_data)):
+        output = tmp_path / str(number)
+        with initialize(config_path="../conf", version_base="1.3"):
+            overrides = [*common, *options, f"output={output}"]
+            cfg = compose("figures", overrides=overrides, return_hydra_config=True)
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
+        main(cfg)
+        widths.append(Image.open(output / "segmentation.png").width)
+    assert widths[1] / widths[0] == pytest.approx(5 / 4, rel=0.05)
+
+    figures = Figures(tmp_path / "run", Superpixels(count=20), GuidedFilter(kernel_size=5), 0)
+    label = np.array([[0, 1], [255, 1]], np.uint8).repeat(16, 0).repeat(20, 1)
+    drawn = figures(np.zeros((32, 40, 3), np.uint8), label)["segmentation"]
+    assert torch.equal(drawn["truth"], label_colours(torch.from_numpy(label.astype(int))[None]))
 
 
 def test_input_or_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
