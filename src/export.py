@@ -3,6 +3,7 @@
 `.safetensors` holds weights in half precision, which every command here takes as `checkpoint=`; its
 SHA-256 goes to `SHA256SUMS` beside it. `.onnx` holds the network for other programs: `image`
 (B,3,H,W) RGB in [0,1] of any size gives `features` (B,128,H,W), and with a head `scores` (B,K,H,W).
+`level_norm=` changes what acts after training alone (see `Extractor`).
 """
 
 import logging
@@ -100,9 +101,18 @@ def main(cfg: DictConfig) -> None:
     """Writes and says what."""
     checkpoint, output = checkpoint_file(cfg.checkpoint), Path(cfg.output)
     content = read_checkpoint(checkpoint)
+    if cfg.level_norm is not None and (
+        output.suffix != ".safetensors" or "hard_segmentation" in content
+    ):
+        raise ValueError(
+            "level_norm= is for weights (.safetensors) of soft features: a head knows no other "
+            "features than those that it was trained on"
+        )
     if output.suffix == ".onnx":
         written = {"outputs": ", ".join(write_onnx(checkpoint, output))}
     elif output.suffix == ".safetensors":
+        if cfg.level_norm is not None:
+            content["extractor"]["level_norm"] = float(cfg.level_norm)
         written = {"sha256": write_weights(output, content, about(checkpoint))}
     else:
         raise ValueError(f"output={output}: end it in .safetensors or .onnx")

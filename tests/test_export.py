@@ -43,6 +43,30 @@ def test_a_training_becomes_weights(folder_root: Path, tmp_path: Path) -> None:
     assert again.read_bytes() == (tmp_path / "weights" / "hard.safetensors").read_bytes()
 
 
+def test_level_norm_can_be_chosen_after_training(
+    folder_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soft, hard = tmp_path / "soft", tmp_path / "hard"
+    train(tiny_run(folder_root, soft, "trainer.max_epochs=1"))
+    train(tiny_hard_run(folder_root, hard, soft, "trainer.max_epochs=1"))
+    for level_norm in (None, 0.75):
+        given = [] if level_norm is None else [f"level_norm={level_norm}"]
+        export(f"checkpoint={soft}", f"output={tmp_path}/{level_norm}.safetensors", *given)
+    as_trained, changed = (read_checkpoint(tmp_path / f"{n}.safetensors") for n in ("None", "0.75"))
+    found = [content["extractor"].pop("level_norm") for content in (as_trained, changed)]
+    assert found == [0.0, 0.75]
+    assert as_trained["extractor"] == changed["extractor"]
+    for name, value in as_trained["state_dict"].items():
+        assert torch.equal(value, changed["state_dict"][name])
+    for options in (
+        [f"checkpoint={hard}", "output=a.safetensors"],
+        [f"checkpoint={soft}", "output=a.onnx"],
+    ):
+        with pytest.raises(SystemExit):
+            export(*options, "level_norm=0.5")
+        assert "level_norm= is for weights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_onnx_gives_the_same_at_any_size(tmp_path: Path, hard: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
