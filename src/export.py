@@ -113,6 +113,7 @@ def main(cfg: DictConfig) -> None:
     elif output.suffix == ".safetensors":
         if cfg.level_norm is not None:
             content["extractor"]["level_norm"] = float(cfg.level_norm)
+            extractor_of(content)  # minds its range
         written = {"sha256": write_weights(output, content, about(checkpoint))}
     else:
         raise ValueError(f"output={output}: end it in .safetensors or .onnx")

@@ -65,6 +65,10 @@ def test_level_norm_can_be_chosen_after_training(
         with pytest.raises(SystemExit):
             export(*options, "level_norm=0.5")
         assert "level_norm= is for weights" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        export(f"checkpoint={soft}", f"output={tmp_path}/b.safetensors", "level_norm=2")
+    assert "choose 0 (as learned) to 1" in capsys.readouterr().err
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 @pytest.mark.parametrize("hard", [False, True])

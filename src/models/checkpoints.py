@@ -115,11 +115,8 @@ def _read_weights(path: Path) -> dict[str, Any]:
             header: Any = json.loads(file.metadata()[_HEADER])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # A stranger's header becomes arguments: those of a network's shape, and no others.
-        content: dict[str, Any] = {
-            "extractor": _only(
-                {"level_norm": 0.0, **header["extractor"]}, _EXTRACTOR
-            )  # a newer key
-        }
+        extractor = {"level_norm": 0.0, **header["extractor"]}  # a newer key
+        content: dict[str, Any] = {"extractor": _only(extractor, _EXTRACTOR)}
         if "hard_segmentation" in header:
             content["hard_segmentation"] = _only(header["hard_segmentation"], _HEAD)
             content["class_names"] = [str(name) for name in header["class_names"]]

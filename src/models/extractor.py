@@ -87,6 +87,8 @@ class Extractor(nn.Module):
                 f"widths={list(widths)} and blocks={list(blocks)} need one entry a stage each, "
                 f"and dim={dim} must divide evenly among the stages"
             )
+        if not 0 <= level_norm <= 1:
+            raise ValueError(f"extractor.level_norm={level_norm}: choose 0 (as learned) to 1")
         # What rebuilds this network; goes into checkpoints as plain numbers.
         self.hparams: dict[str, Any] = {
             "widths": [int(w) for w in widths],

@@ -68,6 +68,12 @@ def test_level_norm_keeps_directions_and_levels_lengths(power: float) -> None:
         assert torch.equal(level, same)
 
 
+@pytest.mark.parametrize("power", [-0.1, 1.1])
+def test_level_norm_has_a_range(power: float) -> None:
+    with pytest.raises(ValueError, match=r"level_norm=.*0 \(as learned\) to 1"):
+        Extractor(level_norm=power)
+
+
 def test_level_norm_of_levels_that_are_zero() -> None:
     extractor = Extractor(widths=[8], blocks=[1], dim=8, level_norm=0.75).eval()
     with torch.no_grad():
