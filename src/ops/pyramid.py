@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -129,10 +130,25 @@ def pooling_weights(
 
 
 def _sparse_matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Product of two CSR matrices, in CSR."""
-    if a.is_cuda or torch.backends.mkl.is_available():
+    """Product of two CSR matrices, in CSR.
+
+    On the CPU by SciPy: torch, with MKL, never frees the memory of its product, so that a loader's
+    worker would grow with every batch.
+    """
+    if a.is_cuda:
         return a @ b
-    return torch.sparse.mm(a.to_sparse_coo(), b.to_sparse_coo()).to_sparse_csr()
+    left, right = (
+        csr_array((m.values().numpy(), m.col_indices().numpy(), m.crow_indices().numpy()), m.shape)
+        for m in (a, b)
+    )
+    product = left @ right
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(product.indptr),
+        torch.from_numpy(product.indices),
+        torch.from_numpy(product.data),
+        product.shape,
+        check_invariants=False,
+    )
 
 
 class _SparseProduct(torch.autograd.Function):
