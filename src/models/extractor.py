@@ -62,8 +62,8 @@ class Extractor(nn.Module):
             level can be switched off. None for projections alone, as the paper's text has it.
         level_norm: how far every pixel of a level is brought to one length, p in y / rms(y)^p: 0
             leaves the levels as they are, 1 makes all pixels of all levels equally long (as in
-            ParseNet, Liu et al. 2015). In eval mode only: it is meant for photos unlike those of
-            the training, where a level that answers too loudly drowns the others.
+            ParseNet, Liu et al. 2015). In eval mode only. Meant for photos unlike those of the
+            training, where lengths mislead more than they tell.
 
     >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]
