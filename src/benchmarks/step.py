@@ -102,8 +102,8 @@ class Step:
         if not self.way.full_map:
             return self.module.superpixel_features(self.batch, self.pyramid)
         superpixels, count = self.batch["superpixels"], self.module.num_superpixels
-        features, counts = superpixel_mean(self.extractor(self.batch["image"]), superpixels, count)
         labels = superpixel_majority(self.batch["label"], superpixels, count, IGNORE)
+        features, counts = superpixel_mean(self.extractor(self.batch["image"]), superpixels, count)
         return features, labels, (counts > 0) & (labels != IGNORE)
 
     def forward(self) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from src.utils.machine import machine
 from src.utils.revision import revision
 
 _SCORES = {"pair AUC": "pair_auc", "probe mIoU": "probe_miou"}
+_LEAST_VARIANCE = 1e-6  # of the greatest: what lies below is rounding
 _WARMUP, _POWER = 0.05, 0.9  # the rate grows for this share of the time, then decays polynomially
 
 
@@ -56,22 +57,28 @@ def superpixel_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.L
     Returns:
         From (...,D) to scores (...,K).
     """
-    spread, centre = torch.std_mean(features, 0)
-    spread = spread.clamp(min=1e-12)
+    # Whitened, for the channels of trained features say nearly the same: merely standardised, the
+    # descent is far from its end when it stops, and the further the better the features are.
+    centre = features.mean(0)
+    centred = features - centre
+    variances, axes = torch.linalg.eigh((centred.T @ centred / len(centred)).double())
+    floor = _LEAST_VARIANCE * variances[-1] + torch.finfo(torch.float32).tiny
+    whitening = (axes / (variances.clamp(min=0) + floor).sqrt()).float()
+    white = centred @ whitening
     linear = nn.Linear(features.shape[1], num_classes)
     nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
     optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=60, line_search_fn="strong_wolfe")
-    standardised = (features - centre) / spread
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(linear(standardised), labels) + 1e-4 * linear.weight.square().sum()
+        loss = F.cross_entropy(linear(white), labels) + 1e-4 * linear.weight.square().sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    with torch.no_grad():  # the standardisation becomes part of the map
-        linear.weight /= spread
+    with torch.no_grad():  # the whitening becomes part of the map
+        linear.weight.copy_(linear.weight @ whitening.T)
         linear.bias.sub_(linear.weight @ centre)
     return linear
 

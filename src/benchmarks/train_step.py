@@ -51,11 +51,13 @@ from src.utils.flops import model_size
 from src.utils.loggers import RunCSVLogger
 
 NAIVE, NATIVE = "full-resolution map", "native"
+_BF16 = ", bf16"
 WAYS = {
     NAIVE: Way(full_map=True),
     NATIVE: Way(),
+    NAIVE + _BF16: Way(full_map=True, bf16=True),
+    NATIVE + _BF16: Way(bf16=True),
     "native, contiguous": Way(channels_last=False),
-    "native, bf16": Way(bf16=True),
     "native, contiguous, bf16": Way(channels_last=False, bf16=True),
 }
 COMPILED = {"native, compiled": Way(compile="default")}
@@ -130,6 +132,7 @@ def train_step(
     shares = time_by_part(ways[NATIVE], repeats=3)
     floor = floor_of(ways[NATIVE], model_size(extractor, size)["model/gflops"] * len(images))
     native = median(seconds[NATIVE])
+    sides = [(kind, NAIVE + kind, NATIVE + kind) for kind in ("", _BF16)]
     return {
         "title": "A training step",
         "settings": {
@@ -164,12 +167,18 @@ def train_step(
             ],
         },
         "ratios": {
-            "time, full map / native": ratio(seconds[NAIVE], seconds[NATIVE]),
-            "memory, full map / native": {"median": memory[NAIVE] / memory[NATIVE]},
+            **{
+                f"time, full map / native{kind}": ratio(seconds[full], seconds[ours])
+                for kind, full, ours in sides
+            },
+            **{
+                f"memory, full map / native{kind}": {"median": memory[full] / memory[ours]}
+                for kind, full, ours in sides
+            },
             **{
                 f"time, {name}, in % of native": _percent(ratio(seconds[name], seconds[NATIVE]))
                 for name in ways
-                if name not in (NAIVE, NATIVE)
+                if name not in (NAIVE, NAIVE + _BF16, NATIVE)
             },
             "time, Lightning in % of bare PyTorch": _percent(
                 ratio(loops["Lightning"], loops["bare PyTorch"])

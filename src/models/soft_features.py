@@ -115,10 +115,11 @@ class SoftFeatureModule(pl.LightningModule):
             features (B,S,D), labels (B,S), valid (B,S): superpixels with pixels and a label.
         """
         superpixels = batch["superpixels"]
+        # Before the network: the table of votes is gone when its maps fill the memory.
+        labels = superpixel_majority(batch["label"], superpixels, self.num_superpixels, IGNORE)
         features, counts = pyramid_superpixel_mean(
             pyramid(batch["image"]), superpixels, self.num_superpixels, batch.get("pooling")
         )
-        labels = superpixel_majority(batch["label"], superpixels, self.num_superpixels, IGNORE)
         return features, labels, (counts > 0) & (labels != IGNORE)
 
     def compared_features(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:

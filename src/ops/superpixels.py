@@ -102,7 +102,7 @@ def superpixel_majority(
     votes = votes.unflatten(0, (-1, num_superpixels + 1, _LABEL_IDS))[:, :num_superpixels]
     # One maximum finds count and id: argmax promises no order among ties.
     id_last = _LABEL_IDS - 1 - torch.arange(_LABEL_IDS, device=votes.device)
-    best = (votes * _LABEL_IDS + id_last).amax(-1)
+    best = votes.mul_(_LABEL_IDS).add_(id_last).amax(-1)
     majority = _LABEL_IDS - 1 - best % _LABEL_IDS
     return torch.where(best >= _LABEL_IDS, majority, ignore_index)
 

@@ -125,3 +125,21 @@ def test_the_probe_separates_what_a_line_can() -> None:
     features = 1e-3 * (centres[labels] + torch.randn(300, 2)) + 7
     probe = superpixel_probe(features, labels, 3)
     assert (probe(features).argmax(1) == labels).float().mean() > 0.95
+
+
+def test_the_probe_does_not_mind_how_channels_are_mixed() -> None:
+    torch.manual_seed(0)
+    plain = torch.randn(2000, 8)
+    labels = (plain[:, :3] + 0.3 * torch.randn(2000, 3)).argmax(1)
+    # As trained features are: all channels say nearly the same, and the classes are in the rest.
+    spreads = torch.tensor([0.01] * 3 + [3.0] * 5)
+    mixed = (plain * spreads) @ torch.linalg.qr(torch.randn(8, 8))[0] + 5
+    expected = superpixel_probe(plain, labels, 3)(plain).softmax(1)
+    found = superpixel_probe(mixed, labels, 3)(mixed).softmax(1)
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+
+
+def test_the_probe_bears_features_that_are_all_alike() -> None:
+    probe = superpixel_probe(torch.full((6, 4), 2.0), torch.tensor([0, 0, 0, 0, 1, 1]), 2)
+    shares = probe(torch.full((4,), 2.0)).softmax(0)
+    torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3]), atol=1e-3, rtol=0)

@@ -91,6 +91,9 @@ def test_the_suite(
     assert [row["step"] for row in result["rows"]] == list(module.WAYS)
     assert result["settings"]["native, compiled"] == "left out (RuntimeError: no C++ compiler)"
     assert result["settings"]["largest difference of the weights after either loop"] == "0.0e+00"
+    for kind in ("", ", bf16"):
+        assert result["ratios"][f"time, full map / native{kind}"]["median"] > 0
+        assert result["ratios"][f"memory, full map / native{kind}"]["median"] > 1
     assert result["ratios"]["time, Lightning in % of bare PyTorch"]["median"] > 0
     assert 0 <= result["ratios"]["waiting for data, % of Lightning's time"]["max"] <= 100
     text = markdown(result | {"machine": {}})
