@@ -88,6 +88,7 @@ def test_the_same_seed_gives_the_same_run(folder_root: Path, tmp_path: Path) -> 
         ("soft, sampled pixels", 0),
         ("soft, classifier", 0),
         ("soft, sampled pixels and classifier", 0),
+        ("soft, classifier, average", 0),
     ],
 )
 def test_two_epochs_equal_one_and_a_resume(
@@ -104,6 +105,8 @@ def test_two_epochs_equal_one_and_a_resume(
         root = mixture_root
     if "sampled pixels" in system:
         options += ["loss=pixel_npair", "model.sample_pixels.num_samples=20"]
+    if "average" in system:
+        options += ["callbacks=average", "callbacks.average.decay=0.5"]
 
     def configured(run: Path, *more: str) -> DictConfig:
         if system.startswith("soft"):
@@ -119,6 +122,9 @@ def test_two_epochs_equal_one_and_a_resume(
     whole, resumed = state(tmp_path / "whole"), state(broken)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert equal(whole[key], resumed[key]), key
+    if "average" in system:
+        assert equal(whole["current_model_state"], resumed["current_model_state"])
+        assert not equal(whole["current_model_state"], whole["state_dict"])
     assert losses(tmp_path / "whole") == losses(broken)
     if "classifier" in system:
         assert whole["state_dict"]["classifier.map.weight"].shape == (2 + 3 + 4 + 5 + 6, 8)

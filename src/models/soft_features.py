@@ -96,6 +96,10 @@ class SoftFeatureModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
         data.pool_at(self.extractor.level_sizes(data.image_size))
+
+    def configure_model(self) -> None:
+        # Here, not in setup: a callback that keeps an average of the weights asks for it before.
+        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.classifier_weight and self.classifier is None:
             sizes = [len(names) for names in data.label_spaces]
             weights = rarity(data.class_shares()) if self.class_weights == "frequency" else None
