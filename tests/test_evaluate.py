@@ -61,6 +61,27 @@ def test_soft_features_score_as_training_tested(
     assert scored(run, "val", tmp_path)["val/pair_auc"] == pytest.approx(trained["val/pair_auc"])
 
 
+@pytest.mark.parametrize("system", ["soft", "hard"])
+def test_an_average_of_the_weights_is_kept_and_tested(
+    folder: Path, tmp_path: Path, system: str
+) -> None:
+    average = ["callbacks/average=ema", "callbacks.average.decay=0.7"]
+    run = tmp_path / "run"
+    if system == "soft":
+        trained = train(tiny_run(folder, run, *average, "model.optimizer.lr=0.1"))
+    else:
+        trained = train(tiny_hard_run(folder, run, None, *average))
+    evaluated = scored(run, "test", tmp_path / "scores")
+    for key in ("unequal_distance", "pair_auc") if system == "soft" else ("miou",):
+        assert evaluated[f"test/{key}"] == pytest.approx(trained[f"test/{key}"])
+    kept = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert kept["state_dict"].keys() == kept["current_model_state"].keys()
+    assert any(
+        not torch.equal(value, kept["current_model_state"][key])
+        for key, value in kept["state_dict"].items()
+    )
+
+
 def test_a_linear_probe_is_trained_on_the_train_split(
     soft_run: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,7 @@ def test_two_epochs_equal_one_and_a_resume(
     if "sampled pixels" in system:
         options += ["loss=pixel_npair", "model.sample_pixels.num_samples=20"]
     if "average" in system:
-        options += ["callbacks=average", "callbacks.average.decay=0.5"]
+        options += ["callbacks/average=ema", "callbacks.average.decay=0.5"]
 
     def configured(run: Path, *more: str) -> DictConfig:
         if system.startswith("soft"):
