@@ -1,5 +1,7 @@
 """The weights that come with the project are what their cards say, and work where they are used."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,20 @@ def test_road_names_classes(tmp_path: Path) -> None:
     found = segmentation_scores(matrix)
     assert found["pixel_accuracy"] > 0.75
     assert found["miou"] > 0.38
+
+
+def test_a_training_anew_came_as_near_as_the_cards_say() -> None:
+    results = Path("docs/results")
+    (points,) = re.findall(r"expect mIoU within (\d+) points", (WEIGHTS / "road.md").read_text())
+    first, anew = (
+        json.loads((results / "runs" / f"{name}.json").read_text())["metrics"]["test/miou"]
+        for name in ("hardseg_road_equal", "hardseg_road_equal_features_1")
+    )
+    assert abs(first - anew) < float(points) / 100
+    (within,) = re.findall(r"within (0\.\d+) of those below", (WEIGHTS / "general.md").read_text())
+    rows = json.loads((results / "pair_auc_seeds.json").read_text())["rows"]
+    shipped_scores, anew_scores = (
+        next(row for row in rows if row["features"] == name) for name in ("general", "general_1")
+    )
+    for name in shipped_scores.keys() - {"features"}:
+        assert abs(float(shipped_scores[name]) - float(anew_scores[name])) < float(within)
