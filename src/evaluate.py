@@ -84,6 +84,7 @@ def evaluate(
     views: Views = ONE_VIEW,
     probe_steps: int = 0,
     worst: int = 8,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Scores a checkpoint of either system and writes what comes out.
 
@@ -95,11 +96,12 @@ def evaluate(
         views: of a photo, over which the scores of hard segmentation are averaged.
         probe_steps: of the linear probe of soft features; 0 for none.
         worst: photos on the sheet of the worst.
+        seed: of what the probe draws.
 
     Returns:
         What was measured, keys `<split>/...`.
     """
-    pl.seed_everything(0, verbose=False)
+    pl.seed_everything(seed, verbose=False)
     config = config.copy()
     config.update(test_split=split, native_labels=True)
     data = instantiate(config)
@@ -157,6 +159,7 @@ def main(cfg: DictConfig) -> None:
         instantiate(cfg.views),
         cfg.probe_steps,
         cfg.worst,
+        cfg.seed,
     )
     shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
     print_table(f"{checkpoint}, {cfg.split} split: {output}", shown)

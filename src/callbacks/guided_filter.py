@@ -13,7 +13,7 @@ class GuidedFilter(pl.Callback):
 
     Training, and scores taken from the pyramid (superpixel means, class scores), are left alone:
     the filter belongs to the full-resolution map. Called with a map and its photo, it filters them
-    at any time: the pictures and soft segmentation share the one operator and its settings.
+    at any time, as the pictures do.
 
     Args:
         kernel_size: window in pixels.

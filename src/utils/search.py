@@ -64,7 +64,7 @@ class Search:
         try:
             import optuna
         except ImportError as error:
-            raise ImportError("a search needs Optuna: pip install 'softfeat[sweeps]'") from error
+            raise ImportError("a search needs Optuna: pip install '.[sweeps]' here") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         if self.storage.startswith("sqlite:///"):
             file = Path(self.storage.removeprefix("sqlite:///"))
