@@ -110,5 +110,5 @@ def test_a_metric_that_is_no_number_fails_the_trial(tmp_path: Path) -> None:
 def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert optuna
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r"softfeat\[sweeps\]"):
+    with pytest.raises(ImportError, match=r"pip install '.\[sweeps\]'"):
         make(tmp_path).open()
