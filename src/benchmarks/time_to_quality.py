@@ -23,6 +23,7 @@ from src.data.layouts import Mixture
 from src.metrics.pair_auc import PairAUC
 from src.metrics.segmentation import SegmentationScores, confusion_matrix
 from src.models.checkpoints import write_weights
+from src.models.classifier import ClassWeights
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 from src.ops.superpixels import superpixel_scatter
@@ -152,7 +153,7 @@ def train_for(
     Returns:
         One dict a time: seconds, steps, and what `quality` finds.
     """
-    optimizer = module.optimizer(module.extractor.parameters())
+    optimizer = module.optimizer(module.parameters())
     rates = [group["lr"] for group in optimizer.param_groups]
     probe_batches = [] if _sets(data) else list(data.train_dataloader())
     measured: list[dict[str, float]] = []
@@ -168,7 +169,7 @@ def train_for(
             started = clock()
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * _rate(spent / seconds)
-            loss = module.loss(*module.compared_features(batch, steps))
+            loss = module.losses(batch, steps)["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -244,6 +245,8 @@ def time_to_quality(
     folder: str | Path,
     plot: str | Path,
     cpu_clock: bool = False,
+    classifier_weight: float = 0.0,
+    class_weights: ClassWeights = "equal",
     name: str = "time_to_quality",
 ) -> dict[str, Any]:
     """Trains the same network on superpixels and on sampled pixels, for the same time each.
@@ -267,6 +270,9 @@ def time_to_quality(
         plot: PNG of the curves.
         cpu_clock: take processor time of one thread, which is its time on an idle core, so that
             other work on the machine does not count; else wall-clock time.
+        classifier_weight: of a classifier beside the loss, of whatever that compares; as
+            `SoftFeatureModule`'s.
+        class_weights: of the classifier; likewise.
         name: of the result files.
 
     Returns:
@@ -290,6 +296,11 @@ def time_to_quality(
         "loss": _about(loss),
         "optimizer": _about(optimizer),
         "extractor": _about(extractor),
+        **(
+            {"classifier": f"weight {classifier_weight:g}, {class_weights} classes"}
+            if classifier_weight
+            else {}
+        ),
         "halvings": halvings,
         "clock": "processor time of one thread" if cpu_clock else "wall-clock",
     }
@@ -309,8 +320,16 @@ def time_to_quality(
                 data.seed = seed
                 data.setup("fit")
                 module = SoftFeatureModule(
-                    extractor(), loss, optimizer, data.superpixels.count, sample_pixels=sampling
-                ).to(device)
+                    extractor(),
+                    loss,
+                    optimizer,
+                    data.superpixels.count,
+                    classifier_weight,
+                    class_weights,
+                    sampling,
+                )
+                module.add_classifier(data)
+                module.to(device)
                 data.pool_at(module.extractor.level_sizes(data.image_size))
                 measured = train_for(
                     module,

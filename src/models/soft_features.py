@@ -99,7 +99,10 @@ class SoftFeatureModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         # Here, not in setup: a callback that keeps an average of the weights asks for it before.
-        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.add_classifier(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def add_classifier(self, data: SegmentationData) -> None:
+        """Makes the classifier of the data's classes, where there is to be one and is none yet."""
         if self.classifier_weight and self.classifier is None:
             sizes = [len(names) for names in data.label_spaces]
             weights = rarity(data.class_shares()) if self.class_weights == "frequency" else None
@@ -147,15 +150,31 @@ class SoftFeatureModule(pl.LightningModule):
         features = pyramid_at_pixels(self.pyramid(batch["image"]), pixels, size)
         return features.flatten(0, 1), labels.flatten(0, 1), valid.flatten(0, 1)
 
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """What a training step minimises.
+
+        Args:
+            batch: images, labels and superpixels.
+            step: as for `compared_features`.
+
+        Returns:
+            "loss", a scalar; beside a classifier also what it is the sum of, "npair" and, before
+            its weight, "cross_entropy".
+        """
+        compared = self.compared_features(batch, step)
+        npair = self.loss(*compared)
+        if self.classifier is None:
+            return {"loss": npair}
+        draws = len(compared[0]) // len(batch["space"])
+        space = batch["space"].repeat_interleave(draws)
+        cross_entropy = self.classifier.loss(*compared, space)
+        loss = npair + self.classifier_weight * cross_entropy
+        return {"loss": loss, "npair": npair, "cross_entropy": cross_entropy}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        compared = self.compared_features(batch, self.global_step)
-        loss = self.loss(*compared)
-        if self.classifier is not None:
-            draws = len(compared[0]) // len(batch["space"])
-            space = batch["space"].repeat_interleave(draws)
-            cross_entropy = self.classifier.loss(*compared, space)
-            self.log_dict({"train/npair": loss, "train/cross_entropy": cross_entropy})
-            loss = loss + self.classifier_weight * cross_entropy
+        losses = self.losses(batch, self.global_step)
+        loss = losses.pop("loss")
+        self.log_dict({f"train/{name}": value for name, value in losses.items()})
         # A progress bar reads its values every step, and on a GPU waits for them.
         self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
         return loss

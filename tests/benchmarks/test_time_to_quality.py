@@ -2,6 +2,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from src.benchmarks.time_to_quality import superpixel_probe, time_to, time_to_qu
 from src.data.datamodule import SegmentationData
 from src.data.layouts import Folder, Mixture
 from src.data.slic import Superpixels
+from src.models.classifier import SpacesClassifier
 from src.models.extractor import Extractor
 from src.ops.npair import superpixel_npair_loss
 from src.ops.pixels import sample_pixels
@@ -56,10 +58,45 @@ def test_runs_are_measured_kept_and_drawn(
         {"short": 0.25},
         {"seeds": [2]},
         {"optimizer": partial(torch.optim.AdamW, lr=1e-3)},
+        {"classifier_weight": 1.0},
         {"samplings": {"superpixels": None, "pixels": partial(sample_pixels, num_samples=6)}},
     ):
         with pytest.raises(AssertionError, match="trained again"):
             run(**{"seeds": [0, 1], "seconds": 8} | change)
+
+
+def test_either_side_has_a_classifier_beside_the_loss(
+    tiny_data: Callable[..., SegmentationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, modules = SpacesClassifier.loss, {}
+
+    def recorded(self: SpacesClassifier, features: torch.Tensor, *others: torch.Tensor) -> Any:
+        modules[features.shape[:2]] = self
+        return loss(self, features, *others)
+
+    monkeypatch.setattr(SpacesClassifier, "loss", recorded)
+    data = tiny_data()
+    result = time_to_quality(
+        data,
+        partial(Extractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        superpixel_npair_loss,
+        optimizer=partial(torch.optim.AdamW, lr=3e-3),
+        samplings={"superpixels": None, "pixels": partial(sample_pixels, 3, 5, 2)},
+        seeds=[0],
+        seconds=0.2,
+        short=0.5,
+        halvings=0,
+        folder=tmp_path,
+        plot=tmp_path / "plot.png",
+        classifier_weight=0.5,
+        class_weights="frequency",
+    )
+    assert "0.5" in result["settings"]["classifier"]
+    batch, count = data.batch_size, data.superpixels.count
+    assert set(modules) == {(batch, count), (batch * 2, 3 * 5)}
+    for module in modules.values():
+        assert module.map.weight.any()  # which starts from zeros
+        assert module.class_weights.unique().numel() > 1
 
 
 @pytest.mark.parametrize("held_out", [[], ["camvid", "msrc_v2"]])
