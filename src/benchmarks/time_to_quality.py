@@ -370,7 +370,6 @@ def time_to_quality(
                 found = [run[-1][key] for run in of_seeds]
                 row[key] = f"{mean(found):.3f} ({min(found):.3f} - {max(found):.3f})"
         by_set.append(row)
-    tables = {"Pair AUC of each set at the end": by_set} if len(by_set[0]) > 1 else {}
     reached, ratios = [], {}
     for other in others:
         for label, score in ((k, v) for k, v in _SCORES.items() if v in last):
@@ -398,11 +397,15 @@ def time_to_quality(
                 "min": min(factors),
                 "max": max(factors),
             }
+    tables = {
+        "Who is as good as the other at its end": reached,
+        "Pair AUC of each set at the end": by_set if len(by_set[0]) > 1 else [],
+    }
     return {
         "name": name,
         "title": "Scores on val over time of training, means over the seeds",
         "rows": rows,
-        "tables": {"Who is as good as the other at its end": reached, **tables},
+        "tables": {title: rows for title, rows in tables.items() if rows},
         "ratios": ratios,
         "settings": settings | {"seconds": seconds, "seeds": len(seeds)},
         "runs": runs,

@@ -52,6 +52,9 @@ def test_runs_are_measured_kept_and_drawn(
 
     monkeypatch.setattr("src.benchmarks.time_to_quality.train_for", refuse)
     assert run(seeds=[0, 1], seconds=8) == result
+    alone = run(seeds=[0, 1], seconds=8, samplings={"superpixels": None})
+    assert not alone["tables"]
+    assert not alone["ratios"]
     for change in (
         {"seconds": 16},
         {"halvings": 1},
@@ -81,7 +84,10 @@ def test_either_side_has_a_classifier_beside_the_loss(
         partial(Extractor, widths=[8, 16], blocks=[1, 1], dim=8),
         superpixel_npair_loss,
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
-        samplings={"superpixels": None, "pixels": partial(sample_pixels, 3, 5, 2)},
+        samplings={
+            "superpixels": None,
+            "pixels": partial(sample_pixels, num_samples=5, repetitions=2),
+        },
         seeds=[0],
         seconds=0.2,
         short=0.5,
