@@ -112,7 +112,7 @@ class _NPair(torch.autograd.Function):
     ) -> Tensor:
         """Pairs p, q weigh members[p] * members[q] * positive_weight or negative_weight."""
         (batch, size, _), dtype = features.shape, features.dtype
-        gradient = torch.empty_like(features) if ctx.needs_input_grad[0] else None
+        gradient = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
         total = features.new_zeros(batch)
         pairs = _PAIRS_ON_CPU if features.device.type == "cpu" else _PAIRS_ON_GPU
         # As many whole sets as fit, else rows of one set: short rows multiply slowly.
@@ -129,29 +129,38 @@ class _NPair(torch.autograd.Function):
             positive = positive_weight[sets].to(dtype)[:, None, None]
             unequal = negative_weight[sets].to(dtype)[:, None, None]
             for row in range(0, size, num_rows):
-                rows = slice(row, row + num_rows)
-                squared = torch.baddbmm(square[:, None], x[:, rows], x.mT, alpha=-2)
+                # d is symmetric: rows meet themselves and, for both, the members behind them.
+                rows, behind = slice(row, row + num_rows), slice(row + num_rows, size)
+                columns = slice(row, size)
+                x_rows, x_columns = x[:, rows], x[:, columns]
+                squared = torch.baddbmm(square[:, None, columns], x_rows, x_columns.mT, alpha=-2)
                 squared += square[:, rows, None]
                 # What is left of equal features is rounding: an exact zero, with gradient 0. (NaN
                 # passes through: a diverged network must not look like a collapsed one.)
                 equal = squared <= 2e-14 * square[:, rows, None]
-                distance = squared.masked_fill_(equal, 0).sqrt_().to(dtype)
-                same = label[:, rows, None] == label[:, None]
-                weight = torch.where(same, positive, unequal)
+                distance = squared.to(dtype).masked_fill_(equal, 0).sqrt_()
+                same = label[:, rows, None] == label[:, None, columns]
+                # Of both terms, told apart by its sign.
+                weight = torch.where(same, positive, -unequal)
                 weight *= member[:, rows, None]
-                weight *= member[:, None]
+                weight *= member[:, None, columns]
                 # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
-                offset = _LOG2 if negative == "printed" else 0.0
-                signed = torch.where(same, distance, -distance - offset)
+                signed = torch.copysign(distance, weight)
+                at_zero = _LOG2 * same if negative == "printed" else _LOG2
+                if negative == "printed":
+                    signed += at_zero
+                    signed -= _LOG2
                 cost = F.softplus(signed)
-                cost -= _LOG2 * same if negative == "printed" else _LOG2
-                total[sets] += cost.mul_(weight).sum((1, 2))
+                cost -= at_zero
+                cost *= weight.abs()
+                total[sets] += cost.sum((1, 2)) + cost[:, :, num_rows:].sum((1, 2))
                 if gradient is not None:
-                    slope = torch.where(same, weight, -weight).mul_(signed.sigmoid_())
-                    # d is symmetric in p and q, and 0 has no direction to move in.
+                    slope = signed.sigmoid_().mul_(weight)
+                    # 0 has no direction to move in.
                     pull = slope.div_(distance).masked_fill_(distance == 0, 0).double().mul_(2)
-                    sums = pull.sum(-1, keepdim=True)
-                    gradient[sets, rows] = torch.baddbmm(sums * x[:, rows], pull, x, alpha=-1)
+                    gradient[sets, rows] += _towards(x_rows, x_columns, pull)
+                    back = pull[:, :, num_rows:].mT
+                    gradient[sets, behind] += _towards(x[:, behind], x_rows, back)
         ctx.save_for_backward(None if gradient is None else gradient.div_(batch))
         return total.mean()
 
@@ -160,3 +169,8 @@ class _NPair(torch.autograd.Function):
     def backward(ctx, outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (gradient,) = ctx.saved_tensors
         return outer * gradient, None, None, None, None, None, None
+
+
+def _towards(x: Tensor, others: Tensor, pull: Tensor) -> Tensor:
+    """(B,P,D): sums over q of pull[p, q] * (x[p] - others[q])."""
+    return torch.baddbmm(pull.sum(-1, keepdim=True) * x, pull, others, alpha=-1)
