@@ -29,6 +29,7 @@ class Way:
             pyramid where it is.
         channels_last: memory layout of the convolutions.
         bf16: forward pass under autocast to bfloat16.
+        keep: keep all that the backward pass reads, whatever the extractor would recompute.
         compile: mode of `torch.compile` for the network ("default", "reduce-overhead", ...); None
             to leave it as it is.
     """
@@ -36,6 +37,7 @@ class Way:
     full_map: bool = False
     channels_last: bool = True
     bf16: bool = False
+    keep: bool = False
     compile: str | None = None
 
 
@@ -91,6 +93,8 @@ class Step:
             channels_last=way.channels_last,
         )
         self.extractor = self.module.extractor
+        if way.keep:
+            self.extractor.recompute = 0
         self.optimizer = optimizer(self.extractor.parameters())
         self.batch, self.way = batch, way
         self.pyramid = self.extractor.pyramid

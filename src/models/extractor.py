@@ -1,12 +1,14 @@
 """The feature extractor: cascaded ResNet bottlenecks read out as a linear hypercolumn (Fig. 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from src.models.checkpoints import read_checkpoint
 
@@ -64,6 +66,10 @@ class Extractor(nn.Module):
             leaves the levels as they are, 1 makes all pixels of all levels equally long (as in
             ParseNet, Liu et al. 2015). In eval mode only. Meant for photos unlike those of the
             training, where lengths mislead more than they tell.
+        recompute: of how many first stages the backward pass computes anew what it reads, rather
+            than keep it in memory from the forward pass. The first is the largest by far and
+            computes little. Gradients are the same. Compiled, the network leaves it to the
+            compiler what to keep.
 
     >>> levels = Extractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]
@@ -80,6 +86,7 @@ class Extractor(nn.Module):
         dim: int = 128,
         readout_scale: float | None = 0.01,
         level_norm: float = 0.0,
+        recompute: int = 1,
     ) -> None:
         super().__init__()
         if len(widths) != len(blocks) or dim % len(widths):
@@ -89,6 +96,11 @@ class Extractor(nn.Module):
             )
         if not 0 <= level_norm <= 1:
             raise ValueError(f"extractor.level_norm={level_norm}: choose 0 (as learned) to 1")
+        if not 0 <= recompute <= len(widths):
+            raise ValueError(
+                f"extractor.recompute={recompute}: choose 0 to {len(widths)}, the number of stages"
+            )
+        self.recompute = recompute
         # What rebuilds this network; goes into checkpoints as plain numbers.
         self.hparams: dict[str, Any] = {
             "widths": [int(w) for w in widths],
@@ -148,19 +160,36 @@ class Extractor(nn.Module):
             levels: as `pyramid`.
             low: (B,C,h_1,w_1), the first stage's output.
         """
-        x = self.stem((image - self.mean) / self.std)
-        levels, low = [], x
-        for index, (stage, readout) in enumerate(zip(self.stages, self.readouts, strict=True)):
-            if index:
-                x = F.max_pool2d(x, 2, ceil_mode=True)
-            x = stage(x)
-            low = low if index else x
-            level = readout(x)
-            if (power := self.hparams["level_norm"]) and not self.training:
-                square = level.square().mean(1, keepdim=True)
-                level = level * (square + _TINY) ** (-power / 2)
-            levels.append(level if self.scale is None else self.scale * level)
+        levels, low, x = [], image, image
+        keep = not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling()
+        for index in range(len(self.stages)):
+            if keep or index >= self.recompute:
+                stage, level, x = self._stage(index, x)
+            else:
+                stage, level, x = checkpoint(
+                    self._stage,
+                    index,
+                    x,
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # nothing is drawn
+                    context_fn=lambda: (nullcontext(), _statistics_kept(self)),
+                )
+            low = low if index else stage
+            levels.append(level)
         return levels, low
+
+    def _stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A stage's output, its level, and what the next stage reads."""
+        if index == 0:
+            x = self.stem((x - self.mean) / self.std)
+        stage = self.stages[index](x)
+        level = self.readouts[index](stage)
+        if (power := self.hparams["level_norm"]) and not self.training:
+            square = level.square().mean(1, keepdim=True)
+            level = level * (square + _TINY) ** (-power / 2)
+        level = level if self.scale is None else self.scale * level
+        last = index == len(self.stages) - 1
+        return stage, level, stage if last else F.max_pool2d(stage, 2, ceil_mode=True)
 
     def level_sizes(self, image_size: Sequence[int]) -> list[tuple[int, int]]:
         """Sizes (h, w) of the levels of `pyramid` for an image of size (H, W)."""
@@ -187,6 +216,21 @@ class Extractor(nn.Module):
             ],
             1,
         )
+
+
+@contextmanager
+def _statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Batch norms take their batch's statistics, but do not count them a second time."""
+    kinds = nn.BatchNorm2d | nn.SyncBatchNorm
+    norms = [module for module in network.modules() if isinstance(module, kinds)]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, _, batches in kept:
+        norm.momentum, norm.num_batches_tracked = 0.0, None if batches is None else batches.clone()
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def extractor_of(content: dict[str, Any]) -> Extractor:

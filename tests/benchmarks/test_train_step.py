@@ -22,7 +22,7 @@ OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
 
 def tiny_extractor() -> Extractor:
     torch.manual_seed(0)
-    return Extractor(widths=[8, 16], blocks=[1, 2], dim=8)
+    return Extractor(widths=[8, 16], blocks=[1, 2], dim=32)
 
 
 def tiny_step(way: Way = Way()) -> Step:  # noqa: B008
@@ -40,7 +40,9 @@ def test_photos_repeat_beyond_four() -> None:
     assert superpixels.min() == 0
 
 
-@pytest.mark.parametrize("way", [Way(full_map=True), Way(channels_last=False), Way(bf16=True)])
+@pytest.mark.parametrize(
+    "way", [Way(full_map=True), Way(channels_last=False), Way(bf16=True), Way(keep=True)]
+)
 def test_every_way_computes_the_same_step(way: Way) -> None:
     expected, found = tiny_step().gradients(), tiny_step(way).gradients()
     tolerance = 0.2 if way.bf16 else 1e-4
@@ -91,9 +93,11 @@ def test_the_suite(
     assert [row["step"] for row in result["rows"]] == list(module.WAYS)
     assert result["settings"]["native, compiled"] == "left out (RuntimeError: no C++ compiler)"
     assert result["settings"]["largest difference of the weights after either loop"] == "0.0e+00"
-    for kind in ("", ", bf16"):
+    for kind in ("", ", bf16", ", all kept"):
         assert result["ratios"][f"time, full map / native{kind}"]["median"] > 0
         assert result["ratios"][f"memory, full map / native{kind}"]["median"] > 1
+    memory = {row["step"]: row["peak MB"] for row in result["rows"]}
+    assert memory["native"] < memory["native, all kept"]
     assert result["ratios"]["time, Lightning in % of bare PyTorch"]["median"] > 0
     assert 0 <= result["ratios"]["waiting for data, % of Lightning's time"]["max"] <= 100
     text = markdown(result | {"machine": {}})

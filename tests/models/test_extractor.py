@@ -144,3 +144,70 @@ def test_the_gpu_gives_the_same_features() -> None:
     extractor, image = Extractor().eval(), torch.rand(1, 3, 64, 64)
     expected = extractor(image)
     torch.testing.assert_close(extractor.cuda()(image.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("recompute", [1, 2])
+@pytest.mark.parametrize("use_low", [False, True])
+def test_recomputing_changes_neither_gradients_nor_statistics(
+    recompute: int, use_low: bool
+) -> None:
+    image = torch.rand(2, 3, 33, 47)
+
+    def step(recompute: int) -> tuple[int, list[torch.Tensor]]:
+        torch.manual_seed(1)
+        extractor = Extractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
+        saved: dict[int, int] = {}
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            saved[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        for _ in range(2):  # the second goes by what the first left behind
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                levels, low = extractor.pyramid_and_low(image)
+                loss = sum(level.square().sum() for level in levels) + use_low * low.sum()
+            loss.backward()
+        gradients = [p.grad for p in extractor.parameters() if p.grad is not None]
+        assert len(gradients) == len(list(extractor.parameters()))
+        return sum(saved.values()), gradients + list(extractor.state_dict().values())
+
+    (kept, expected), (fewer, found) = step(0), step(recompute)
+    assert fewer < kept
+    for value, other in zip(expected, found, strict=True):
+        assert torch.equal(value, other)
+
+
+def test_recomputing_under_autocast() -> None:
+    image = torch.rand(2, 3, 32, 32)
+    gradients = []
+    for recompute in (0, 2):
+        torch.manual_seed(1)
+        extractor = Extractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = sum(level.float().square().sum() for level in extractor.pyramid(image))
+        loss.backward()  # type: ignore[union-attr]
+        gradients.append([p.grad for p in extractor.parameters()])
+    for kept, again in zip(*gradients, strict=True):
+        assert kept is not None
+        assert again is not None
+        assert torch.equal(kept, again)
+
+
+def test_nothing_is_recomputed_without_a_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("src.models.extractor.checkpoint", refuse)
+    image = torch.rand(2, 3, 32, 32)
+    Extractor(**SMALL).eval().pyramid(image)  # type: ignore[arg-type]
+    with torch.no_grad():
+        Extractor(**SMALL).pyramid(image)  # type: ignore[arg-type]
+    Extractor(**SMALL, recompute=0).pyramid(image)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError):
+        Extractor(**SMALL).pyramid(image)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stages", [-1, 3])
+def test_only_stages_there_are_can_be_recomputed(stages: int) -> None:
+    with pytest.raises(ValueError, match=r"recompute=.*0 to 2"):
+        Extractor(**SMALL, recompute=stages)  # type: ignore[arg-type]
