@@ -148,7 +148,7 @@ class Extractor(nn.Module):
         Returns:
             Levels (B,D/L,h_l,w_l), h_l = ceil(H / 2^(l+1)), finest first.
         """
-        return self.pyramid_and_low(image)[0]
+        return [level for _, level in self._stages_and_levels(image)]
 
     def pyramid_and_low(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """The levels of `pyramid` and, beside them, low-level features.
@@ -160,12 +160,15 @@ class Extractor(nn.Module):
             levels: as `pyramid`.
             low: (B,C,h_1,w_1), the first stage's output.
         """
-        levels, low, x = [], image, image
-        keep = not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling()
+        stages, levels = zip(*self._stages_and_levels(image), strict=True)
+        return list(levels), stages[0]
+
+    def _stages_and_levels(self, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        backward = self.training and torch.is_grad_enabled()
+        recompute = self.recompute if backward and not torch.compiler.is_compiling() else 0
+        x = image
         for index in range(len(self.stages)):
-            if keep or index >= self.recompute:
-                stage, level, x = self._stage(index, x)
-            else:
+            if index < recompute:
                 stage, level, x = checkpoint(
                     self._stage,
                     index,
@@ -174,9 +177,9 @@ class Extractor(nn.Module):
                     preserve_rng_state=False,  # nothing is drawn
                     context_fn=lambda: (nullcontext(), _statistics_kept(self)),
                 )
-            low = low if index else stage
-            levels.append(level)
-        return levels, low
+            else:
+                stage, level, x = self._stage(index, x)
+            yield stage, level
 
     def _stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A stage's output, its level, and what the next stage reads."""

@@ -114,10 +114,13 @@ class _NPair(torch.autograd.Function):
         (batch, size, _), dtype = features.shape, features.dtype
         gradient = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
         total = features.new_zeros(batch)
-        pairs = _PAIRS_ON_CPU if features.device.type == "cpu" else _PAIRS_ON_GPU
+        on_cpu = features.device.type == "cpu"
+        pairs = _PAIRS_ON_CPU if on_cpu else _PAIRS_ON_GPU
         # As many whole sets as fit, else rows of one set: short rows multiply slowly.
         num_sets = max(1, pairs // max(1, size * size))
         num_rows = max(1, pairs // max(1, size * num_sets))
+        if on_cpu:  # two halves need not all pairs; a GPU would wait for the launches
+            num_rows = min(num_rows, max(1, -(-size // 2)))
         for start in range(0, batch, num_sets):
             sets = slice(start, start + num_sets)
             label, member = labels[sets], members[sets]
