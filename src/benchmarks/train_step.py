@@ -76,6 +76,7 @@ def train_step(
     steps: int = 20,
     rounds: int = 3,
     compiled: bool = True,
+    name: str = "train_step",
 ) -> dict[str, Any]:
     """Measures training steps on real photos, and loops of them on `data`.
 
@@ -92,9 +93,10 @@ def train_step(
         steps: counted steps of a loop; one more goes before them.
         rounds: of each loop.
         compiled: measure `torch.compile`, too.
+        name: of the result files.
 
     Returns:
-        Title, settings, `rows` (one a way of computing a step), `tables` and ratios.
+        Name, title, settings, `rows` (one a way of computing a step), `tables` and ratios.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size, count = data.image_size, data.superpixels.count
@@ -139,6 +141,7 @@ def train_step(
     native = median(seconds[NATIVE])
     sides = [(kind, NAIVE + kind, NATIVE + kind) for kind in ("", _BF16, _KEPT)]
     return {
+        "name": name,
         "title": "A training step",
         "settings": {
             "batch": len(images),

@@ -1,7 +1,8 @@
 """The feature extractor: cascaded ResNet bottlenecks read out as a linear hypercolumn (Fig. 1)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from src.models.checkpoints import read_checkpoint
 # Mean and spread of natural photos in [0,1] (ImageNet's, the field's convention).
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_TwoContexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
 _TINY = 1e-6  # beside the square of a feature's spread, which is 1 in training
 
 
@@ -175,7 +177,7 @@ class Extractor(nn.Module):
                     x,
                     use_reentrant=False,
                     preserve_rng_state=False,  # nothing is drawn
-                    context_fn=lambda: (nullcontext(), _statistics_kept(self)),
+                    context_fn=partial(self._contexts, index),
                 )
             else:
                 stage, level, x = self._stage(index, x)
@@ -193,6 +195,11 @@ class Extractor(nn.Module):
         level = level if self.scale is None else self.scale * level
         last = index == len(self.stages) - 1
         return stage, level, stage if last else F.max_pool2d(stage, 2, ceil_mode=True)
+
+    def _contexts(self, index: int) -> _TwoContexts:
+        """Around a stage, and around the same computed anew."""
+        parts = nn.ModuleList((self.stem, self.stages[index], self.readouts[index]))
+        return nullcontext(), _statistics_kept(parts)
 
     def level_sizes(self, image_size: Sequence[int]) -> list[tuple[int, int]]:
         """Sizes (h, w) of the levels of `pyramid` for an image of size (H, W)."""
@@ -222,10 +229,10 @@ class Extractor(nn.Module):
 
 
 @contextmanager
-def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Batch norms take their batch's statistics, but do not count them a second time."""
+def _statistics_kept(modules: nn.Module) -> Iterator[None]:
+    """Batch norms go by their batch, but do not count it a second time."""
     kinds = nn.BatchNorm2d | nn.SyncBatchNorm
-    norms = [module for module in network.modules() if isinstance(module, kinds)]
+    norms = [module for module in modules.modules() if isinstance(module, kinds)]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, _, batches in kept:
         norm.momentum, norm.num_batches_tracked = 0.0, None if batches is None else batches.clone()
