@@ -109,12 +109,12 @@ def train_step(
 
     ways = {name: step(way) for name, way in WAYS.items()}
     notes = {"bf16 instructions": bf16_instructions(device)}
-    for name, way in {**COMPILED, **(CUDA_GRAPHS if device == "cuda" else {})}.items():
+    for kind, way in {**COMPILED, **(CUDA_GRAPHS if device == "cuda" else {})}.items():
         if compiled:
             candidate = step(way)
-            works, notes[name] = compiles(candidate)
+            works, notes[kind] = compiles(candidate)
             if works:
-                ways[name] = candidate
+                ways[kind] = candidate
     seconds = times_in_turn(ways, repeats)
     memory = {name: peak_memory(way) for name, way in ways.items()}
 

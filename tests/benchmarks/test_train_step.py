@@ -90,6 +90,7 @@ def test_the_suite(
     result = train_step(
         tiny_extractor(), superpixel_npair_loss, OPTIMIZER, data, repeats=1, steps=3, rounds=2
     )
+    assert result["name"] == "train_step"
     assert [row["step"] for row in result["rows"]] == list(module.WAYS)
     assert result["settings"]["native, compiled"] == "left out (RuntimeError: no C++ compiler)"
     assert result["settings"]["largest difference of the weights after either loop"] == "0.0e+00"
