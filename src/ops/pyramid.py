@@ -6,20 +6,17 @@ that depends on the superpixels alone. It is built once per batch, away from the
 full-resolution map exists neither forward nor backward.
 """
 
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array, csr_array
 from torch import Tensor
 from torch.nn import functional as F
 
 from src.ops.superpixels import superpixel_counts
-
-# torch multiplies sparse matrices through CSR and says so once in every process.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 
 class PoolingWeights(NamedTuple):
@@ -42,31 +39,29 @@ class PoolingWeights(NamedTuple):
     cell_starts: Tensor
 
 
-def _interpolation(size: int, level: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _interpolation(size: int, level: int) -> tuple[np.ndarray, np.ndarray]:
     """Source cells (size,2) and weights (size,2) of 1-D linear resizing, align_corners=False."""
-    position = ((torch.arange(size, dtype=torch.float64) + 0.5) * level / size - 0.5).clamp(min=0)
-    first = position.floor().long().clamp(max=level - 1)
+    position = ((np.arange(size) + 0.5) * level / size - 0.5).clip(min=0)
+    first = np.floor(position).astype(np.int32).clip(max=level - 1)
     fraction = position - first
-    cells = torch.stack([first, (first + 1).clamp(max=level - 1)], 1)
-    return cells, torch.stack([1 - fraction, fraction], 1).to(dtype)
+    cells = np.stack([first, (first + 1).clip(max=level - 1)], 1)
+    return cells, np.stack([1 - fraction, fraction], 1)
 
 
 @lru_cache(maxsize=64)
-def _upsampling(
-    size: tuple[int, int], level: tuple[int, int], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Bilinear upsampling as a sparse matrix (H*W, h*w), in CSR."""
+def _upsampling(size: tuple[int, int], level: tuple[int, int], dtype: np.dtype) -> csr_array:
+    """Bilinear upsampling as a sparse matrix (H*W, h*w)."""
     (rows, row_weights), (cols, col_weights) = (
-        _interpolation(n, m, dtype) for n, m in zip(size, level, strict=True)
+        _interpolation(n, m) for n, m in zip(size, level, strict=True)
     )
-    cells = rows[:, None, :, None] * level[1] + cols[None, :, None, :]
+    cells = rows[:, None, :, None] * np.int32(level[1]) + cols[None, :, None, :]
     weights = row_weights[:, None, :, None] * col_weights[None, :, None, :]
-    pixels = torch.arange(size[0] * size[1]).repeat_interleave(4)
-    shape = (size[0] * size[1], level[0] * level[1])
-    matrix = torch.sparse_coo_tensor(
-        torch.stack([pixels, cells.flatten()]), weights.flatten(), shape, check_invariants=False
-    )
-    return matrix.to(device).coalesce().to_sparse_csr()
+    num_pixels = size[0] * size[1]
+    starts = np.arange(0, 4 * num_pixels + 1, 4, dtype=np.int32)
+    entries = (weights.ravel().astype(dtype), cells.ravel(), starts)
+    matrix = csr_array(entries, (num_pixels, level[0] * level[1]))
+    matrix.sum_duplicates()  # at the borders
+    return matrix
 
 
 def pooling_weights(
@@ -75,10 +70,9 @@ def pooling_weights(
     level_sizes: Sequence[tuple[int, int]],
     dtype: torch.dtype = torch.float32,
 ) -> list[PoolingWeights]:
-    """Builds the pooling matrices of a batch, one a pyramid level.
+    """Builds the pooling matrices of a batch, one a pyramid level, on the CPU.
 
-    On a GPU this waits for the device (the number of entries depends on the data), so training
-    builds them in the loader's workers.
+    From a GPU the superpixels are fetched for it, so training builds them in the loader's workers.
 
     Args:
         superpixels: (B,H,W) integer ids.
@@ -87,68 +81,40 @@ def pooling_weights(
         dtype: of the weights.
 
     Returns:
-        One `PoolingWeights` a level.
+        One `PoolingWeights` a level, where the superpixels are.
     """
     batch, height, width = superpixels.shape
     num_pixels, num_rows = height * width, batch * num_superpixels
-    # M: the pixels sorted by superpixel; those of no superpixel come last and are cut off.
-    ids = superpixels.flatten(1).int()  # sorted in half the time of int64
-    first_row = torch.arange(batch, device=ids.device).int()[:, None] * num_superpixels
+    precision = torch.empty((), dtype=dtype).numpy().dtype
+    ids = superpixels.flatten(1).cpu().numpy()
+    first_row = np.arange(batch)[:, None] * num_superpixels
     inside = (ids >= 0) & (ids < num_superpixels)
-    rows, order = torch.where(inside, ids + first_row, num_rows).flatten().sort(stable=True)
-    every_row = torch.arange(num_rows + 1, device=rows.device).int()
-    starts = torch.searchsorted(rows, every_row)
-    pixels = order[: starts[-1]] % num_pixels
-    membership = torch.sparse_csr_tensor(
-        starts,
-        pixels,
-        torch.ones(len(pixels), dtype=dtype, device=rows.device),
-        (num_rows, num_pixels),
-        check_invariants=False,
-    )
+    rows = np.where(inside, ids + first_row, num_rows).astype(np.int32).ravel()
+    # M: one entry a pixel, sorted by superpixel; those of no superpixel come last and are cut off.
+    columns = np.arange(batch * num_pixels + 1, dtype=np.int32)
+    ones = np.ones(batch * num_pixels, precision)
+    every = csc_array((ones, rows, columns), (num_rows + 1, batch * num_pixels)).tocsr()
+    starts = every.indptr[:-1]
+    entries = slice(starts[-1])
+    pixels = every.indices[entries] % num_pixels
+    membership = csr_array((every.data[entries], pixels, starts), (num_rows, num_pixels))
     levels = []
     for level in level_sizes:
         num_cells = level[0] * level[1]
-        upsampling = _upsampling((height, width), tuple(level), dtype, rows.device)
-        product = _sparse_matmul(membership, upsampling)
-        starts, weight = product.crow_indices(), product.values().clone()
-        row = every_row[:-1].repeat_interleave(starts.diff())
-        cell = (product.col_indices() + row // num_superpixels * num_cells).int()
-        transposed = cell.argsort(stable=True)
-        entries = torch.bincount(cell, minlength=batch * num_cells)
-        levels.append(
-            PoolingWeights(
-                cells=cell,
-                weights=weight,
-                starts=starts[:-1].int(),
-                superpixels=row[transposed],
-                superpixel_weights=weight[transposed],
-                cell_starts=(entries.cumsum(0) - entries).int(),
-            )
+        product = membership @ _upsampling((height, width), tuple(level), precision)
+        first_cell = np.arange(batch, dtype=np.int32) * np.int32(num_cells)
+        product.indices += first_cell.repeat(np.diff(product.indptr[::num_superpixels]))
+        matrix = csr_array(
+            (product.data, product.indices, product.indptr), (num_rows, batch * num_cells)
         )
+        transposed = matrix.tocsc()
+        arrays = (
+            *(matrix.indices, matrix.data, matrix.indptr[:-1]),
+            *(transposed.indices, transposed.data, transposed.indptr[:-1]),
+        )
+        tensors = (torch.from_numpy(array).to(superpixels.device) for array in arrays)
+        levels.append(PoolingWeights(*tensors))
     return levels
-
-
-def _sparse_matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Product of two CSR matrices, in CSR.
-
-    On the CPU by SciPy: torch, with MKL, never frees the memory of its product, so that a loader's
-    worker would grow with every batch.
-    """
-    if a.is_cuda:
-        return a @ b
-    left, right = (
-        csr_array((m.values().numpy(), m.col_indices().numpy(), m.crow_indices().numpy()), m.shape)
-        for m in (a, b)
-    )
-    product = left @ right
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(product.indptr),
-        torch.from_numpy(product.indices),
-        torch.from_numpy(product.data),
-        product.shape,
-        check_invariants=False,
-    )
 
 
 class _SparseProduct(torch.autograd.Function):
