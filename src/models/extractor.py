@@ -1,7 +1,7 @@
 """The feature extractor: cascaded ResNet bottlenecks read out as a linear hypercolumn (Fig. 1)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ class Extractor(nn.Module):
     def _contexts(self, index: int) -> _TwoContexts:
         """Around a stage, and around the same computed anew."""
         parts = nn.ModuleList((self.stem, self.stages[index], self.readouts[index]))
-        return nullcontext(), _statistics_kept(parts)
+        return nullcontext(), _StatisticsKept(parts)
 
     def level_sizes(self, image_size: Sequence[int]) -> list[tuple[int, int]]:
         """Sizes (h, w) of the levels of `pyramid` for an image of size (H, W)."""
@@ -228,18 +228,25 @@ class Extractor(nn.Module):
         )
 
 
-@contextmanager
-def _statistics_kept(modules: nn.Module) -> Iterator[None]:
-    """Batch norms go by their batch, but do not count it a second time."""
-    kinds = nn.BatchNorm2d | nn.SyncBatchNorm
-    norms = [module for module in modules.modules() if isinstance(module, kinds)]
-    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm, _, batches in kept:
-        norm.momentum, norm.num_batches_tracked = 0.0, None if batches is None else batches.clone()
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in kept:
+class _StatisticsKept(AbstractContextManager[None]):
+    """Within it batch norms go by their batch, but do not count it a second time.
+
+    A graph that is kept (`retain_graph`) enters it once for each backward pass.
+    """
+
+    def __init__(self, modules: nn.Module) -> None:
+        kinds = nn.BatchNorm2d | nn.SyncBatchNorm
+        self.norms = [module for module in modules.modules() if isinstance(module, kinds)]
+
+    def __enter__(self) -> None:
+        self.kept = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm in self.norms:
+            batches = norm.num_batches_tracked
+            norm.momentum = 0.0
+            norm.num_batches_tracked = None if batches is None else batches.clone()
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, batches) in zip(self.norms, self.kept, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 

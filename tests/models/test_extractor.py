@@ -179,18 +179,34 @@ def test_recomputing_changes_neither_gradients_nor_statistics(
 
 def test_recomputing_under_autocast() -> None:
     image = torch.rand(2, 3, 32, 32)
-    gradients = []
+    results = []
     for recompute in (0, 2):
         torch.manual_seed(1)
         extractor = Extractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
         with torch.autocast("cpu", torch.bfloat16):
             loss = sum(level.float().square().sum() for level in extractor.pyramid(image))
         loss.backward()  # type: ignore[union-attr]
-        gradients.append([p.grad for p in extractor.parameters()])
-    for kept, again in zip(*gradients, strict=True):
+        results.append([*(p.grad for p in extractor.parameters()), *extractor.buffers()])
+    for kept, again in zip(*results, strict=True):
         assert kept is not None
         assert again is not None
         assert torch.equal(kept, again)
+
+
+def test_recomputing_for_more_than_one_backward_pass() -> None:
+    image = torch.rand(2, 3, 32, 32)
+    results = []
+    for recompute in (0, 2):
+        torch.manual_seed(1)
+        extractor = Extractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
+        parameters = list(extractor.parameters())
+        losses = [level.square().sum() for level in extractor.pyramid(image)]
+        first = torch.autograd.grad(losses[0], parameters, retain_graph=True, allow_unused=True)
+        second = torch.autograd.grad(sum(losses), parameters)  # type: ignore[arg-type]
+        results.append([*first, *second, *extractor.buffers()])
+    for kept, again in zip(*results, strict=True):
+        assert (kept is None) == (again is None)
+        assert kept is None or torch.equal(kept, again)
 
 
 def test_nothing_is_recomputed_without_a_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
