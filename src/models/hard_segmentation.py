@@ -84,7 +84,9 @@ class HardSegmentationModule(pl.LightningModule):
             )
         check_class_weights(class_weights)
         if features_checkpoint is not None:
-            extractor = load_extractor(features_checkpoint)
+            given, extractor = extractor, load_extractor(features_checkpoint)
+            if given is not None:  # no part of what was learned
+                extractor.recompute = given.recompute
         if extractor is None:
             raise ValueError("give model.features_checkpoint, or an extractor in its place")
         if end_to_end:  # it acts in eval mode alone: on features that the head would not know

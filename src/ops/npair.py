@@ -141,7 +141,9 @@ class _NPair(torch.autograd.Function):
                 # What is left of equal features is rounding: an exact zero, with gradient 0. (NaN
                 # passes through: a diverged network must not look like a collapsed one.)
                 equal = squared <= 2e-14 * square[:, rows, None]
-                distance = squared.to(dtype).masked_fill_(equal, 0).sqrt_()
+                distance = (
+                    squared.masked_fill_(equal, 0).sqrt_().to(dtype)
+                )  # its square may overflow
                 same = label[:, rows, None] == label[:, None, columns]
                 # Of both terms, told apart by its sign.
                 weight = torch.where(same, positive, -unequal)
@@ -149,7 +151,7 @@ class _NPair(torch.autograd.Function):
                 weight *= member[:, None, columns]
                 # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
                 signed = torch.copysign(distance, weight)
-                at_zero = _LOG2 * same if negative == "printed" else _LOG2
+                at_zero = same.to(dtype).mul_(_LOG2) if negative == "printed" else _LOG2
                 if negative == "printed":
                     signed += at_zero
                     signed -= _LOG2

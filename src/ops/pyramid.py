@@ -64,6 +64,7 @@ def _upsampling(size: tuple[int, int], level: tuple[int, int], dtype: np.dtype) 
     return matrix
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # SciPy
 def pooling_weights(
     superpixels: Tensor,
     num_superpixels: int,

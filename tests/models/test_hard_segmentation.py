@@ -115,7 +115,11 @@ def test_features_come_from_the_checkpoint(tmp_path: Path) -> None:
     content: dict[str, Any] = {"state_dict": soft.state_dict()}
     soft.on_save_checkpoint(content)
     torch.save(content, tmp_path / "soft.ckpt")
-    model = module(features_checkpoint=tmp_path / "soft.ckpt", extractor=extractor())
+    given = extractor()
+    given.recompute = 2
+    model = module(features_checkpoint=tmp_path / "soft.ckpt", extractor=given)
+    assert model.extractor is not given
+    assert model.extractor.recompute == 2
     for name, value in soft.extractor.state_dict().items():
         assert torch.equal(model.extractor.state_dict()[name], value)
 

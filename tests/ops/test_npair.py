@@ -245,6 +245,28 @@ def test_large_distances_stay_finite() -> None:
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [1e-24, 1e24])  # their squares are no float32
+def test_distances_may_be_as_small_and_large_as_the_features(scale: float) -> None:
+    features, labels, valid = inputs("plain")
+    losses, gradients = [], []
+    for dtype in (torch.float32, torch.float64):
+        x = (scale * features).to(dtype).requires_grad_()
+        loss = superpixel_npair_loss(x, labels, valid, "symmetric", "pairs")
+        loss.backward()
+        losses.append(loss.detach().double())
+        gradients.append(x.grad.double())
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_features_of_one_label_cost_nothing(dtype: torch.dtype) -> None:
+    features, valid = torch.ones(1, 5, 3, dtype=dtype), torch.ones(1, 5, dtype=torch.bool)
+    labels = torch.zeros(1, 5, dtype=torch.long)
+    for negative in ("printed", "symmetric"):
+        assert superpixel_npair_loss(features, labels, valid, negative).item() == 0  # type: ignore[arg-type]
+
+
 def test_unknown_options_are_refused() -> None:
     features, labels, valid = inputs("plain")
     with pytest.raises(ValueError, match="printed"):
