@@ -6,7 +6,8 @@ The floor that the step is held against is the sum of two times:
     memory     = bytes / bandwidth
 
 The backward pass of a convolution is two convolutions of the same size, hence 3; what is computed
-anew to save memory does not count. `rate` is that of a product of two square float32 matrices.
+anew to save memory does not count. `rate` is the best of a product of two square float32 matrices
+and of a large 3x3 convolution: either library may be the slower one on a processor.
 `bytes` counts, for every operator of the step that is neither a view nor a convolution or matrix
 product, its inputs and outputs once each; `bandwidth` is that of a copy that reads and writes a
 tensor larger than the caches. What stays in the caches from one operator to the next may be faster
@@ -27,6 +28,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 from torch import Tensor
+from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -423,15 +425,26 @@ def floor_of(step: Step, gflops: float) -> dict[str, Any]:
         `seconds`, `bytes`, and `rows` of arithmetic, memory and their sum.
     """
     matrix = torch.randn(1024, 1024, device=step.device)
+    photo = torch.randn(4, 128, 56, 56, device=step.device)
+    kernel = torch.randn(128, 128, 3, 3, device=step.device)
+    photo, kernel = (x.to(memory_format=torch.channels_last) for x in (photo, kernel))
     large = torch.zeros(16_000_000, device=step.device)
     other = torch.zeros_like(large)
     best = {
         name: min(seconds)
         for name, seconds in times_in_turn(
-            {"product": lambda: matrix @ matrix, "copy": lambda: other.copy_(large)}, 10
+            {
+                "product": lambda: matrix @ matrix,
+                "convolution": lambda: F.conv2d(photo, kernel, padding=1),
+                "copy": lambda: other.copy_(large),
+            },
+            30,
         ).items()
     }
-    rate = 2 * len(matrix) ** 3 / best["product"]
+    rate = max(
+        2 * len(matrix) ** 3 / best["product"],
+        2 * photo.numel() * kernel[0].numel() / best["convolution"],
+    )
     bandwidth = (large.nbytes + other.nbytes) / best["copy"]
     with _Traffic() as traffic:
         step()

@@ -1,3 +1,5 @@
+import numpy as np
+import pytest
 import torch
 
 from src.benchmarks.measure import markdown, peak_memory, ratio, times_in_turn
@@ -12,6 +14,11 @@ def test_peak_memory_counts_what_lives_at_once() -> None:
         return b.sum()
 
     assert 1.99e6 < peak_memory(function) < 2.1e6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counts tensors on the GPU alone")
+def test_peak_memory_counts_arrays_too() -> None:
+    assert 2.99e6 < peak_memory(lambda: torch.zeros(250_000).add_(np.ones(250_000).sum())) < 3.1e6
 
 
 def test_times_are_taken_in_turn() -> None:

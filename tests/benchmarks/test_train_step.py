@@ -50,6 +50,11 @@ def test_every_way_computes_the_same_step(way: Way) -> None:
         assert (found[name] - value).abs().max() <= tolerance * value.abs().max(), name
 
 
+def test_all_is_kept_where_a_way_says_so() -> None:
+    assert tiny_step().extractor.recompute > 0
+    assert tiny_step(Way(keep=True)).extractor.recompute == 0
+
+
 def test_a_step_trains() -> None:
     step = tiny_step()
     before = step.forward()[0]
@@ -97,8 +102,6 @@ def test_the_suite(
     for kind in ("", ", bf16", ", all kept"):
         assert result["ratios"][f"time, full map / native{kind}"]["median"] > 0
         assert result["ratios"][f"memory, full map / native{kind}"]["median"] > 1
-    memory = {row["step"]: row["peak MB"] for row in result["rows"]}
-    assert memory["native"] < memory["native, all kept"]
     assert result["ratios"]["time, Lightning in % of bare PyTorch"]["median"] > 0
     assert 0 <= result["ratios"]["waiting for data, % of Lightning's time"]["max"] <= 100
     text = markdown(result | {"machine": {}})
