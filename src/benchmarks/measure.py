@@ -14,21 +14,26 @@ from src.utils.cli import markdown_table
 Function = Callable[[], object]
 
 
-def times_in_turn(sides: Mapping[str, Function], repeats: int) -> dict[str, list[float]]:
+def times_in_turn(
+    sides: Mapping[str, Function], repeats: int, before: Function = lambda: None
+) -> dict[str, list[float]]:
     """Times functions in turn (A B A B ...), so that a drift of the machine hits all alike.
 
     Args:
         sides: functions by name; each runs once before, uncounted.
         repeats: counted rounds.
+        before: called before each of them, not timed.
 
     Returns:
         Seconds of every round, by name.
     """
     for function in sides.values():
+        before()
         function()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, function in sides.items():
+            before()
             _synchronise()
             started = time.perf_counter()
             function()

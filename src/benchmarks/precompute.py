@@ -89,12 +89,12 @@ def precompute(
 
         def stored(superpixels: Superpixels, records: list[Record], num_workers: int) -> Function:
             store = SampleStore(folder, records, data.image_size, superpixels)
+            return lambda: store.prepare(
+                num_workers, f"{superpixels.backend}, {num_workers} workers"
+            )
 
-            def run() -> None:
-                store.prepare(num_workers, f"{superpixels.backend}, {num_workers} workers")
-                shutil.rmtree(store.path)
-
-            return run
+        def forget() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
 
         most = f"store, {workers[-1]} workers"
         ways = {
@@ -109,7 +109,7 @@ def precompute(
             ways["OpenCV, one thread"] = one_thread(opencv_slic(fast), fewer)
         except ImportError as error:
             missing["OpenCV"] = f"left out ({error})"
-        seconds = times_in_turn(ways, rounds)
+        seconds = times_in_turn(ways, rounds, before=forget)
     rates = {
         name: [(photos if name.startswith("fast-slic") else photos_slow) / s for s in found]
         for name, found in seconds.items()

@@ -38,7 +38,6 @@ def map_in_workers(
     items: Sequence[Item],
     num_workers: int,
     description: str,
-    chunk: int = 8,
 ) -> Iterator[Result]:
     """Yields `function(item)` in the order of the items.
 
@@ -50,12 +49,14 @@ def map_in_workers(
         items: may be empty.
         num_workers: processes; 0 runs in this one.
         description: what the progress bar says.
-        chunk: items a worker takes at a time.
     """
+    # Items a worker takes at a time: many, for each taking costs this process some of the workers'
+    # cores; but few of all, or the last worker would be left with them while the others are done.
+    chunk = min(32, max(1, len(items) // (64 * max(1, num_workers))))
     loader = DataLoader(
         _Call(function, items),
         batch_size=chunk,
-        num_workers=min(num_workers, -(-len(items) // chunk)),
+        num_workers=min(num_workers, len(items)),
         collate_fn=_as_is,
         # A generator of its own: the loader would draw from the global one, and a run that finds
         # its maps ready would then train on other numbers than the run that made them.

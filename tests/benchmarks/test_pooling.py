@@ -23,8 +23,9 @@ def test_peak_memory_counts_arrays_too() -> None:
 
 def test_times_are_taken_in_turn() -> None:
     calls: list[str] = []
-    seconds = times_in_turn({n: lambda n=n: calls.append(n) for n in "ab"}, 2)  # type: ignore[misc]
-    assert calls == ["a", "b"] * 3
+    ways = {n: lambda n=n: calls.append(n) for n in "ab"}  # type: ignore[misc]
+    seconds = times_in_turn(ways, 2, before=lambda: calls.append("-"))
+    assert calls == list("-a-b" * 3)
     assert [len(s) for s in seconds.values()] == [2, 2]
 
 
