@@ -122,6 +122,8 @@ def read_label(path: Path) -> NDArray[np.uint8]:
             "save the ids as an 8-bit grey or palette PNG"
         )
     ids = np.asarray(picture)
+    if ids.dtype == np.uint8:
+        return ids
     if ids.size and (ids.max() > 255 or ids.min() < 0):
         raise ValueError(f"{path}: label id {ids.max()} does not fit 8 bits (0..255)")
     return ids.astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,15 +64,22 @@ class LabelMap:
         >>> label_map(np.array([[0, 1, 2, 0]], np.uint8))
         array([[255,   0,   1, 255]], dtype=uint8)
         """
-        classes = np.asarray(self.table, np.int16).take(raw)
-        if classes.size and classes.min() == _UNKNOWN:
-            unknown = np.unique(raw[classes == _UNKNOWN])
+        classes, known = self._translation
+        ids = bytearray(raw.tobytes())  # whose translation takes a third of an array's indexing
+        unknown = sorted(set(ids.translate(None, known)))
+        if unknown:
             raise ValueError(
                 f"label id {', '.join(map(str, unknown[:8]))} is outside the list of "
                 f"{len(self.class_names)} classes: correct the class list or the file, or mark "
                 f"those pixels {IGNORE} (ignore)"
             )
-        return classes.astype(np.uint8)
+        return np.frombuffer(ids.translate(classes), np.uint8).reshape(raw.shape)
+
+    @cached_property
+    def _translation(self) -> tuple[bytes, bytes]:
+        """The table, and the raw ids that it defines."""
+        known = bytes(raw for raw, class_id in enumerate(self.table) if class_id != _UNKNOWN)
+        return bytes(class_id % 256 for class_id in self.table), known
 
     @classmethod
     def _from_pairs(cls, class_names: Sequence[str], pairs: dict[int, int]) -> "LabelMap":

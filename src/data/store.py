@@ -34,6 +34,8 @@ _FORMAT = 1
 _CHECKSUMS, _INDEX = "checksums.u64", "index.json"
 _LABELS = "labels.sha256"  # of the labels that were checked with the photos
 _DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
+# Rows after which the disk is waited for: workers go on meanwhile, but not at the end.
+_SYNCED = 256
 
 
 @dataclass(frozen=True)
@@ -267,12 +269,16 @@ class SampleStore:
                 if not checksums[index] or checksums[index] != _checksum(rows[index].tobytes())
             ]
             make_row = _MakeRow(partial / self._file, self.dtype, self.superpixels, self.image_size)
-            for index, problem in map_in_workers(make_row, todo, num_workers, description):
-                if isinstance(problem, OSError):
-                    raise problem
-                if problem is not None:
-                    problems[index] = problem
-            rows.flush()
+            results = map_in_workers(make_row, todo, num_workers, description)
+            with (partial / self._file).open("r+b") as file:
+                for done, (index, problem) in enumerate(results, 1):
+                    if isinstance(problem, OSError):
+                        raise problem
+                    if problem is not None:
+                        problems[index] = problem
+                    if done % _SYNCED == 0:
+                        os.fsync(file.fileno())
+                os.fsync(file.fileno())
         if problems and self.kind == "packed":  # files that are mended have another key
             shutil.rmtree(partial)
         self._report(problems)
