@@ -247,6 +247,7 @@ def time_to_quality(
     cpu_clock: bool = False,
     classifier_weight: float = 0.0,
     class_weights: ClassWeights = "equal",
+    superpixel_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     name: str = "time_to_quality",
 ) -> dict[str, Any]:
     """Trains the same network on superpixels and on sampled pixels, for the same time each.
@@ -273,6 +274,7 @@ def time_to_quality(
         classifier_weight: of a classifier beside the loss, of whatever that compares; as
             `SoftFeatureModule`'s.
         class_weights: of the classifier; likewise.
+        superpixel_loss: of superpixels, in place of `loss`, which sampled pixels keep.
         name: of the result files.
 
     Returns:
@@ -294,6 +296,7 @@ def time_to_quality(
         "superpixels": data.superpixels.count,
         "augmentation": str(data.augmentation),
         "loss": _about(loss),
+        **({"loss of superpixels": _about(superpixel_loss)} if superpixel_loss else {}),
         "optimizer": _about(optimizer),
         "extractor": _about(extractor),
         **(
@@ -321,7 +324,7 @@ def time_to_quality(
                 data.setup("fit")
                 module = SoftFeatureModule(
                     extractor(),
-                    loss,
+                    loss if sampling or superpixel_loss is None else superpixel_loss,
                     optimizer,
                     data.superpixels.count,
                     classifier_weight,

@@ -62,6 +62,7 @@ def test_runs_are_measured_kept_and_drawn(
         {"seeds": [2]},
         {"optimizer": partial(torch.optim.AdamW, lr=1e-3)},
         {"classifier_weight": 1.0},
+        {"superpixel_loss": partial(superpixel_npair_loss, across_images=True)},
         {"samplings": {"superpixels": None, "pixels": partial(sample_pixels, num_samples=6)}},
     ):
         with pytest.raises(AssertionError, match="trained again"):
