@@ -12,12 +12,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from src.utils.cli import in_multirun, print_table, readable_errors, register_resolvers
 from src.utils.flops import model_size
 from src.utils.loggers import RunCSVLogger, finishes_wandb, log_settings
-from src.utils.machine import machine
+from src.utils.machine import bf16_instructions, machine
 from src.utils.metrics_file import write_metrics
 from src.utils.revision import revision
 from src.utils.sweeps import train_apart
@@ -92,6 +92,12 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=[csv, instantiate(cfg.logger)] if cfg.get("logger") else csv,
     )
+    device = trainer.strategy.root_device.type
+    if trainer.precision.startswith("bf16") and bf16_instructions(device) == "none":
+        rank_zero_warn(
+            f"this processor has no instructions for {trainer.precision} and takes far longer than "
+            "in float32: train with trainer.precision=32-true"
+        )
     settings: Any = OmegaConf.to_container(cfg)
     log_settings(trainer.loggers, settings | {"machine": machine()})
     size = model_size(module, cfg.data.image_size)

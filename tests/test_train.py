@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -229,9 +230,16 @@ def test_a_non_finite_loss_names_its_photos_and_spares_the_checkpoints(
         )
 
 
-def test_bf16_trains(folder_root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("instructions", [True, False])
+def test_bf16_trains_and_says_where_it_is_slow(
+    folder_root: Path, tmp_path: Path, instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": instructions})
     cfg = tiny_run(folder_root, tmp_path / "run", "trainer.precision=bf16-mixed")
-    assert 0 <= train(cfg)["test/pair_auc"] <= 1
+    with warnings.catch_warnings(record=True) as caught:
+        assert 0 <= train(cfg)["test/pair_auc"] <= 1
+    told = [w for w in caught if "trainer.precision=32-true" in str(w.message)]
+    assert len(told) == (not instructions)
 
 
 @pytest.mark.parametrize("mode", ["auto", "offline", "disabled"])

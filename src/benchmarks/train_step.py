@@ -52,6 +52,7 @@ from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 from src.utils.flops import model_size
 from src.utils.loggers import RunCSVLogger
+from src.utils.machine import bf16_instructions
 
 NAIVE, NATIVE = "full-resolution map", "native"
 _BF16, _KEPT = ", bf16", ", all kept"
@@ -207,15 +208,6 @@ def train_step(
 
 def _percent(values: dict[str, float]) -> dict[str, float]:
     return {name: 100 * value for name, value in values.items()}
-
-
-def bf16_instructions(device: str) -> str:
-    """Which instructions for bfloat16 the device has."""
-    if device == "cuda":
-        return "yes" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    capabilities = torch.cpu.get_capabilities()
-    names = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)]
-    return ", ".join(names) or "none"
 
 
 def compiles(step: Step) -> tuple[bool, str]:

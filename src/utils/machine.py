@@ -21,6 +21,15 @@ def machine() -> dict[str, str]:
     }
 
 
+def bf16_instructions(device: str) -> str:
+    """Which instructions for bfloat16 the device has."""
+    if device == "cuda":
+        return "yes" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    capabilities = torch.cpu.get_capabilities()
+    names = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)]
+    return ", ".join(names) or "none"
+
+
 def _processor() -> str:
     listing = Path("/proc/cpuinfo")
     lines = listing.read_text().splitlines() if listing.is_file() else []
