@@ -65,7 +65,7 @@ class LabelMap:
         array([[255,   0,   1, 255]], dtype=uint8)
         """
         classes, known = self._translation
-        ids = bytearray(raw.tobytes())  # whose translation takes a third of an array's indexing
+        ids = bytearray(raw.tobytes())  # translated faster than an array is indexed
         unknown = sorted(set(ids.translate(None, known)))
         if unknown:
             raise ValueError(
