@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from src.benchmarks.loops import measured_loops
 from src.benchmarks.measure import milliseconds, ratio, times_in_turn
 from src.benchmarks.photos import photo_batch
 from src.benchmarks.step import (
@@ -26,7 +27,9 @@ from src.benchmarks.step import (
     reason,
     step_batch,
 )
+from src.data.datamodule import SegmentationData
 from src.models.extractor import Extractor
+from src.models.soft_features import SoftFeatureModule
 
 CHECKED = {
     "eager": Way(),
@@ -42,6 +45,10 @@ MEASURED = {
     "compiled with CUDA graphs": Way(compile="reduce-overhead"),
     "compiled with CUDA graphs, bf16": Way(bf16=True, compile="reduce-overhead"),
 }
+LOOPS = {"eager, bf16": False, "passes in one CUDA graph, bf16": True}
+_GRAPH = "whole step in one CUDA graph, bf16"
+_PAPER_STEPS = 60_000  # of batch 4: 12 hours on a Titan Xp
+_WARM_UP = 20  # steps of a loop before those that count: graphs are recorded within the first few
 # Largest differences, relative to the largest value.
 _ALLOWED = {
     False: {"loss": 1e-3, "features": 1e-2, "gradients": 5e-2},
@@ -54,12 +61,12 @@ def gpu(
     extractor: Extractor,
     loss: Loss,
     optimizer: MakeOptimizer,
-    batch_size: int = 4,
-    image_size: Sequence[int] = (224, 224),
-    num_superpixels: int = 500,
+    data: SegmentationData,
     repeats: int = 10,
     steps: int = 20,
-    largest_batch: int = 256,
+    loop_steps: int = 300,
+    loop_rounds: int = 3,
+    largest_batch: int = 512,
     compiled: bool = True,
     device: str = "cuda",
 ) -> dict[str, Any]:
@@ -68,12 +75,13 @@ def gpu(
     Args:
         extractor: the network; its weights do not matter here.
         loss: of features, labels, valid.
-        optimizer: made from the parameters; on a GPU given `capturable=True`, too.
-        batch_size: B, but where batches grow.
-        image_size: (H, W).
-        num_superpixels: S.
-        repeats: counted rounds.
+        optimizer: made from the parameters; for single steps on a GPU given `capturable=True`, too.
+        data: what the loops read; its batch size, photo size and number of superpixels hold for
+            the single steps, too, but where batches grow.
+        repeats: counted rounds of single steps.
         steps: of each round, in a row.
+        loop_steps: counted steps of a loop.
+        loop_rounds: of each loop.
         largest_batch: where the batch stops growing.
         compiled: check and measure `torch.compile`, too.
         device: "cpu" runs all of it that needs no GPU.
@@ -92,8 +100,11 @@ def gpu(
             "(without TORCH= in make); without one, python -m src.benchmark suite=train_step "
             "measures the CPU"
         )
-    if on_gpu:  # a step that is captured keeps its count of steps on the device
-        optimizer = partial(optimizer, capturable=True)
+    # A step that is captured keeps its count of steps on the device.
+    capturable = partial(optimizer, capturable=True) if on_gpu else optimizer
+    batch_size, image_size, num_superpixels = (
+        *(data.batch_size, data.image_size), data.superpixels.count,
+    )  # fmt: skip
     sizes = extractor.level_sizes(image_size)
 
     def make(way: Way, batch: int = batch_size, to: str = device, double: bool = False) -> Step:
@@ -101,7 +112,7 @@ def gpu(
         images = images.double() if double else images
         values = step_batch(images, superpixels, num_superpixels, sizes)
         network = copy.deepcopy(extractor).double() if double else extractor
-        made_by = optimizer if to == device else torch.optim.SGD
+        made_by = capturable if to == device else torch.optim.SGD
         return Step(network, loss, made_by, batch_to(values, to), num_superpixels, way)
 
     checks = [
@@ -111,7 +122,18 @@ def gpu(
     ]
     measured = {n: w for n, w in MEASURED.items() if compiled or w.compile is None}
     seconds, failures = speeds(make, measured, repeats, steps, on_gpu)
-    growth = images_per_second(make, Way(bf16=True), batch_size, largest_batch, repeats, steps)
+
+    def of_batch(batch: int) -> Callable[[], None]:
+        step = make(Way(bf16=True), batch)
+        return captured(step) if on_gpu else step
+
+    growth = images_per_second(of_batch, batch_size, largest_batch, repeats, steps)
+    loops, waits, failed = loops_of(
+        partial(_module, extractor, loss, optimizer, num_superpixels, device),
+        data,
+        loop_steps,
+        loop_rounds,
+    )
     reference = "eager, contiguous"
     return {
         "name": "gpu_" + _slug(torch.cuda.get_device_name() if on_gpu else device),
@@ -121,20 +143,65 @@ def gpu(
             "image": "x".join(map(str, image_size)),
             "superpixels": num_superpixels,
             "rounds": f"{repeats} of {steps} steps",
+            "loops": f"{loop_rounds} times {loop_steps} steps each on "
+            f"{data.layout.__class__.__name__}{', packed' if data.pack else ''}, "
+            f"{data.num_workers} loader processes",
+            **({} if compiled else {"torch.compile": "not measured"}),
             **failures,
+            **failed,
         },
         "rows": [
             {"step": name, **milliseconds(s), "steps/s": round(1 / median(s), 1)}
             for name, s in seconds.items()
         ]
         or [{"step": "none ran"}],
-        "tables": {"Checks": checks, "Batches, eager, bf16": growth},
+        "tables": {
+            "Checks": checks,
+            "Loops, the loader included": [
+                {
+                    "loop": name,
+                    **milliseconds(s),
+                    "steps/s": round(1 / median(s), 1),
+                    f"{_PAPER_STEPS} steps, minutes": round(_PAPER_STEPS * median(s) / 60, 1),
+                }
+                for name, s in loops.items()
+            ]
+            or [{"loop": "none ran"}],
+            f"Batches, {_GRAPH if on_gpu else 'eager, bf16'}": growth,
+        },
         "ratios": {
             f"time, {reference} / {name}": ratio(seconds[reference], s)
             for name, s in seconds.items()
             if reference in seconds and name != reference
+        }
+        | {
+            f"waiting for data, % of the time of Lightning, {name}": {
+                "median": 100 * median(shares),
+                "min": 100 * min(shares),
+                "max": 100 * max(shares),
+            }
+            for name, shares in waits.items()
         },
     }
+
+
+def _module(
+    extractor: Extractor,
+    loss: Loss,
+    optimizer: MakeOptimizer,
+    num_superpixels: int,
+    device: str,
+    cuda_graph: bool,
+    total_steps: int,
+) -> SoftFeatureModule:
+    return SoftFeatureModule(
+        copy.deepcopy(extractor),
+        loss,
+        optimizer,
+        num_superpixels,
+        total_steps=total_steps,
+        cuda_graph=cuda_graph,
+    ).to(device)
 
 
 def _slug(name: str) -> str:
@@ -216,7 +283,7 @@ def replays(make: Callable[..., Step]) -> list[dict[str, str]]:
         for _ in range(4):
             eager()
         captured(graphed)()  # three steps before the capture, one replayed
-        expected, found = (float(step.forward()[0]) for step in (eager, graphed))
+        expected, found = (step.forward()[0].item() for step in (eager, graphed))
         difference = abs(found - expected) / abs(expected)
         row["differences"] = f"{difference:.1e}"
         row["result"] = "within bounds" if difference <= 0.1 else "out of bounds"
@@ -240,7 +307,11 @@ def captured(step: Step) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay(_: Step = step) -> None:  # the graph reads the step's tensors and keeps none
+        graph.replay()
+
+    return replay
 
 
 def speeds(
@@ -262,7 +333,7 @@ def speeds(
         name: partial(make, way) for name, way in ways.items()
     }
     if on_gpu:
-        makers["whole step in one CUDA graph, bf16"] = lambda: captured(make(Way(bf16=True)))
+        makers[_GRAPH] = lambda: captured(make(Way(bf16=True)))
     running: dict[str, Callable[[], None]] = {}
     failures = {}
     for name, maker in makers.items():
@@ -277,6 +348,39 @@ def speeds(
     return {name: [s / steps for s in values] for name, values in seconds.items()}, failures
 
 
+def loops_of(
+    make: Callable[..., SoftFeatureModule],
+    data: SegmentationData,
+    steps: int,
+    rounds: int,
+) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, str]]:
+    """Trainings in bfloat16 with their loader: a bare PyTorch loop and Lightning, of every way.
+
+    Args:
+        make: a module, of whether it replays a CUDA graph and the number of steps.
+        data: what they read.
+        steps: counted steps of a loop.
+        rounds: of each loop.
+
+    Returns:
+        Seconds a step by loop and way; shares of Lightning's time in [0,1] that it waited for data
+        by way; why by the names of the ways that failed.
+    """
+    seconds: dict[str, list[float]] = {}
+    waits, failures = {}, {}
+    for name, cuda_graph in LOOPS.items():
+        module = partial(make, cuda_graph, _WARM_UP + steps)
+        try:
+            found = measured_loops(module, data, steps, rounds, _WARM_UP, bf16=True)
+        except Exception as error:  # the other parts still tell something
+            failures[f"loops, {name}"] = f"left out ({reason(error)})"
+            continue
+        waits[name] = found["waits"]
+        for loop in ("bare PyTorch", "Lightning"):
+            seconds[f"{loop}, {name}"] = [s / steps for s in found[loop]]
+    return seconds, waits, failures
+
+
 def _repeated(function: Callable[[], None], steps: int) -> Callable[[], None]:
     def run() -> None:
         for _ in range(steps):
@@ -286,13 +390,12 @@ def _repeated(function: Callable[[], None], steps: int) -> Callable[[], None]:
 
 
 def images_per_second(
-    make: Callable[..., Step], way: Way, smallest: int, largest: int, repeats: int, steps: int
+    make: Callable[[int], Callable[[], None]], smallest: int, largest: int, repeats: int, steps: int
 ) -> list[dict[str, object]]:
     """Throughput of batches that double, until it is saturated or the memory is full.
 
     Args:
-        make: a step of a way and a batch size.
-        way: how steps are computed.
+        make: a step of a batch size.
         smallest: batch.
         largest: batch.
         repeats: counted rounds.
@@ -305,7 +408,7 @@ def images_per_second(
     best, batch = 0.0, smallest
     while batch <= largest:
         try:
-            run = _repeated(make(way, batch), steps)
+            run = _repeated(make(batch), steps)
             seconds = times_in_turn({"run": run}, repeats)["run"]
         except torch.OutOfMemoryError:
             rows.append({"batch": batch, "images/s": "out of memory"})

@@ -15,24 +15,20 @@ than that.
 """
 
 import copy
-import csv
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from src.benchmarks.loops import measured_loops
 from src.benchmarks.measure import milliseconds, peak_memory, ratio, times_in_turn
 from src.benchmarks.photos import photo_batch
 from src.benchmarks.step import (
@@ -45,13 +41,10 @@ from src.benchmarks.step import (
     reason,
     step_batch,
 )
-from src.callbacks.finite import StopOnNonFinite
-from src.callbacks.throughput import Throughput
 from src.data.datamodule import SegmentationData
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 from src.utils.flops import model_size
-from src.utils.loggers import RunCSVLogger
 from src.utils.machine import bf16_instructions
 
 NAIVE, NATIVE = "full-resolution map", "native"
@@ -82,9 +75,6 @@ def train_step(
     name: str = "train_step",
 ) -> dict[str, Any]:
     """Measures training steps on real photos, and loops of them on `data`.
-
-    Lightning is measured with the logger and callbacks of a real training but checkpoints,
-    pictures and validation.
 
     Args:
         extractor: the network; its weights do not matter here.
@@ -134,9 +124,11 @@ def train_step(
         "float32": differences(single_full, single)["gradients"],
     }
 
-    network = copy.deepcopy(extractor)
-    module = SoftFeatureModule(network, loss, optimizer, count, total_steps=steps + 1)
-    loops = measured_loops(module.to(device), data, steps, rounds)
+    def module() -> SoftFeatureModule:
+        network = copy.deepcopy(extractor)
+        return SoftFeatureModule(network, loss, optimizer, count, total_steps=steps + 1).to(device)
+
+    loops = measured_loops(module, data, steps, rounds)
     shares = time_by_part(ways[NATIVE], repeats=3)
     floor = floor_of(
         ways[NATIVE + _KEPT], model_size(extractor, size)["model/gflops"] * len(images)
@@ -218,109 +210,6 @@ def compiles(step: Step) -> tuple[bool, str]:
     except Exception as error:  # of the compiler, or because there is none
         return False, f"left out ({reason(error)})"
     return True, f"{time.perf_counter() - started:.0f} s to compile"
-
-
-class _Ticks(pl.Callback):
-    """The times at which the first and the last step ended."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step in (1, trainer.max_steps):
-            self.tick()
-
-    def tick(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
-
-    @property
-    def seconds(self) -> float:
-        return self.times[-1] - self.times[0]
-
-
-def measured_loops(
-    module: SoftFeatureModule, data: SegmentationData, steps: int, rounds: int
-) -> dict[str, Any]:
-    """Trains copies of a module in a bare loop and by Lightning, in turn, from the same weights.
-
-    Args:
-        module: on its device.
-        data: what both read.
-        steps: counted steps a loop. One goes before them, with what each does once: starting the
-            loader's processes, allocating the optimiser's state.
-        rounds: of each.
-
-    Returns:
-        Seconds of the counted steps of every round, by name; `waits`, shares in [0,1] of the time
-        that Lightning's steps waited for data, as `Throughput` measures them; `difference`, the
-        largest between the weights after the last round.
-    """
-    data = copy.copy(data)
-    data.steps_per_epoch = steps + 1
-    data.prepare_data()
-    data.setup("fit")
-    data.pool_at(module.extractor.level_sizes(data.image_size))
-    seconds: dict[str, list[float]] = {"bare PyTorch": [], "Lightning": []}
-    waits: list[float] = []
-    for _ in range(rounds):
-        bare, trained = copy.deepcopy(module), copy.deepcopy(module)
-        seconds["bare PyTorch"].append(_bare_loop(bare, data, steps))
-        duration, shares = _lightning_loop(trained, copy.copy(data), steps)
-        seconds["Lightning"].append(duration)
-        waits += shares
-    pairs = zip(bare.parameters(), trained.parameters(), strict=True)
-    difference = max(float((a - b).detach().abs().max()) for a, b in pairs)
-    return {**seconds, "waits": waits, "difference": difference}
-
-
-def _bare_loop(module: SoftFeatureModule, data: SegmentationData, steps: int) -> float:
-    configured = module.configure_optimizers()
-    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
-    module.train()
-    ticks = _Ticks()
-    for number, batch in enumerate(data.train_dataloader()):
-        on_device = data.transfer_batch_to_device(batch, module.device, 0)
-        loss = module.loss(*module.superpixel_features(on_device, module.pyramid))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        if number in (0, steps):
-            ticks.tick()
-    return ticks.seconds
-
-
-def _lightning_loop(
-    module: SoftFeatureModule, data: SegmentationData, steps: int
-) -> tuple[float, list[float]]:
-    ticks = _Ticks()
-    with TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            accelerator="gpu" if module.device.type == "cuda" else "cpu",
-            devices=1,
-            max_epochs=1,
-            max_steps=steps + 1,
-            log_every_n_steps=min(10, steps),
-            logger=RunCSVLogger(folder),
-            callbacks=[
-                StopOnNonFinite(),
-                RichProgressBar(refresh_rate=10),
-                LearningRateMonitor("step"),
-                Throughput(),
-                ticks,
-            ],
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(module, data)
-        with (Path(folder) / "metrics.csv").open(newline="") as file:
-            logged = [row.get("system/data_wait") for row in csv.DictReader(file)]
-    return ticks.seconds, [float(share) for share in logged if share]
 
 
 # The part of an operator is that of the innermost scope that has one of these in its name: its own,

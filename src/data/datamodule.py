@@ -39,7 +39,7 @@ class SegmentationData(pl.LightningDataModule):
     `pool_at`, also pooling, one `PoolingWeights` a pyramid level. With `native_labels`, also
     native_label, list of B label maps (h,w) uint8 as large as in their files. After
     `store_features`, batches of training and validation hold `features` in place of image and
-    superpixels.
+    superpixels. Where there is a GPU, batches with pooling are mappings of one piece (`FlatBatch`).
 
     Args:
         layout: makes the layout, called with `root=`.
@@ -160,7 +160,7 @@ class SegmentationData(pl.LightningDataModule):
 
     def pool_at(self, level_sizes: Sequence[tuple[int, int]]) -> None:
         """Lets the workers build `pooling`, for pyramid levels of these sizes (h, w)."""
-        self.collate = Collate(self.superpixels.count, level_sizes)
+        self.collate = Collate(self.superpixels.count, level_sizes, torch.cuda.is_available())
 
     def store_features(
         self,
@@ -232,7 +232,7 @@ class SegmentationData(pl.LightningDataModule):
         dataset: SegmentationDataset | FeatureStore,
         sampler: StreamSampler | Sequence[int] | Sequence[tuple[int, int]],
     ) -> DataLoader[Batch]:
-        collate: Callable[[Any], Batch] = self.collate
+        collate: Callable[[Any], Any] = self.collate
         num_workers = self.num_workers
         if isinstance(dataset, FeatureStore):
             # Read in this process: to hand features over from a worker takes as long.

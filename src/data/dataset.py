@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, Sampler, default_collate
 
+from src.data.flat_batch import FlatBatch
 from src.data.images import file_identity, read_classes, read_record, resize_image, resize_label
 from src.data.labels import IGNORE
 from src.data.layouts import Record
@@ -240,12 +241,14 @@ class Collate:
     Attributes:
         num_superpixels: S, rows per image.
         level_sizes: of the extractor's pyramid; None leaves the matrices out.
+        flat: give a `FlatBatch`, with padded matrices, so that one is laid out as the other.
     """
 
     num_superpixels: int
     level_sizes: Sequence[tuple[int, int]] | None = None
+    flat: bool = False
 
-    def __call__(self, samples: list[Batch]) -> Batch:
+    def __call__(self, samples: list[Batch]) -> Batch | FlatBatch:
         """Batch with image (B,3,H,W), label and superpixels (B,H,W), space (B,), path, pooling.
 
         Labels of their own sizes stay a list.
@@ -256,6 +259,6 @@ class Collate:
             batch["native_label"] = native
         if self.level_sizes is not None:
             batch["pooling"] = pooling_weights(
-                batch["superpixels"], self.num_superpixels, self.level_sizes
+                batch["superpixels"], self.num_superpixels, self.level_sizes, padded=self.flat
             )
-        return batch
+        return FlatBatch.of(batch) if self.flat else batch

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from src.data.labels import IGNORE
 from src.metrics.baselines import colour_features
 from src.metrics.pair_auc import PairAUC
 from src.models.classifier import ClassWeights, SpacesClassifier, check_class_weights, rarity
+from src.models.cuda_graph import GraphedGradients
 from src.models.extractor import Extractor
 from src.models.schedule import poly_with_warmup
 from src.ops.npair import superpixel_npair_loss
@@ -53,6 +55,8 @@ class SoftFeatureModule(pl.LightningModule):
         warmup_steps: of linear growth before it.
         channels_last: memory layout of the convolutions, in which pooling copies nothing.
         compile: compile the network with `torch.compile`.
+        cuda_graph: replay forward and backward pass from one CUDA graph, where that can be: on one
+            GPU, in float32 or bfloat16, without accumulated gradients and sampled pixels.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class SoftFeatureModule(pl.LightningModule):
         warmup_steps: int = 0,
         channels_last: bool = True,
         compile: bool = False,
+        cuda_graph: bool = True,
     ) -> None:
         super().__init__()
         check_class_weights(class_weights)
@@ -87,6 +92,8 @@ class SoftFeatureModule(pl.LightningModule):
         self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
         # A function, not a wrapped module: the state's keys stay what they are.
         self.pyramid = torch.compile(extractor.pyramid) if compile else extractor.pyramid
+        self.cuda_graph = cuda_graph
+        self.graph: GraphedGradients | None = None
         self.val_loss = MeanMetric(nan_strategy=math.nan)  # "disable" drops the weights, too
         self.val_pairs = PairAUC()
         self.test_pairs = nn.ModuleDict(
@@ -99,7 +106,9 @@ class SoftFeatureModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         # Here, not in setup: a callback that keeps an average of the weights asks for it before.
-        self.add_classifier(self.trainer.datamodule)  # type: ignore[attr-defined]
+        # On the CPU, where labels are counted: Lightning moves it with the rest of the module.
+        with torch.device("cpu"):
+            self.add_classifier(self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def add_classifier(self, data: SegmentationData) -> None:
         """Makes the classifier of the data's classes, where there is to be one and is none yet."""
@@ -171,8 +180,36 @@ class SoftFeatureModule(pl.LightningModule):
         loss = npair + self.classifier_weight * cross_entropy
         return {"loss": loss, "npair": npair, "cross_entropy": cross_entropy}
 
+    def on_train_start(self) -> None:
+        if (
+            self.cuda_graph
+            and self.device.type == "cuda"
+            and self.sample_pixels is None
+            and self.trainer.world_size == self.trainer.accumulate_grad_batches == 1
+            and self.trainer.precision in ("32-true", "bf16-mixed", "bf16-true")
+        ):
+            self.capture_steps()
+
+    def capture_steps(self) -> None:
+        """Lets training steps be replayed from a CUDA graph from now on."""
+        self.graph = GraphedGradients(partial(self.losses, step=0), self)  # nothing is drawn
+
+    def training_losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """As `losses`; where they are replayed, `backward` has the gradients."""
+        if self.graph is not None and self.graph.takes(batch):
+            self._replayed: GraphedGradients | None = self.graph
+            return self.graph(batch)
+        self._replayed = None
+        return self.losses(batch, step)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if self._replayed is not None:
+            self._replayed.give_gradients()
+        else:
+            super().backward(loss, *args, **kwargs)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.losses(batch, self.global_step)
+        losses = self.training_losses(batch, self.global_step)
         loss = losses.pop("loss")
         self.log_dict({f"train/{name}": value for name, value in losses.items()})
         # A progress bar reads its values every step, and on a GPU waits for them.

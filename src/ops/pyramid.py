@@ -6,6 +6,7 @@ that depends on the superpixels alone. It is built once per batch, away from the
 full-resolution map exists neither forward nor backward.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -70,6 +71,7 @@ def pooling_weights(
     num_superpixels: int,
     level_sizes: Sequence[tuple[int, int]],
     dtype: torch.dtype = torch.float32,
+    padded: bool = False,
 ) -> list[PoolingWeights]:
     """Builds the pooling matrices of a batch, one a pyramid level, on the CPU.
 
@@ -80,6 +82,9 @@ def pooling_weights(
         num_superpixels: S.
         level_sizes: (h, w) of each level.
         dtype: of the weights.
+        padded: with entries of weight 0, to a number that hangs on the sizes alone, so that all
+            batches are alike to what is recorded for one (a CUDA graph). Matrices that have more
+            entries than that, of superpixels unlike those of SLIC, stay as they are.
 
     Returns:
         One `PoolingWeights` a level, where the superpixels are.
@@ -109,13 +114,35 @@ def pooling_weights(
             (product.data, product.indices, product.indptr), (num_rows, batch * num_cells)
         )
         transposed = matrix.tocsc()
-        arrays = (
-            *(matrix.indices, matrix.data, matrix.indptr[:-1]),
-            *(transposed.indices, transposed.data, transposed.indptr[:-1]),
-        )
+        size = _padded_size(num_rows, num_superpixels, num_cells) if padded else 0
+        arrays = [*_entries(matrix, size), *_entries(transposed, size)]
         tensors = (torch.from_numpy(array).to(superpixels.device) for array in arrays)
         levels.append(PoolingWeights(*tensors))
     return levels
+
+
+def _padded_size(num_rows: int, num_superpixels: int, num_cells: int) -> int:
+    """Entries that a level's matrix has room for: of B*S squares, S of which fill h*w cells.
+
+    Upsampled bilinearly, a square of side r cells draws on about (r + 2.1)^2 of them.
+    """
+    return math.ceil(num_rows * (math.sqrt(num_cells / num_superpixels) + 2.5) ** 2)
+
+
+def _entries(matrix: csr_array | csc_array, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices, weights and starts of the rows (or columns), with `size` entries if they are fewer.
+
+    Those of weight 0 are spread evenly over the rows: a GPU is as slow as the longest of them.
+    """
+    starts = matrix.indptr[:-1]
+    missing = size - len(matrix.data)
+    if missing <= 0:
+        return matrix.indices, matrix.data, starts
+    shifts = np.arange(len(starts)) * missing // len(starts)
+    places = np.arange(len(matrix.data)) + shifts.repeat(np.diff(matrix.indptr))
+    indices, weights = np.zeros(size, np.int32), np.zeros(size, matrix.data.dtype)
+    indices[places], weights[places] = matrix.indices, matrix.data
+    return indices, weights, (starts + shifts).astype(np.int32)
 
 
 class _SparseProduct(torch.autograd.Function):

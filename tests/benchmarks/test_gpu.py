@@ -1,5 +1,6 @@
 """All of the GPU's benchmark that needs no GPU, on tiny settings on the CPU."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,38 +8,50 @@ import pytest
 import torch
 
 from src.benchmarks import gpu as module
-from src.benchmarks.gpu import compare, gpu, images_per_second, speeds
+from src.benchmarks.gpu import compare, gpu, images_per_second, loops_of, speeds
 from src.benchmarks.measure import markdown
 from src.benchmarks.step import Step, Way
+from src.data.datamodule import SegmentationData
 from src.models.extractor import Extractor
+from src.models.soft_features import SoftFeatureModule
 from src.ops.npair import superpixel_npair_loss
 from tests.benchmarks.test_train_step import tiny_extractor, tiny_step
 
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
 
 
-def run(extractor: Extractor, **options: Any) -> dict[str, Any]:
-    settings = {"batch_size": 2, "image_size": (32, 48), "num_superpixels": 12, "repeats": 1}
-    settings |= {"steps": 1, "largest_batch": 4, "compiled": False, "device": "cpu"}
-    return gpu(extractor, superpixel_npair_loss, OPTIMIZER, **(settings | options))  # type: ignore[arg-type]
+def run(extractor: Extractor, data: SegmentationData, **options: Any) -> dict[str, Any]:
+    settings = {"repeats": 1, "steps": 1, "loop_steps": 2, "loop_rounds": 1, "largest_batch": 4}
+    settings |= {"compiled": False, "device": "cpu"}
+    return gpu(extractor, superpixel_npair_loss, OPTIMIZER, data, **(settings | options))
 
 
-def test_without_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_it_says_what_to_do(
+    tiny_data: Callable[..., SegmentationData], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"needs a CUDA GPU.*suite=train_step"):
-        run(tiny_extractor(), device="cuda")
+        run(tiny_extractor(), tiny_data(), device="cuda")
 
 
-def test_what_needs_no_gpu_runs_on_the_cpu() -> None:
-    result = run(tiny_extractor())
+def test_what_needs_no_gpu_runs_on_the_cpu(tiny_data: Callable[..., SegmentationData]) -> None:
+    result = run(tiny_extractor(), tiny_data(pack=True))
     checks = {row["check"]: row["result"] for row in result["tables"]["Checks"]}
     assert checks["eager, as float64 on the CPU"] == "within bounds"
     assert checks["bf16, as float64 on the CPU"] == "within bounds"
     assert checks["eager, the host waits for the GPU"] == "not looked for without a GPU"
     assert [row["step"] for row in result["rows"]] == ["eager, contiguous", "eager", "bf16"]
     assert result["tables"]["Batches, eager, bf16"][0]["batch"] == 2
+    loops = result["tables"]["Loops, the loader included"]
+    ways = ("eager, bf16", "passes in one CUDA graph, bf16")  # which the CPU trains alike
+    assert [row["loop"] for row in loops] == [
+        f"{loop}, {way}" for way in ways for loop in ("bare PyTorch", "Lightning")
+    ]
+    for row in loops:  # of 60,000 steps, beside the rounding of both cells
+        assert row["60000 steps, minutes"] == pytest.approx(1000 / row["steps/s"], rel=0.05)
     assert set(result["ratios"]) == {
         "time, eager, contiguous / eager", "time, eager, contiguous / bf16",
+        *(f"waiting for data, % of the time of Lightning, {way}" for way in ways),
     }  # fmt: skip
     assert result["name"] == "gpu_cpu"
     assert "\nChecks:\n" in markdown(result | {"machine": {}})
@@ -65,28 +78,49 @@ def test_a_wrong_or_broken_step_is_told_and_the_others_go_on() -> None:
     assert list(failures) == ["a"]
 
 
+def test_a_broken_loop_is_told_and_the_others_go_on(
+    tiny_data: Callable[..., SegmentationData],
+) -> None:
+    def make(cuda_graph: bool, total_steps: int) -> SoftFeatureModule:
+        if cuda_graph:
+            raise RuntimeError("out of memory\nand a long story")
+        network = tiny_extractor()
+        return SoftFeatureModule(
+            network, optimizer=OPTIMIZER, num_superpixels=20, total_steps=total_steps
+        )
+
+    seconds, waits, failures = loops_of(make, tiny_data(), steps=2, rounds=2)
+    assert {name: len(values) for name, values in seconds.items()} == {
+        "bare PyTorch, eager, bf16": 2, "Lightning, eager, bf16": 2,
+    }  # fmt: skip
+    assert list(waits) == ["eager, bf16"]
+    assert failures == {
+        "loops, passes in one CUDA graph, bf16": "left out (RuntimeError: out of memory)"
+    }
+
+
 def test_batches_grow_until_memory_is_full_or_nothing_is_gained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes: list[int] = []
 
-    def make(way: Way, batch: int) -> Step:
+    def make(batch: int) -> Step:
         if batch == 16:
             raise torch.OutOfMemoryError
         sizes.append(batch)
-        return tiny_step(way)
+        return tiny_step()
 
     # every batch takes one second, so that throughput doubles
     monkeypatch.setattr(module, "times_in_turn", lambda sides, repeats: {"run": [1.0]})
-    rows = images_per_second(make, Way(), 4, 64, repeats=1, steps=1)
+    rows = images_per_second(make, 4, 64, repeats=1, steps=1)
     assert rows[-1] == {"batch": 16, "images/s": "out of memory"}
     assert [row["images/s"] for row in rows[:-1]] == [4.0, 8.0]
     # the time grows with the batch: nothing is gained
     monkeypatch.setattr(module, "times_in_turn", lambda sides, repeats: {"run": [sizes[-1] / 4]})
-    assert len(images_per_second(make, Way(), 4, 64, repeats=1, steps=1)) == 2
+    assert len(images_per_second(make, 4, 64, repeats=1, steps=1)) == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_on_a_gpu() -> None:
-    result = run(tiny_extractor(), device="cuda")
+def test_on_a_gpu(tiny_data: Callable[..., SegmentationData]) -> None:
+    result = run(tiny_extractor(), tiny_data(pack=True), device="cuda")
     assert {row["result"] for row in result["tables"]["Checks"]} == {"within bounds", "none"}

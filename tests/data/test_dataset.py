@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from src.data.dataset import Augmentation, Collate, SegmentationDataset, StreamSampler
+from src.data.flat_batch import FlatBatch
 from src.data.images import resize_image
 from src.data.layouts import Folder
 from src.data.slic import Superpixels
@@ -161,6 +162,23 @@ def test_collate_builds_the_pooling_of_the_batch(folder_root: Path) -> None:
         for tensor, other in zip(level, same, strict=True):
             assert torch.equal(tensor, other)
     assert "pooling" not in Collate(20)([dataset[0]])
+
+
+def test_a_flat_batch_holds_the_same(folder_root: Path) -> None:
+    dataset = SegmentationDataset(Folder(folder_root).records("train"), SIZE, SLIC)
+    plain, flat = (
+        Collate(20, [(16, 20), (8, 10)], flat=flat)([dataset[0], dataset[1]])
+        for flat in (False, True)
+    )
+    assert isinstance(flat, FlatBatch)
+    assert set(flat) == set(plain)
+    for key in ("image", "label", "superpixels", "space"):
+        assert torch.equal(flat[key], plain[key])
+    assert flat["path"] == plain["path"]
+    expected = pooling_weights(plain["superpixels"], 20, [(16, 20), (8, 10)], padded=True)
+    for level, same in zip(flat["pooling"], expected, strict=True):
+        for tensor, other in zip(level, same, strict=True):
+            assert torch.equal(tensor, other)
 
 
 def test_stream_is_shuffled_passes_without_gaps() -> None:

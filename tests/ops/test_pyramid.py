@@ -74,6 +74,51 @@ def test_weights_made_beforehand_give_the_same() -> None:
     assert torch.equal(ready, built)
 
 
+@pytest.mark.parametrize("empty", [False, True])
+def test_padded_weights_give_the_same(empty: bool, device: str) -> None:
+    pyramid, superpixels = case("odd sizes", torch.float64)
+    superpixels = torch.full_like(superpixels, -1) if empty else superpixels
+    pyramid, superpixels = [x.to(device) for x in pyramid], superpixels.to(device)
+    sizes = [tuple(x.shape[2:]) for x in pyramid]
+    results = []
+    for padded in (False, True):
+        weights = pooling_weights(superpixels, S, sizes, torch.float64, padded)
+        inputs = [x.clone().requires_grad_() for x in pyramid]
+        means, _ = pyramid_superpixel_mean(inputs, superpixels, S, weights)
+        means.square().sum().backward()
+        results.append([means, *(x.grad for x in inputs)])
+    for plain, padded_too in zip(*results, strict=True):
+        torch.testing.assert_close(plain, padded_too, rtol=1e-12, atol=1e-12)
+
+
+def squares(size: int, side: int) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return rows // side * -(-size // side) + columns // side
+
+
+def test_padded_weights_of_all_batches_are_alike() -> None:
+    sizes = [(32, 32), (16, 16), (8, 8), (4, 4)]
+    regular = squares(64, 8)
+    astride = regular.roll((3, 1), (0, 1))  # of the cells, and of the border
+    shapes = []
+    for superpixels in (regular, astride):
+        batch = superpixels.expand(2, -1, -1)
+        levels = pooling_weights(batch, 64, sizes, padded=True)
+        shapes.append([[tensor.shape for tensor in level] for level in levels])
+        entries = [len(level.cells) for level in pooling_weights(batch, 64, sizes)]
+        for level, count in zip(levels, entries, strict=True):
+            assert count < len(level.cells) < 3 * count
+            assert level.starts.diff().max() < 3 * level.starts.diff().float().mean()
+    assert shapes[0] == shapes[1]
+
+
+def test_scattered_superpixels_are_left_unpadded() -> None:
+    superpixels = torch.randint(0, 4, (1, 64, 64))  # each draws on nearly every cell
+    plain, padded = (pooling_weights(superpixels, 4, [(32, 32)], padded=p) for p in (False, True))
+    for tensor, same in zip(plain[0], padded[0], strict=True):
+        assert torch.equal(tensor, same)
+
+
 def test_weights_of_a_superpixel_add_up_to_its_pixels() -> None:
     _, superpixels = case("odd sizes", torch.float32)
     counts = torch.stack([(superpixels == s).sum((1, 2)) for s in range(S)], 1).flatten()

@@ -1,0 +1,110 @@
+"""Batches in one piece of memory."""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_ALIGNMENT = 256  # bytes, as of the allocators' own tensors
+
+
+class Place(NamedTuple):
+    """Where in the buffer a tensor lies."""
+
+    start: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def end(self) -> int:
+        """Its last byte, exclusive."""
+        return self.start + prod(self.shape) * self.dtype.itemsize
+
+
+class FlatBatch(Mapping[str, Any]):
+    """A batch whose tensors are views of one buffer.
+
+    A batch with pooling matrices has some thirty tensors. Each that goes from a worker to the
+    training costs a file descriptor, a piece of pinned memory and a copy to the GPU, which together
+    can take longer than the step itself; the buffer costs them once.
+
+    Args:
+        buffer: (bytes,) uint8.
+        layout: a `Place` in place of every tensor; lists and named tuples as they were.
+        others: the entries that hold no tensor.
+
+    >>> batch = FlatBatch.of({"label": torch.arange(6).view(2, 3), "path": ["a", "b"]})
+    >>> batch["label"].tolist(), batch["path"]
+    ([[0, 1, 2], [3, 4, 5]], ['a', 'b'])
+    """
+
+    def __init__(self, buffer: Tensor, layout: dict[str, Any], others: dict[str, Any]) -> None:
+        self.buffer, self.layout, self.others = buffer, layout, others
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> "FlatBatch":
+        """Copies the tensors of a batch on the CPU into one buffer."""
+        tensors: list[tuple[Place, Tensor]] = []
+
+        def place(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                end = tensors[-1][0].end if tensors else 0
+                start = -(-end // _ALIGNMENT) * _ALIGNMENT
+                tensors.append((Place(start, tuple(value.shape), value.dtype), value))
+                return tensors[-1][0]
+            return _mapped(place, value)
+
+        layout = {key: place(value) for key, value in batch.items() if _holds_tensors(value)}
+        others = {key: value for key, value in batch.items() if key not in layout}
+        buffer = torch.empty(tensors[-1][0].end if tensors else 0, dtype=torch.uint8)
+        for where, tensor in tensors:
+            _view(buffer, where).copy_(tensor)
+        return cls(buffer, layout, others)
+
+    @cached_property
+    def _views(self) -> dict[str, Any]:
+        def view(value: Any) -> Any:
+            return _view(self.buffer, value) if isinstance(value, Place) else _mapped(view, value)
+
+        return {key: view(value) for key, value in self.layout.items()}
+
+    def __getitem__(self, key: str) -> Any:
+        return self.others[key] if key in self.others else self._views[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.layout, **self.others})
+
+    def __len__(self) -> int:
+        return len(self.layout) + len(self.others)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.buffer, self.layout, self.others)  # without the views
+
+    def pin_memory(self) -> "FlatBatch":
+        """What a loader with `pin_memory=True` calls."""
+        return FlatBatch(self.buffer.pin_memory(), self.layout, self.others)
+
+    def to(self, device: torch.device | str) -> "FlatBatch":
+        """The batch on a device; from pinned memory the host does not wait for the copy."""
+        buffer = self.buffer.to(device, non_blocking=True)
+        return FlatBatch(buffer, self.layout, self.others)
+
+
+def _view(buffer: Tensor, place: Place) -> Tensor:
+    return buffer[place.start : place.end].view(place.dtype).view(place.shape)
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_holds_tensors(entry) for entry in value)
+    return isinstance(value, Tensor)
+
+
+def _mapped(function: Any, value: Any) -> Any:
+    if isinstance(value, tuple):
+        entries = map(function, value)
+        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+    return [function(entry) for entry in value]

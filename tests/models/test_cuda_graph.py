@@ -1,0 +1,173 @@
+"""Replayed steps beside eager ones; all but one need a GPU."""
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from src.data.datamodule import SegmentationData
+from src.data.dataset import Augmentation
+from src.data.flat_batch import FlatBatch
+from src.data.layouts import Folder
+from src.data.slic import Superpixels
+from src.models.extractor import Extractor
+from src.models.soft_features import SoftFeatureModule
+from src.ops.npair import superpixel_npair_loss
+from src.ops.pixels import sample_pixels
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@pytest.fixture
+def data(folder_root: Path, tmp_path: Path) -> SegmentationData:
+    return SegmentationData(
+        Folder,
+        folder_root,
+        tmp_path / "cache",
+        image_size=(32, 40),
+        batch_size=2,
+        superpixels=Superpixels(count=20),
+        augmentation=Augmentation(),
+        steps_per_epoch=6,
+        num_workers=0,
+    )
+
+
+def module(**options: Any) -> SoftFeatureModule:
+    torch.manual_seed(0)
+    extractor = Extractor(widths=[8, 16], blocks=[1, 2], dim=32)
+    defaults: dict[str, Any] = {
+        "optimizer": partial(torch.optim.AdamW, lr=1e-2),
+        "num_superpixels": 20,
+        "total_steps": 12,
+        "warmup_steps": 2,
+    }
+    return SoftFeatureModule(extractor, **defaults | options)
+
+
+def fit(model: SoftFeatureModule, data: SegmentationData, **options: Any) -> SoftFeatureModule:
+    trainer = pl.Trainer(
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **options,
+    )
+    trainer.fit(model, data)
+    return model
+
+
+def test_on_the_cpu_nothing_is_captured(data: SegmentationData) -> None:
+    assert fit(module(), data, accelerator="cpu").graph is None
+
+
+@gpu
+@pytest.mark.parametrize(
+    ("options", "precision", "tolerance"),
+    [
+        ({}, "32-true", 2e-2),
+        ({"loss": partial(superpixel_npair_loss, balance="classes", across_images=True)},
+         "32-true", 2e-2),
+        ({"classifier_weight": 1.0, "class_weights": "frequency"}, "32-true", 2e-2),
+        ({}, "bf16-mixed", 2e-1),
+    ],
+)  # fmt: skip
+def test_a_replayed_training_is_the_eager_one(
+    data: SegmentationData, options: dict[str, Any], precision: Any, tolerance: float
+) -> None:
+    fitted = [
+        fit(module(cuda_graph=way, **options), copy.copy(data), accelerator="gpu",
+            precision=precision)
+        for way in (False, True)
+    ]  # fmt: skip
+    assert fitted[0].graph is None
+    assert fitted[1].graph is not None
+    eager, replayed = (model.state_dict() for model in fitted)
+    start = module(**options).state_dict()
+    for name, value in eager.items():
+        if value.is_floating_point():
+            if name in start:
+                assert "running" in name or not torch.equal(value, start[name]), name
+            error = (value - replayed[name]).abs().max()
+            assert error <= tolerance * value.abs().max().clamp(min=0.1), name
+        else:  # steps that batch norms have counted: the warm-up is none
+            assert torch.equal(value, replayed[name]), name
+
+
+@gpu
+def test_every_batch_has_its_own_gradients(data: SegmentationData) -> None:
+    model = module().cuda()
+    data.setup("fit")
+    data.prepare_data()
+    data.pool_at(model.extractor.level_sizes((32, 40)))
+    batches = [batch.to("cuda") for batch in data.train_dataloader()]
+    assert all(isinstance(batch, FlatBatch) for batch in batches)
+    eager = copy.deepcopy(model)
+    model.capture_steps()
+    for batch in batches:
+        expected = eager.training_losses(batch, 0)["loss"]
+        eager.zero_grad()
+        eager.backward(expected)
+        found = model.training_losses(batch, 0)["loss"]
+        model.zero_grad()
+        model.backward(found)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+        for p, q in zip(model.extractor.parameters(), eager.extractor.parameters(), strict=True):
+            assert p.grad is not None
+            assert (p.grad - q.grad).abs().max() <= 2e-2 * q.grad.abs().max()  # type: ignore[union-attr]
+
+
+@gpu
+def test_a_batch_of_another_layout_goes_without(data: SegmentationData) -> None:
+    model = module().cuda()
+    data.prepare_data()
+    data.setup("fit")
+    data.pool_at(model.extractor.level_sizes((32, 40)))
+    batch = next(iter(data.train_dataloader())).to("cuda")
+    model.capture_steps()
+    model.backward(model.training_losses(batch, 0)["loss"])
+    expected = [p.grad.clone() for p in model.extractor.parameters() if p.grad is not None]
+    for other in (FlatBatch.of({k: v for k, v in batch.to("cpu").items() if k != "pooling"}),
+                  dict(batch)):  # fmt: skip
+        other = other.to("cuda") if isinstance(other, FlatBatch) else other
+        assert model.graph is not None
+        assert not model.graph.takes(other)
+        model.zero_grad()
+        model.backward(model.training_losses(other, 0)["loss"])
+        for p, gradient in zip(model.extractor.parameters(), expected, strict=True):
+            assert p.grad is not None
+            assert (p.grad - gradient).abs().max() <= 2e-2 * gradient.abs().max()
+
+
+@gpu
+def test_a_step_that_waits_for_the_gpu_is_refused(data: SegmentationData) -> None:
+    def waits(features: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return features[valid].square().mean()
+
+    with pytest.raises(RuntimeError, match=r"model\.cuda_graph=false"):
+        fit(module(loss=waits), data, accelerator="gpu")
+
+
+@gpu
+@pytest.mark.parametrize(
+    ("options", "trainer"),
+    [
+        (
+            {"sample_pixels": partial(sample_pixels, num_classes=2, num_samples=8, repetitions=2)},
+            {},
+        ),
+        ({}, {"accumulate_grad_batches": 2}),
+        ({}, {"precision": "16-mixed"}),
+    ],
+)
+def test_what_cannot_be_replayed_trains_without(
+    data: SegmentationData, options: dict[str, Any], trainer: dict[str, Any]
+) -> None:
+    assert fit(module(**options), data, accelerator="gpu", **trainer).graph is None
