@@ -28,8 +28,8 @@ class FlatBatch(Mapping[str, Any]):
     """A batch whose tensors are views of one buffer.
 
     A batch with pooling matrices has some thirty tensors. Each that goes from a worker to the
-    training costs a file descriptor, a piece of pinned memory and a copy to the GPU, which together
-    can take longer than the step itself; the buffer costs them once.
+    training costs a file descriptor, a piece of pinned memory and a copy to the GPU; the buffer
+    costs them once.
 
     Args:
         buffer: (bytes,) uint8.

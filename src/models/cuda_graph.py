@@ -15,9 +15,9 @@ _WARM_UP = 3  # passes before the capture: libraries choose their kernels and al
 class GraphedGradients:
     """Losses and gradients of batches, replayed from one CUDA graph.
 
-    A step is over a thousand kernels of a few microseconds. At the paper's batch size the host
-    takes several times as long to launch them as the GPU to run them; a graph is one launch. The
-    first batch is captured with its layout; batches of another layout have to go without.
+    At the paper's batch size a step is a long row of kernels that the host takes several times as
+    long to launch as the GPU to run; a graph is one launch. The first batch is captured with its
+    layout; batches of another layout have to go without.
 
     Args:
         losses: of a batch; "loss" is the one that gradients are of. Nothing in it may wait for the
