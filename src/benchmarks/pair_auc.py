@@ -26,7 +26,7 @@ def pair_auc_of_sets(
     image_size: Sequence[int],
     superpixels: Superpixels,
     cache_dir: str | Path,
-    num_workers: int,
+    num_workers: int | None,
     name: str = "pair_auc",
 ) -> dict[str, Any]:
     """Scores networks on each set by itself, all on the same superpixels.
@@ -40,7 +40,7 @@ def pair_auc_of_sets(
         image_size: (H, W) that photos are resized to.
         superpixels: parameters of the maps.
         cache_dir: where maps are kept.
-        num_workers: loader processes.
+        num_workers: loader processes; None for one a core.
         name: of the files.
 
     Returns:

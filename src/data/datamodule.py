@@ -18,7 +18,7 @@ from src.data.images import check_label_exists, read_classes
 from src.data.layouts import Layout, Record, label_spaces
 from src.data.slic import Superpixels
 from src.data.store import SampleStore
-from src.utils.parallel import map_in_workers
+from src.utils.parallel import map_in_workers, worker_count
 
 SPLITS = ("train", "val", "test")
 
@@ -50,7 +50,7 @@ class SegmentationData(pl.LightningDataModule):
         superpixels: parameters of the maps.
         augmentation: of the train split; None for none.
         steps_per_epoch: optimiser steps between two validations.
-        num_workers: loader processes, and processes that compute maps.
+        num_workers: loader processes, and processes that compute maps; None for one a core.
         test_split: the split that a test reads.
         variants: augmented versions of each training photo, of which passes take one after the
             other; None to draw anew each time.
@@ -69,7 +69,7 @@ class SegmentationData(pl.LightningDataModule):
         superpixels: Superpixels = Superpixels(),  # noqa: B008 - frozen
         augmentation: Augmentation | None = None,
         steps_per_epoch: int = 250,
-        num_workers: int = 2,
+        num_workers: int | None = None,
         test_split: str = "test",
         variants: int | None = None,
         native_labels: bool = False,
@@ -84,7 +84,8 @@ class SegmentationData(pl.LightningDataModule):
         self.layout = layout(root=root)
         self.cache_dir = Path(cache_dir)
         self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.batch_size, self.seed = batch_size, seed
+        self.num_workers = worker_count(num_workers)
         self.superpixels, self.augmentation = superpixels, augmentation
         self.steps_per_epoch, self.test_split = steps_per_epoch, test_split
         self.variants, self.native_labels, self.pack = variants, native_labels, pack

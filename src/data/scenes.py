@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 
 from src.data.labels import LabelMap
 from src.data.layouts import DataError, Folder, Record
-from src.utils.parallel import map_in_workers
+from src.utils.parallel import map_in_workers, worker_count
 
 Array = NDArray[np.float64]
 _VERSION = 1  # of the pictures: raise it when they change
@@ -265,7 +265,7 @@ class Scenes:
         seed: another seed, another set.
         counts: pictures a split.
         size: side in pixels.
-        num_workers: processes that make them.
+        num_workers: processes that make them; None for one a core.
     """
 
     def __init__(
@@ -274,9 +274,9 @@ class Scenes:
         seed: int = 0,
         counts: Mapping[str, int] | None = None,
         size: int = 256,
-        num_workers: int = 2,
+        num_workers: int | None = None,
     ) -> None:
-        self.seed, self.size, self.num_workers = seed, size, num_workers
+        self.seed, self.size, self.num_workers = seed, size, worker_count(num_workers)
         self.counts = dict(counts or {"train": 320, "val": 40, "test": 60})
         if unknown := set(self.counts) - set(_SPLITS):
             raise DataError(f"scenes: unknown splits {sorted(unknown)}; they are {_SPLITS}")

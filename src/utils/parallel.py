@@ -1,5 +1,6 @@
 """A function over many items in worker processes, with a progress bar."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +15,7 @@ from rich.progress import (
 )
 from torch.utils.data import DataLoader, Dataset
 
+_MOST_WORKERS = 12  # each takes memory, and hardly any training keeps more of them busy
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -31,6 +33,14 @@ class _Call(Dataset[Any], Generic[Item, Result]):
 
 def _as_is(batch: list[Any]) -> list[Any]:
     return batch
+
+
+def worker_count(num_workers: int | None) -> int:
+    """As many as given; for None one a core that this process may use, at most 12."""
+    if num_workers is not None:
+        return num_workers
+    usable = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return min(_MOST_WORKERS, len(usable(0)) if usable else os.cpu_count() or 1)
 
 
 def map_in_workers(
