@@ -102,9 +102,8 @@ def gpu(
         )
     # A step that is captured keeps its count of steps on the device.
     capturable = partial(optimizer, capturable=True) if on_gpu else optimizer
-    batch_size, image_size, num_superpixels = (
-        *(data.batch_size, data.image_size), data.superpixels.count,
-    )  # fmt: skip
+    batch_size, image_size = data.batch_size, data.image_size
+    num_superpixels = data.superpixels.count
     sizes = extractor.level_sizes(image_size)
 
     def make(way: Way, batch: int = batch_size, to: str = device, double: bool = False) -> Step:
@@ -308,10 +307,11 @@ def captured(step: Step) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         step()
 
-    def replay(_: Step = step) -> None:  # the graph reads the step's tensors and keeps none
-        graph.replay()
+    return partial(_replay, graph, step)
 
-    return replay
+
+def _replay(graph: torch.cuda.CUDAGraph, step: Step) -> None:  # noqa: ARG001
+    graph.replay()  # reads the tensors of the step, and does not keep them
 
 
 def speeds(
@@ -408,8 +408,8 @@ def images_per_second(
     best, batch = 0.0, smallest
     while batch <= largest:
         try:
-            run = _repeated(make(batch), steps)
-            seconds = times_in_turn({"run": run}, repeats)["run"]
+            # Nothing holds on to a batch that is done with: the next may need its memory.
+            seconds = times_in_turn({"run": _repeated(make(batch), steps)}, repeats)["run"]
         except torch.OutOfMemoryError:
             rows.append({"batch": batch, "images/s": "out of memory"})
             break

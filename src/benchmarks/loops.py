@@ -71,7 +71,9 @@ def measured_loops(
     data.steps_per_epoch = warm_up + steps
     data.prepare_data()
     data.setup("fit")
-    data.pool_at(make().extractor.level_sizes(data.image_size))
+    module = make()
+    on_gpu = module.device.type == "cuda"
+    data.pool_at(module.extractor.level_sizes(data.image_size), flat=on_gpu and module.cuda_graph)
     seconds: dict[str, list[float]] = {"bare PyTorch": [], "Lightning": []}
     waits: list[float] = []
     for _ in range(rounds):
@@ -93,7 +95,7 @@ def _bare_loop(
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     module.train()
     if module.cuda_graph and module.device.type == "cuda":
-        module.capture_steps()
+        module.graph = module.captured_steps()
     ticks = _Ticks(warm_up)
     for number, batch in enumerate(data.train_dataloader(), 1):
         on_device = data.transfer_batch_to_device(batch, module.device, 0)

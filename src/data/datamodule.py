@@ -39,7 +39,7 @@ class SegmentationData(pl.LightningDataModule):
     `pool_at`, also pooling, one `PoolingWeights` a pyramid level. With `native_labels`, also
     native_label, list of B label maps (h,w) uint8 as large as in their files. After
     `store_features`, batches of training and validation hold `features` in place of image and
-    superpixels. Where there is a GPU, batches with pooling are mappings of one piece (`FlatBatch`).
+    superpixels.
 
     Args:
         layout: makes the layout, called with `root=`.
@@ -159,9 +159,14 @@ class SegmentationData(pl.LightningDataModule):
         known = [t[: len(names)] for t, names in zip(totals, self.label_spaces, strict=True)]
         return torch.from_numpy(np.concatenate([count / max(1, count.sum()) for count in known]))
 
-    def pool_at(self, level_sizes: Sequence[tuple[int, int]]) -> None:
-        """Lets the workers build `pooling`, for pyramid levels of these sizes (h, w)."""
-        self.collate = Collate(self.superpixels.count, level_sizes, torch.cuda.is_available())
+    def pool_at(self, level_sizes: Sequence[tuple[int, int]], flat: bool = False) -> None:
+        """Lets the workers build `pooling`.
+
+        Args:
+            level_sizes: (h, w) of the pyramid's levels.
+            flat: make batches that can be replayed from a CUDA graph (`FlatBatch`).
+        """
+        self.collate = Collate(self.superpixels.count, level_sizes, flat)
 
     def store_features(
         self,

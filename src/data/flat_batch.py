@@ -67,7 +67,9 @@ class FlatBatch(Mapping[str, Any]):
     @cached_property
     def _views(self) -> dict[str, Any]:
         def view(value: Any) -> Any:
-            return _view(self.buffer, value) if isinstance(value, Place) else _mapped(view, value)
+            if isinstance(value, Place):
+                return _view(self.buffer, value)
+            return _mapped(view, value)
 
         return {key: view(value) for key, value in self.layout.items()}
 
@@ -89,7 +91,8 @@ class FlatBatch(Mapping[str, Any]):
 
     def to(self, device: torch.device | str) -> "FlatBatch":
         """The batch on a device; from pinned memory the host does not wait for the copy."""
-        buffer = self.buffer.to(device, non_blocking=True)
+        on_cpu = self.buffer.device.type == "cpu"  # to it, bytes would be read before they arrive
+        buffer = self.buffer.to(device, non_blocking=on_cpu)
         return FlatBatch(buffer, self.layout, self.others)
 
 
@@ -104,7 +107,8 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _mapped(function: Any, value: Any) -> Any:
+    """Entries of lists and tuples one by one, anything else as it is."""
     if isinstance(value, tuple):
         entries = map(function, value)
         return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
-    return [function(entry) for entry in value]
+    return [function(entry) for entry in value] if isinstance(value, list) else value

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from src.data.flat_batch import FlatBatch
 
-_WARM_UP = 3  # passes before the capture: libraries choose their kernels and allocate
-
 
 class GraphedGradients:
     """Losses and gradients of batches, replayed from one CUDA graph.
@@ -58,12 +56,21 @@ class GraphedGradients:
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         buffers = list(self.module.buffers())
         before = [buffer.clone() for buffer in buffers]  # the warm-up counts as no step
+        self._warm_up(1)  # errors of an ordinary step are told as they are
         graph = torch.cuda.CUDAGraph()
         try:
-            self._warm_up()
+            # What waits for the GPU is told before a capture, which it would leave half done.
+            mode = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                self._warm_up(2)
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
             # The loader pins memory from another thread meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._losses = self._pass()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise RuntimeError(
                 "this training step cannot be captured as a CUDA graph: set model.cuda_graph=false"
@@ -74,19 +81,13 @@ class GraphedGradients:
             buffer.copy_(value)
         self._graph = graph
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, passes: int) -> None:
+        """Lets libraries choose their kernels and allocate, as a capture cannot."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        mode = torch.cuda.get_sync_debug_mode()
         with torch.cuda.stream(stream):
-            self._pass()
-            # What waits for the GPU is told before a capture, which it would leave half done.
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                for _ in range(_WARM_UP - 1):
-                    self._pass()
-            finally:
-                torch.cuda.set_sync_debug_mode(mode)
+            for _ in range(passes):
+                self._pass()
         torch.cuda.current_stream().wait_stream(stream)
         self.module.zero_grad()
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
@@ -56,7 +58,8 @@ class SoftFeatureModule(pl.LightningModule):
         channels_last: memory layout of the convolutions, in which pooling copies nothing.
         compile: compile the network with `torch.compile`.
         cuda_graph: replay forward and backward pass from one CUDA graph, where that can be: on one
-            GPU, in float32 or bfloat16, without accumulated gradients and sampled pixels.
+            GPU, in float32 or mixed with bfloat16, without accumulated gradients and sampled
+            pixels.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class SoftFeatureModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
-        data.pool_at(self.extractor.level_sizes(data.image_size))
+        data.pool_at(self.extractor.level_sizes(data.image_size), flat=self._can_replay)
 
     def configure_model(self) -> None:
         # Here, not in setup: a callback that keeps an average of the weights asks for it before.
@@ -180,31 +183,45 @@ class SoftFeatureModule(pl.LightningModule):
         loss = npair + self.classifier_weight * cross_entropy
         return {"loss": loss, "npair": npair, "cross_entropy": cross_entropy}
 
-    def on_train_start(self) -> None:
-        if (
+    @property
+    def _can_replay(self) -> bool:
+        trainer = self.trainer
+        return (
             self.cuda_graph
-            and self.device.type == "cuda"
             and self.sample_pixels is None
-            and self.trainer.world_size == self.trainer.accumulate_grad_batches == 1
-            and self.trainer.precision in ("32-true", "bf16-mixed", "bf16-true")
-        ):
-            self.capture_steps()
+            and isinstance(trainer.strategy, SingleDeviceStrategy)
+            and trainer.strategy.root_device.type == "cuda"
+            and trainer.precision in ("32-true", "bf16-mixed")
+        )
 
-    def capture_steps(self) -> None:
-        """Lets training steps be replayed from a CUDA graph from now on."""
-        self.graph = GraphedGradients(partial(self.losses, step=0), self)  # nothing is drawn
+    def on_train_start(self) -> None:
+        self.graph = self.captured_steps() if self._can_replay else None
+
+    def on_train_epoch_start(self) -> None:
+        if self.trainer.accumulate_grad_batches != 1:  # from now on, it may be
+            self.graph = None
+
+    def on_train_end(self) -> None:
+        self.graph = None  # and its memory; the module may go elsewhere
+
+    def captured_steps(self) -> GraphedGradients:
+        """What replays `losses` of batches on a GPU."""
+        return GraphedGradients(partial(self.losses, step=0), self)  # nothing is drawn
 
     def training_losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """As `losses`; where they are replayed, `backward` has the gradients."""
-        if self.graph is not None and self.graph.takes(batch):
-            self._replayed: GraphedGradients | None = self.graph
-            return self.graph(batch)
-        self._replayed = None
+        """As `losses`; those that are replayed have no history, but `backward` knows the way."""
+        if self.graph is not None:
+            if self.graph.takes(batch):
+                return self.graph(batch)
+            rank_zero_warn(
+                "some batches go without the CUDA graph, for their superpixels are less compact "
+                "than most: they train the same, and slower"
+            )
         return self.losses(batch, step)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        if self._replayed is not None:
-            self._replayed.give_gradients()
+        if self.graph is not None and not loss.requires_grad:
+            self.graph.give_gradients()
         else:
             super().backward(loss, *args, **kwargs)
 

@@ -122,11 +122,12 @@ def pooling_weights(
 
 
 def _padded_size(num_rows: int, num_superpixels: int, num_cells: int) -> int:
-    """Entries that a level's matrix has room for: of B*S squares, S of which fill h*w cells.
+    """Entries that a level's matrix has room for: of B*S superpixels, S of which fill h*w cells.
 
-    Upsampled bilinearly, a square of side r cells draws on about (r + 2.1)^2 of them.
+    Upsampled bilinearly, a square of side r cells draws on about (r + 2)^2 of them. Superpixels of
+    photos have ragged borders, hence the margin.
     """
-    return math.ceil(num_rows * (math.sqrt(num_cells / num_superpixels) + 2.5) ** 2)
+    return math.ceil(num_rows * (1.1 * math.sqrt(num_cells / num_superpixels) + 2.5) ** 2)
 
 
 def _entries(matrix: csr_array | csc_array, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def equal(first: Any, second: Any) -> bool:
     if isinstance(first, torch.Tensor):
         same = first.dtype == second.dtype and first.stride() == second.stride()
         return same and torch.equal(first, second)
-    if isinstance(first, dict):
+    if isinstance(first, Mapping):
         return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
     if isinstance(first, list | tuple):
         return len(first) == len(second) and all(map(equal, first, second))

@@ -16,6 +16,7 @@ def batch(rows: int = 3) -> dict[str, Any]:
         "scalar": torch.tensor(7.0, dtype=torch.float64),
         "path": ["a", "b"],
         "pooling": pooling,
+        "mixed": [torch.tensor([1, 2]), "a name"],
         "native_label": [torch.ones(2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int16)],
     }
 
@@ -37,9 +38,7 @@ def test_everything_is_found_again(device: str) -> None:
     expected = batch()
     flat = FlatBatch.of(expected)
     for copy in (flat, pickle.loads(pickle.dumps(flat)), flat.to(device).to("cpu")):
-        torch.accelerator.synchronize() if device == "cuda" else None
         assert len(copy) == len(expected)
-        assert list(copy) != []
         assert set(copy) == set(expected)
         for key, value in expected.items():
             assert_same(copy[key], value)

@@ -1,19 +1,21 @@
-"""Replayed steps beside eager ones; all but one need a GPU."""
+"""Replayed steps beside eager ones; with a stand-in for the graph where there is no GPU."""
 
 import copy
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Augmentation
 from src.data.flat_batch import FlatBatch
 from src.data.layouts import Folder
 from src.data.slic import Superpixels
+from src.models.cuda_graph import GraphedGradients
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 from src.ops.npair import superpixel_npair_loss
@@ -49,10 +51,23 @@ def module(**options: Any) -> SoftFeatureModule:
     return SoftFeatureModule(extractor, **defaults | options)
 
 
-def fit(model: SoftFeatureModule, data: SegmentationData, **options: Any) -> SoftFeatureModule:
+class Graphs(pl.Callback):
+    """Which steps had a graph."""
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.seen.append(pl_module.graph is not None)
+
+
+def fit(model: SoftFeatureModule, data: SegmentationData, **options: Any) -> list[bool]:
+    """Trains; whether each step had a graph."""
+    graphs = Graphs()
     trainer = pl.Trainer(
         max_epochs=2,
         logger=False,
+        callbacks=[graphs, *options.pop("callbacks", [])],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -61,11 +76,69 @@ def fit(model: SoftFeatureModule, data: SegmentationData, **options: Any) -> Sof
         **options,
     )
     trainer.fit(model, data)
-    return model
+    assert model.graph is None
+    return graphs.seen
+
+
+class StandIn(GraphedGradients):
+    """Does on the CPU what a graph does."""
+
+    def takes(self, batch: Any) -> TypeGuard[FlatBatch]:
+        return isinstance(batch, FlatBatch)
+
+    def __call__(self, batch: FlatBatch) -> dict[str, torch.Tensor]:
+        losses = self.losses(batch)
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(losses["loss"], parameters)
+        self._gradients = list(zip(parameters, gradients, strict=True))
+        return {name: value.detach() for name, value in losses.items()}
 
 
 def test_on_the_cpu_nothing_is_captured(data: SegmentationData) -> None:
-    assert fit(module(), data, accelerator="cpu").graph is None
+    assert not any(fit(module(), data, accelerator="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("options", "trainer"),
+    [
+        ({}, {}),
+        ({"classifier_weight": 1.0}, {"gradient_clip_val": 0.01}),
+        ({}, {"callbacks": [GradientAccumulationScheduler({1: 2})]}),  # from the second epoch on
+    ],
+)
+def test_replayed_gradients_are_trained_with(
+    data: SegmentationData,
+    options: dict[str, Any],
+    trainer: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    eager, replayed = module(**options), module(**options)
+    fit(eager, copy.copy(data), accelerator="cpu", **copy.deepcopy(trainer))
+    monkeypatch.setattr(SoftFeatureModule, "_can_replay", True)
+    monkeypatch.setattr(
+        SoftFeatureModule, "captured_steps",
+        lambda self: StandIn(partial(self.losses, step=0), self),
+    )  # fmt: skip
+    seen = fit(replayed, copy.copy(data), accelerator="cpu", **trainer)
+    accumulates = "callbacks" in trainer
+    assert seen == [True] * 6 + [not accumulates] * 6
+    start = module(**options).state_dict()
+    assert not torch.equal(start["extractor.scale"], eager.state_dict()["extractor.scale"])
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(replayed.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_an_ordinary_batch_is_told_of(data: SegmentationData) -> None:
+    model = module()
+    data.prepare_data()
+    data.setup("fit")
+    data.pool_at(model.extractor.level_sizes((32, 40)))
+    batch = next(iter(data.train_dataloader()))
+    model.graph = StandIn(partial(model.losses, step=0), model)
+    with pytest.warns(UserWarning, match="without the CUDA graph"):
+        loss = model.training_losses(batch, 0)["loss"]
+    model.backward(loss)
+    assert all(p.grad is not None for p in model.extractor.parameters())
 
 
 @gpu
@@ -82,14 +155,11 @@ def test_on_the_cpu_nothing_is_captured(data: SegmentationData) -> None:
 def test_a_replayed_training_is_the_eager_one(
     data: SegmentationData, options: dict[str, Any], precision: Any, tolerance: float
 ) -> None:
-    fitted = [
-        fit(module(cuda_graph=way, **options), copy.copy(data), accelerator="gpu",
-            precision=precision)
-        for way in (False, True)
-    ]  # fmt: skip
-    assert fitted[0].graph is None
-    assert fitted[1].graph is not None
-    eager, replayed = (model.state_dict() for model in fitted)
+    models = [module(cuda_graph=way, **options) for way in (False, True)]
+    for way, model in zip((False, True), models, strict=True):
+        seen = fit(model, copy.copy(data), accelerator="gpu", precision=precision)
+        assert seen == [way] * 12
+    eager, replayed = (model.state_dict() for model in models)
     start = module(**options).state_dict()
     for name, value in eager.items():
         if value.is_floating_point():
@@ -104,13 +174,13 @@ def test_a_replayed_training_is_the_eager_one(
 @gpu
 def test_every_batch_has_its_own_gradients(data: SegmentationData) -> None:
     model = module().cuda()
-    data.setup("fit")
     data.prepare_data()
-    data.pool_at(model.extractor.level_sizes((32, 40)))
+    data.setup("fit")
+    data.pool_at(model.extractor.level_sizes((32, 40)), flat=True)
     batches = [batch.to("cuda") for batch in data.train_dataloader()]
     assert all(isinstance(batch, FlatBatch) for batch in batches)
     eager = copy.deepcopy(model)
-    model.capture_steps()
+    model.graph = model.captured_steps()
     for batch in batches:
         expected = eager.training_losses(batch, 0)["loss"]
         eager.zero_grad()
@@ -129,9 +199,9 @@ def test_a_batch_of_another_layout_goes_without(data: SegmentationData) -> None:
     model = module().cuda()
     data.prepare_data()
     data.setup("fit")
-    data.pool_at(model.extractor.level_sizes((32, 40)))
+    data.pool_at(model.extractor.level_sizes((32, 40)), flat=True)
     batch = next(iter(data.train_dataloader())).to("cuda")
-    model.capture_steps()
+    model.graph = model.captured_steps()
     model.backward(model.training_losses(batch, 0)["loss"])
     expected = [p.grad.clone() for p in model.extractor.parameters() if p.grad is not None]
     for other in (FlatBatch.of({k: v for k, v in batch.to("cpu").items() if k != "pooling"}),
@@ -170,4 +240,4 @@ def test_a_step_that_waits_for_the_gpu_is_refused(data: SegmentationData) -> Non
 def test_what_cannot_be_replayed_trains_without(
     data: SegmentationData, options: dict[str, Any], trainer: dict[str, Any]
 ) -> None:
-    assert fit(module(**options), data, accelerator="gpu", **trainer).graph is None
+    assert not any(fit(module(**options), data, accelerator="gpu", **trainer))
