@@ -33,17 +33,14 @@ from src.models.soft_features import SoftFeatureModule
 
 CHECKED = {
     "eager": Way(),
-    "compiled": Way(compile="default"),
     "bf16": Way(bf16=True),
+    "compiled, bf16": Way(bf16=True, compile="default"),
 }
 MEASURED = {
     "eager, contiguous": Way(channels_last=False),
     "eager": Way(),
     "bf16": Way(bf16=True),
-    "compiled": Way(compile="default"),
     "compiled, bf16": Way(bf16=True, compile="default"),
-    "compiled with CUDA graphs": Way(compile="reduce-overhead"),
-    "compiled with CUDA graphs, bf16": Way(bf16=True, compile="reduce-overhead"),
 }
 LOOPS = {"eager, bf16": False, "passes in one CUDA graph, bf16": True}
 _GRAPH = "whole step in one CUDA graph, bf16"
@@ -339,7 +336,7 @@ def speeds(
     for name, maker in makers.items():
         try:
             function = maker()
-            for _ in range(3):  # compiles, and records the graphs of reduce-overhead
+            for _ in range(3):  # compiles, and allocates
                 function()
             running[name] = function
         except Exception as error:
