@@ -92,8 +92,8 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=[csv, instantiate(cfg.logger)] if cfg.get("logger") else csv,
     )
-    device = trainer.strategy.root_device.type
-    if trainer.precision.startswith("bf16") and bf16_instructions(device) == "none":
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if on_cpu and trainer.precision.startswith("bf16") and bf16_instructions("cpu") == "none":
         rank_zero_warn(
             f"this processor has no instructions for {trainer.precision} and takes far longer than "
             "in float32: train with trainer.precision=32-true"

@@ -1,7 +1,9 @@
 """What the tests share: small data sets in every true layout, and the devices at hand."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,11 @@ import torch
 from hydra import compose, initialize
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+
+from src.data.datamodule import SegmentationData
+from src.data.dataset import Augmentation
+from src.data.layouts import Folder
+from src.data.slic import Superpixels
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -188,3 +195,21 @@ def wandb_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("logger=wandb", "logger.mode=offline", "logger.name=job 3", "++logger.group=sweep")
     train(tiny_run(make_folder(root / "folder"), root / "run", *options))
     return root / "run"
+
+
+@pytest.fixture
+def tiny_data(folder_root: Path, tmp_path: Path) -> Callable[..., SegmentationData]:
+    """Makes data of few small photos, with options."""
+
+    def make(**options: Any) -> SegmentationData:
+        defaults: dict[str, Any] = {
+            "image_size": (32, 40),
+            "batch_size": 2,
+            "superpixels": Superpixels(count=20),
+            "augmentation": Augmentation(scale=(0.8, 1.5)),
+            "steps_per_epoch": 2,
+            "num_workers": 0,
+        }
+        return SegmentationData(Folder, folder_root, tmp_path / "cache", **defaults | options)
+
+    return make

@@ -28,6 +28,7 @@ from src.benchmarks.step import (
     step_batch,
 )
 from src.data.datamodule import SegmentationData
+from src.models.cuda_graph import warm_up
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 
@@ -124,12 +125,18 @@ def gpu(
         return captured(step) if on_gpu else step
 
     growth = images_per_second(of_batch, batch_size, largest_batch, repeats, steps)
-    loops, waits, failed = loops_of(
-        partial(_module, extractor, loss, optimizer, num_superpixels, device),
-        data,
-        loop_steps,
-        loop_rounds,
-    )
+
+    def module(cuda_graph: bool, total_steps: int) -> SoftFeatureModule:
+        return SoftFeatureModule(
+            copy.deepcopy(extractor),
+            loss,
+            optimizer,
+            num_superpixels,
+            total_steps=total_steps,
+            cuda_graph=cuda_graph,
+        ).to(device)
+
+    loops, waits, failed = loops_of(module, data, loop_steps, loop_rounds)
     reference = "eager, contiguous"
     return {
         "name": "gpu_" + _slug(torch.cuda.get_device_name() if on_gpu else device),
@@ -179,25 +186,6 @@ def gpu(
             for name, shares in waits.items()
         },
     }
-
-
-def _module(
-    extractor: Extractor,
-    loss: Loss,
-    optimizer: MakeOptimizer,
-    num_superpixels: int,
-    device: str,
-    cuda_graph: bool,
-    total_steps: int,
-) -> SoftFeatureModule:
-    return SoftFeatureModule(
-        copy.deepcopy(extractor),
-        loss,
-        optimizer,
-        num_superpixels,
-        total_steps=total_steps,
-        cuda_graph=cuda_graph,
-    ).to(device)
 
 
 def _slug(name: str) -> str:
@@ -294,12 +282,7 @@ def captured(step: Step) -> Callable[[], None]:
     The graph holds its batch and its learning rate as they are; a training that replays one
     copies each batch into the captured tensors, and holds the rate in a tensor.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
+    warm_up(step, 3)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()

@@ -1,6 +1,5 @@
 """Superpixels per second: through the store against what the cores could do, and other SLICs."""
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from src.data.images import read_image, read_record, resize_image
 from src.data.layouts import Record
 from src.data.slic import Superpixels
 from src.data.store import SampleStore
+from src.utils.parallel import usable_cores
 
 Segment = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
@@ -74,7 +74,7 @@ def precompute(
     records, fewer = (list(islice(cycle(files), n)) for n in (photos, photos_slow))
     fast = replace(data.superpixels, backend="fast_slic")
     skimage = replace(data.superpixels, backend="skimage")
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     workers = [0, *(2**i for i in range(cores.bit_length()))]
 
     def one_thread(segment: Segment, records: list[Record], labels: bool = False) -> Function:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from src.data.store import SampleStore
 from src.ops.pyramid import pooling_weights
 from src.ops.superpixels import NO_SUPERPIXEL
 
-Batch = dict[str, Any]
+Batch = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -248,13 +248,13 @@ class Collate:
     level_sizes: Sequence[tuple[int, int]] | None = None
     flat: bool = False
 
-    def __call__(self, samples: list[Batch]) -> Batch | FlatBatch:
+    def __call__(self, samples: list[dict[str, Any]]) -> Batch:
         """Batch with image (B,3,H,W), label and superpixels (B,H,W), space (B,), path, pooling.
 
         Labels of their own sizes stay a list.
         """
         native = [sample.pop("native_label") for sample in samples if "native_label" in sample]
-        batch: Batch = default_collate(samples)
+        batch: dict[str, Any] = default_collate(samples)
         if native:
             batch["native_label"] = native
         if self.level_sizes is not None:

@@ -65,7 +65,7 @@ class FeatureStore(Dataset[Batch]):
         places = [key if isinstance(key, tuple) else (key, 0) for key in keys]
         rows = [self.dataset.variant(place) * len(self) + index for index, place in places]
         records = [self.dataset.records[index] for index, _ in places]
-        batch: Batch = {
+        batch: dict[str, Any] = {
             "features": [torch.from_numpy(m[rows]).permute(0, 3, 1, 2) for m in maps],
             "label": torch.from_numpy(labels[rows]).long(),
             "path": [str(record.image) for record in records],

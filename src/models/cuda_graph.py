@@ -10,6 +10,16 @@ from torch import Tensor, nn
 from src.data.flat_batch import FlatBatch
 
 
+def warm_up(function: Callable[[], object], calls: int) -> None:
+    """Lets libraries choose their kernels and allocate, as a capture cannot."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(calls):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
 class GraphedGradients:
     """Losses and gradients of batches, replayed from one CUDA graph.
 
@@ -56,16 +66,17 @@ class GraphedGradients:
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         buffers = list(self.module.buffers())
         before = [buffer.clone() for buffer in buffers]  # the warm-up counts as no step
-        self._warm_up(1)  # errors of an ordinary step are told as they are
+        warm_up(self._pass, 1)  # errors of an ordinary step are told as they are
         graph = torch.cuda.CUDAGraph()
         try:
             # What waits for the GPU is told before a capture, which it would leave half done.
             mode = torch.cuda.get_sync_debug_mode()
             torch.cuda.set_sync_debug_mode("error")
             try:
-                self._warm_up(2)
+                warm_up(self._pass, 2)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
+            self.module.zero_grad()
             # The loader pins memory from another thread meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._losses = self._pass()
@@ -80,16 +91,6 @@ class GraphedGradients:
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
         self._graph = graph
-
-    def _warm_up(self, passes: int) -> None:
-        """Lets libraries choose their kernels and allocate, as a capture cannot."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(passes):
-                self._pass()
-        torch.cuda.current_stream().wait_stream(stream)
-        self.module.zero_grad()
 
     def _pass(self) -> dict[str, Tensor]:
         with self._autocast(torch.is_autocast_enabled("cuda")):

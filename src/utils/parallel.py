@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from torch.utils.data import DataLoader, Dataset
 
-_MOST_WORKERS = 12  # each takes memory, and hardly any training keeps more of them busy
+_MOST_WORKERS = 12  # each takes memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -35,12 +35,15 @@ def _as_is(batch: list[Any]) -> list[Any]:
     return batch
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def worker_count(num_workers: int | None) -> int:
     """As many as given; for None one a core that this process may use, at most 12."""
-    if num_workers is not None:
-        return num_workers
-    usable = getattr(os, "sched_getaffinity", None)  # not everywhere
-    return min(_MOST_WORKERS, len(usable(0)) if usable else os.cpu_count() or 1)
+    return min(_MOST_WORKERS, usable_cores()) if num_workers is None else num_workers
 
 
 def map_in_workers(

@@ -1,20 +1,19 @@
 """Replayed steps beside eager ones; with a stand-in for the graph where there is no GPU."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeGuard
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from torch.utils.data import DataLoader
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Augmentation
 from src.data.flat_batch import FlatBatch
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
 from src.models.cuda_graph import GraphedGradients
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
@@ -25,18 +24,16 @@ gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU
 
 
 @pytest.fixture
-def data(folder_root: Path, tmp_path: Path) -> SegmentationData:
-    return SegmentationData(
-        Folder,
-        folder_root,
-        tmp_path / "cache",
-        image_size=(32, 40),
-        batch_size=2,
-        superpixels=Superpixels(count=20),
-        augmentation=Augmentation(),
-        steps_per_epoch=6,
-        num_workers=0,
-    )
+def data(tiny_data: Callable[..., SegmentationData]) -> SegmentationData:
+    return tiny_data(augmentation=Augmentation(), steps_per_epoch=6)
+
+
+def loader(data: SegmentationData, model: SoftFeatureModule, flat: bool = True) -> DataLoader[Any]:
+    """Of training, without a trainer."""
+    data.prepare_data()
+    data.setup("fit")
+    data.pool_at(model.extractor.level_sizes(data.image_size), flat)
+    return data.train_dataloader()
 
 
 def module(**options: Any) -> SoftFeatureModule:
@@ -130,10 +127,7 @@ def test_replayed_gradients_are_trained_with(
 
 def test_an_ordinary_batch_is_told_of(data: SegmentationData) -> None:
     model = module()
-    data.prepare_data()
-    data.setup("fit")
-    data.pool_at(model.extractor.level_sizes((32, 40)))
-    batch = next(iter(data.train_dataloader()))
+    batch = next(iter(loader(data, model, flat=False)))
     model.graph = StandIn(partial(model.losses, step=0), model)
     with pytest.warns(UserWarning, match="without the CUDA graph"):
         loss = model.training_losses(batch, 0)["loss"]
@@ -174,10 +168,7 @@ def test_a_replayed_training_is_the_eager_one(
 @gpu
 def test_every_batch_has_its_own_gradients(data: SegmentationData) -> None:
     model = module().cuda()
-    data.prepare_data()
-    data.setup("fit")
-    data.pool_at(model.extractor.level_sizes((32, 40)), flat=True)
-    batches = [batch.to("cuda") for batch in data.train_dataloader()]
+    batches = [batch.to("cuda") for batch in loader(data, model)]
     assert all(isinstance(batch, FlatBatch) for batch in batches)
     eager = copy.deepcopy(model)
     model.graph = model.captured_steps()
@@ -197,10 +188,7 @@ def test_every_batch_has_its_own_gradients(data: SegmentationData) -> None:
 @gpu
 def test_a_batch_of_another_layout_goes_without(data: SegmentationData) -> None:
     model = module().cuda()
-    data.prepare_data()
-    data.setup("fit")
-    data.pool_at(model.extractor.level_sizes((32, 40)), flat=True)
-    batch = next(iter(data.train_dataloader())).to("cuda")
+    batch = next(iter(loader(data, model))).to("cuda")
     model.graph = model.captured_steps()
     model.backward(model.training_losses(batch, 0)["loss"])
     expected = [p.grad.clone() for p in model.extractor.parameters() if p.grad is not None]
