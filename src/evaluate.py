@@ -94,7 +94,8 @@ def evaluate(
         split: train, val or test.
         output: folder for `metrics.json` and pictures.
         views: of a photo, over which the scores of hard segmentation are averaged.
-        probe_steps: of the linear probe of soft features; 0 for none.
+        probe_steps: of the linear probe of soft features; 0 for none. Mixtures and data with a
+            contrast class have no probe.
         worst: photos on the sheet of the worst.
         seed: of what the probe draws.
 
@@ -120,7 +121,7 @@ def evaluate(
         extractor = extractor_of(content)
         soft = SoftFeatureModule(extractor, num_superpixels=config.superpixels.count)
         (tested,) = _trainer().test(soft, data, verbose=False)
-        if probe_steps and data.layout.class_names:
+        if probe_steps and data.layout.class_names and not data.layout.contrast:
             tested = {**tested, **linear_probe(checkpoint, config, probe_steps)}
     metrics = {f"{split}/{key.removeprefix('test/')}": value for key, value in tested.items()}
     write_metrics(output / "metrics.json", metrics)

@@ -79,7 +79,19 @@ def folder_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mixture_root(tmp_path: Path) -> Path:
-    names = ("camvid", "idd_lite", "stanford_background", "msrc_v2", "clothing_coparsing")
+    names = (
+        "camvid",
+        "idd_lite",
+        "stanford_background",
+        "msrc_v2",
+        "clothing_coparsing",
+        "nyuv2",
+        "voc2012",
+        "coco_objects",
+        "pascal_person_part",
+        "pets_oxford",
+        "hair_figaro",
+    )
     for number, name in enumerate(names):
         make_folder(tmp_path / "mixture" / name, num_classes=2 + number)
     return tmp_path / "mixture"
@@ -131,9 +143,9 @@ TINY = (
     "data.image_size=[32,32]",
     "data.superpixels.count=16",
     "data.num_workers=0",
-    "model.extractor.widths=[8,16]",
-    "model.extractor.blocks=[1,1]",
-    "model.extractor.dim=8",
+    "extractor.widths=[8,16]",
+    "extractor.blocks=[1,1]",
+    "extractor.dim=8",
 )
 
 

@@ -21,6 +21,7 @@ ROOTS = {
     "softfeat_ade20k": "ade20k_root",
     "softfeat_cityscapes": "cityscapes_root",
     "softfeat_mixture": "mixture_root",
+    "softfeat_photos": "mixture_root",
     "softfeat_road": "mixture_root",
     "hardseg_cityscapes": "cityscapes_root",
 }
@@ -94,6 +95,31 @@ def test_every_suite_is_read() -> None:
     for suite in groups("suite"):
         with initialize(config_path="../conf", version_base="1.3"):
             check(compose("benchmark", overrides=[f"suite={suite}"]))
+
+
+def test_photos_are_eleven_sets_five_of_them_with_a_contrast_class(mixture_root: Path) -> None:
+    cfg = compose_train("data=photos", f"data.root={mixture_root}", "data.balance=sqrt", "run_id=x")
+    data = instantiate(cfg.data)
+    sets = data.layout.layouts
+    assert list(sets)[:5] == list(compose_group("data", "mixture").data.layout.layouts)
+    contrast = ["voc2012", "coco_objects", "pascal_person_part", "pets_oxford", "hair_figaro"]
+    assert [name for name, layout in sets.items() if layout.contrast] == contrast
+    for number, (name, layout) in enumerate(sets.items()):
+        assert layout.contrast == ((0,) if name in contrast else ())
+        assert len(layout.class_names) == 2 + number - (name in contrast)
+    assert data.layout.held_out == ()
+    assert (data.balance, compose_group("data", "photos").data.balance) == ("sqrt", "photos")
+    with initialize(config_path="../conf", version_base="1.3"):
+        suite = compose("benchmark", overrides=["suite=pair_auc", "suite.root=x"]).suite
+    assert suite.layouts == cfg.data.layout.layouts
+    assert suite.sets is None
+
+
+def test_a_contrast_class_is_set_by_its_key(folder_root: Path) -> None:
+    options = ("data=folder", f"data.root={folder_root}", "run_id=x")
+    assert instantiate(compose_train(*options).data).layout.contrast == ()
+    cfg = compose_train(*options, "data.layout.contrast=[class 0]")
+    assert instantiate(cfg.data).layout.class_names == ("class 1", "class 2")
 
 
 def test_a_key_that_nothing_reads_is_found() -> None:

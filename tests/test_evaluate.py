@@ -11,7 +11,7 @@ from PIL import Image
 from src.data.images import read_label
 from src.evaluate import evaluate
 from src.models.checkpoints import write_weights
-from src.models.extractor import Extractor, load_extractor
+from src.models.extractor import BottleneckExtractor, load_extractor
 from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 from src.models.views import Views
 from src.train import train
@@ -108,6 +108,18 @@ def test_a_linear_probe_is_trained_on_the_train_split(
     assert not list(soft_run[0].parent.rglob("*.f16"))
 
 
+def test_a_contrast_class_has_scores_of_pairs_and_no_probe(
+    soft_run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    checkpoint = soft_run[0] / "checkpoints" / "best.ckpt"
+    config = data_config(OmegaConf.create({}), [], checkpoint)
+    config.layout.contrast = ["class 0"]
+    evaluated = evaluate(checkpoint, config, "test", tmp_path, probe_steps=4)
+    assert 0 < evaluated["test/pair_auc"] < 1
+    assert evaluated["test/pair_auc"] != soft_run[1]["test/pair_auc"]
+    assert not any("probe" in key for key in evaluated)
+
+
 def test_hard_segmentation_scores_as_training_tested(
     hard_run: tuple[Path, dict], tmp_path: Path
 ) -> None:
@@ -173,7 +185,7 @@ def test_other_data_than_the_trainings(hard_run: tuple[Path, dict], tmp_path: Pa
 
 
 def test_a_checkpoint_on_its_own_asks_for_data(tmp_path: Path) -> None:
-    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
     state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
     content = {"extractor": extractor.hparams, "state_dict": state}
     file, weights = tmp_path / "best.ckpt", tmp_path / "a.safetensors"

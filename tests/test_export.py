@@ -7,7 +7,7 @@ from hydra import compose, initialize
 
 from src.export import about, main, write_onnx
 from src.models.checkpoints import checkpoint_file, read_checkpoint
-from src.models.extractor import Extractor, load_extractor
+from src.models.extractor import BottleneckExtractor, build_extractor, load_extractor
 from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 from src.train import train
 from tests.conftest import tiny_hard_run, tiny_run
@@ -71,10 +71,21 @@ def test_level_norm_can_be_chosen_after_training(
     assert not (tmp_path / "b.safetensors").exists()
 
 
-@pytest.mark.parametrize("hard", [False, True])
-def test_onnx_gives_the_same_at_any_size(tmp_path: Path, hard: bool) -> None:
+@pytest.mark.parametrize(
+    ("network", "hard"), [("bottleneck", False), ("bottleneck", True), ("efficientnet_lite0", True)]
+)
+def test_onnx_gives_the_same_at_any_size(tmp_path: Path, network: str, hard: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    extractor = Extractor(widths=[8, 16, 16, 32], blocks=[1, 1, 1, 1], dim=16, readout_scale=1.0)
+    sizes = {
+        "bottleneck": {
+            "widths": [8, 16, 16, 32],
+            "blocks": [1, 1, 1, 1],
+            "dim": 16,
+            "readout_scale": 1.0,
+        },
+        "efficientnet_lite0": {"top_down": 16},
+    }
+    extractor = build_extractor({"network": network, **sizes[network]})
     module = HardSegmentationModule(3, extractor=extractor, end_to_end=True)
     for _ in range(3):
         module(torch.rand(2, 3, 64, 64))
@@ -104,7 +115,7 @@ def test_onnx_gives_the_same_at_any_size(tmp_path: Path, hard: bool) -> None:
 
 
 def test_another_suffix_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
     state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
     torch.save({"extractor": extractor.hparams, "state_dict": state}, tmp_path / "a.ckpt")
     with pytest.raises(SystemExit):

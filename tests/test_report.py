@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from src.models import checkpoints
 from src.models.checkpoints import write_weights
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.models.views import ONE_VIEW
 from src.report import collect, collect_sweep, fill
 from src.train import train
@@ -98,7 +98,7 @@ def test_seeds_are_joined_and_classes_listed(tmp_path: Path) -> None:
 
 def test_weights_say_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
-    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
     state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
     content = {"extractor": extractor.hparams, "state_dict": state}
     told = {"name": "hard", "features": {"name": "soft", "seed": 3}}

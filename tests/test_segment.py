@@ -13,7 +13,7 @@ from psd_tools import PSDImage
 from src.data.images import find_photos, resize_image
 from src.matting import files
 from src.matting.photo import features_of, working_size
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.segment import main
 
 ALWAYS = {"layers.psd", "layers.ora", "overview.png", "summary.json"}
@@ -23,7 +23,7 @@ ALWAYS = {"layers.psd", "layers.ora", "overview.png", "summary.json"}
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a tiny network that was not trained."""
     torch.manual_seed(0)
-    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8, readout_scale=1.0)
+    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8, readout_scale=1.0)
     state = {f"extractor.{name}": value for name, value in extractor.state_dict().items()}
     path = tmp_path_factory.mktemp("run") / "best.ckpt"
     torch.save({"extractor": extractor.hparams, "state_dict": state}, path)
@@ -308,7 +308,7 @@ def test_photos_are_found_by_pattern(photos: Path) -> None:
 
 def test_the_network_sees_large_photos_small() -> None:
     torch.manual_seed(0)
-    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8).eval()
+    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8).eval()
     photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
 
     def seen(picture: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from src.data.layouts import Folder
 from src.data.slic import Superpixels
 from src.metrics.segmentation import confusion_matrix, segmentation_scores
 from src.models.checkpoints import WEIGHTS, read_checkpoint, shipped
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.models.hard_segmentation import load_hard_segmentation
 from src.report import fill
 from tests.conftest import real_data
@@ -31,7 +31,7 @@ def test_all_are_listed() -> None:
 def test_they_are_small_and_of_the_default_network(name: str) -> None:
     assert shipped()[name].stat().st_size <= 10_000_000
     content = read_checkpoint(name)  # minds the checksum
-    assert content["extractor"] == Extractor(level_norm=LEVEL_NORM[name]).hparams
+    assert content["extractor"] == BottleneckExtractor(level_norm=LEVEL_NORM[name]).hparams
     assert content["about"]["revision"]
     assert "-dirty" not in content["about"]["revision"]
 
@@ -59,7 +59,14 @@ def test_general_keeps_things_of_photos_apart(tmp_path: Path) -> None:
     for name in sets:
         some_of(name, "val", 8, tmp_path)
     result = pair_auc_of_sets(
-        tmp_path, sets, {"general": "general"}, "val", (224, 224), Superpixels(), tmp_path / "c", 0
+        tmp_path,
+        dict.fromkeys(sets, Folder),
+        {"general": "general"},
+        "val",
+        (224, 224),
+        Superpixels(),
+        tmp_path / "c",
+        0,
     )
     scores = {row["features"]: float(row["mean"]) for row in result["rows"]}
     assert scores["general"] > 0.88

@@ -72,7 +72,7 @@ def gpu(
 
     Args:
         extractor: the network; its weights do not matter here.
-        loss: of features, labels, valid.
+        loss: of features and labels.
         optimizer: made from the parameters; for single steps on a GPU given `capturable=True`, too.
         data: what the loops read; its batch size, photo size and number of superpixels hold for
             the single steps, too, but where batches grow.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from src.benchmarks.measure import peak_memory, ratio, times_in_turn
 from src.benchmarks.photos import photo_batch
 from src.data.slic import Superpixels
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.ops.npair import superpixel_npair_loss
 from src.ops.pixels import pyramid_at_pixels, sample_pixels
 from src.ops.pyramid import pooling_weights, pyramid_superpixel_mean
@@ -87,11 +87,11 @@ class Sides:
 
     def over_superpixels(self) -> None:
         """Pooling (its matrices at hand, as from the loader), labels, loss, backward."""
-        features, counts = pyramid_superpixel_mean(
+        features, _ = pyramid_superpixel_mean(
             self.pyramid, self.superpixels, self.num_superpixels, self.weights
         )
         labels = superpixel_majority(self.label, self.superpixels, self.num_superpixels)
-        superpixel_npair_loss(features, labels, counts > 0, "symmetric", "pairs").backward()
+        superpixel_npair_loss(features, labels, "symmetric", "pairs").backward()
 
     def over_superpixels_with_weights(self) -> None:
         """The same, and the pooling matrices are built."""
@@ -101,14 +101,13 @@ class Sides:
 
     def over_pixels(self) -> None:
         """Draw, sampling of the upsampled features, loss, backward: as `loss=pixel_npair`."""
-        pixels, labels, valid = sample_pixels(self.label, *self.draws)
+        pixels, labels = sample_pixels(self.label, *self.draws)
         features = pyramid_at_pixels(self.pyramid, pixels, self.size).flatten(0, 1)
-        labels, valid = labels.flatten(0, 1), valid.flatten(0, 1)
-        superpixel_npair_loss(features, labels, valid, "symmetric", "pairs").backward()
+        superpixel_npair_loss(features, labels.flatten(0, 1), "symmetric", "pairs").backward()
 
     def over_pixels_plainly(self) -> None:
         """The same by autograd, a repetition at a time, whose gradients are added up."""
-        pixels, labels, _ = sample_pixels(self.label, *self.draws)
+        pixels, labels = sample_pixels(self.label, *self.draws)
         features = pyramid_at_pixels(self.pyramid, pixels, self.size)
         sampled = features.detach().requires_grad_()
         for repetition in range(pixels.shape[1]):
@@ -158,7 +157,7 @@ def loss(
 
     total = math.prod(sides.draws)
     first, with_weights, slow, plain = ways
-    parameters = sum(p.numel() for p in Extractor().parameters())
+    parameters = sum(p.numel() for p in BottleneckExtractor().parameters())
     table_1 = [
         {
             "network": f"{_PARAMETERS_OF_AKSOY / 1e6:.1f} M parameters (published)",

@@ -1,6 +1,6 @@
 """Pair AUC of networks on the splits of several data sets, beside what needs no training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +10,31 @@ from torch import Tensor
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Batch
-from src.data.layouts import Folder
+from src.data.layouts import Layout
 from src.data.slic import Superpixels
 from src.metrics.baselines import colour_features
 from src.metrics.pair_auc import PairAUC
-from src.models.extractor import Extractor, load_extractor
+from src.models.extractor import build_extractor, load_extractor
 from src.models.soft_features import POSITION_WEIGHT, SoftFeatureModule
 
 
 def pair_auc_of_sets(
     root: str | Path,
-    sets: Sequence[str],
+    layouts: Mapping[str, Callable[..., Layout]],
     networks: Mapping[str, str],
     split: str,
     image_size: Sequence[int],
     superpixels: Superpixels,
     cache_dir: str | Path,
     num_workers: int | None,
+    sets: Sequence[str] | None = None,
     name: str = "pair_auc",
 ) -> dict[str, Any]:
     """Scores networks on each set by itself, all on the same superpixels.
 
     Args:
         root: folder of the sets.
-        sets: folders there, each in the folder layout.
+        layouts: what makes each set, called with `root=`, by the name of its folder.
         networks: checkpoints by the names of their rows; beside them stands an untrained network
             of the first one's form.
         split: of every set.
@@ -41,33 +42,40 @@ def pair_auc_of_sets(
         superpixels: parameters of the maps.
         cache_dir: where maps are kept.
         num_workers: loader processes; None for one a core.
+        sets: names of the layouts to score; None for all.
         name: of the files.
 
     Returns:
         Name, title, settings and rows: one a way, with a column a set and their mean.
+
+    Raises:
+        ValueError: a set without a layout.
     """
+    sets = list(layouts if sets is None else sets)
+    if unknown := ", ".join(name for name in sets if name not in layouts):
+        raise ValueError(f"suite.sets: {unknown} is none of {', '.join(layouts)}")
     trained = {name: load_extractor(checkpoint) for name, checkpoint in networks.items()}
-    like = next(iter(trained.values())).hparams if trained else {}
+    like = next(iter(trained.values())).hparams if trained else {"network": "bottleneck"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        extractors = trained | {"untrained network": Extractor(**like)}
+        extractors = trained | {"untrained network": build_extractor(like)}
     modules = {
         name: SoftFeatureModule(extractor, num_superpixels=superpixels.count).eval()
         for name, extractor in extractors.items()
     }
 
-    def ways(batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    def ways(batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         found = {n: m.superpixel_features(batch, m.pyramid) for n, m in modules.items()}
-        _, labels, valid = found["untrained network"]
+        _, labels = found["untrained network"]
         colour = (batch["image"], batch["superpixels"], superpixels.count)
         lab, placed = colour_features(*colour), colour_features(*colour, POSITION_WEIGHT)
-        return {**found, "Lab": (lab, labels, valid), "Lab + position": (placed, labels, valid)}
+        return {**found, "Lab": (lab, labels), "Lab + position": (placed, labels)}
 
     scores: dict[str, dict[str, float]] = {}
     photos = []
     for folder in sets:
         data = SegmentationData(
-            Folder,
+            layouts[folder],
             Path(root) / folder,
             cache_dir,
             image_size,

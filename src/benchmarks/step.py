@@ -10,13 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from src.data.dataset import Batch
-from src.data.labels import IGNORE
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
 from src.ops.pyramid import PoolingWeights, pooling_weights
 from src.ops.superpixels import superpixel_majority, superpixel_mean
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # of features (B,S,D) and labels (B,S)
 MakeOptimizer = Callable[..., Optimizer]  # of the parameters
 
 
@@ -69,7 +68,7 @@ class Step:
 
     Args:
         extractor: copied to the batch's device.
-        loss: of features, labels, valid.
+        loss: of features and labels.
         optimizer: made from the parameters.
         batch: of `step_batch`.
         num_superpixels: S.
@@ -101,20 +100,20 @@ class Step:
         if way.compile is not None:
             self.pyramid = torch.compile(self.pyramid, mode=way.compile)
 
-    def pooled(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (B,S,D) of the superpixels, their labels (B,S), valid (B,S)."""
+    def pooled(self) -> tuple[Tensor, Tensor]:
+        """Features (B,S,D) of the superpixels and their labels (B,S)."""
         if not self.way.full_map:
             return self.module.superpixel_features(self.batch, self.pyramid)
         superpixels, count = self.batch["superpixels"], self.module.num_superpixels
-        labels = superpixel_majority(self.batch["label"], superpixels, count, IGNORE)
-        features, counts = superpixel_mean(self.extractor(self.batch["image"]), superpixels, count)
-        return features, labels, (counts > 0) & (labels != IGNORE)
+        labels = superpixel_majority(self.batch["label"], superpixels, count)
+        features, _ = superpixel_mean(self.extractor(self.batch["image"]), superpixels, count)
+        return features, labels
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """The loss, and the features (B,S,D) that it is of."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.way.bf16):
-            features, labels, valid = self.pooled()
-            return self.module.loss(features, labels, valid), features
+            features, labels = self.pooled()
+            return self.module.loss(features, labels), features
 
     def gradients(self) -> dict[str, Tensor]:
         """Loss, features (B,S,D) and all gradients (N,) of one pass; the weights stay."""

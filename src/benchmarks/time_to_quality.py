@@ -26,6 +26,7 @@ from src.models.checkpoints import write_weights
 from src.models.classifier import ClassWeights
 from src.models.extractor import Extractor
 from src.models.soft_features import SoftFeatureModule
+from src.ops.labels import CONTRAST
 from src.ops.superpixels import superpixel_scatter
 from src.utils.machine import machine
 from src.utils.revision import revision
@@ -41,10 +42,10 @@ def _rate(share: float) -> float:
 
 
 @torch.no_grad()
-def _pooled(module: SoftFeatureModule, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def _pooled(module: SoftFeatureModule, batch: Batch) -> tuple[Tensor, Tensor]:
     batch = move_data_to_device(batch, module.device)
-    sets = module.superpixel_features(batch, module.extractor.pyramid)
-    return sets[0].cpu(), sets[1].cpu(), sets[2].cpu()
+    features, labels = module.superpixel_features(batch, module.extractor.pyramid)
+    return features.cpu(), labels.cpu()
 
 
 def superpixel_probe(features: Tensor, labels: Tensor, num_classes: int) -> nn.Linear:
@@ -113,8 +114,9 @@ def quality(
     module.eval()
     if not sets:
         known = [_pooled(module, batch) for batch in probe_batches]
-        features, labels = (torch.cat([found[i][found[2]] for found in known]) for i in (0, 1))
-        probe = superpixel_probe(features, labels, num_classes)
+        features, labels = (torch.cat([found[i].flatten(0, 1) for found in known]) for i in (0, 1))
+        labelled = labels < CONTRAST
+        probe = superpixel_probe(features[labelled], labels[labelled], num_classes)
     for batch in data.val_dataloader():
         pooled = _pooled(module, batch)
         for space in batch["space"].unique().tolist():
@@ -235,7 +237,7 @@ def draw(runs: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path
 def time_to_quality(
     data: SegmentationData,
     extractor: Callable[[], Extractor],
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
     optimizer: Callable[[Any], Optimizer],
     samplings: Mapping[str, Callable[..., tuple[Tensor, Tensor, Tensor]] | None],
     seeds: Sequence[int],
@@ -247,7 +249,7 @@ def time_to_quality(
     cpu_clock: bool = False,
     classifier_weight: float = 0.0,
     class_weights: ClassWeights = "equal",
-    superpixel_loss: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    superpixel_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     name: str = "time_to_quality",
 ) -> dict[str, Any]:
     """Trains the same network on superpixels and on sampled pixels, for the same time each.
@@ -329,7 +331,7 @@ def time_to_quality(
                     data.superpixels.count,
                     classifier_weight,
                     class_weights,
-                    sampling,
+                    sample_pixels=sampling,
                 )
                 module.add_classifier(data)
                 module.to(device)

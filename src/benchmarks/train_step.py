@@ -78,7 +78,7 @@ def train_step(
 
     Args:
         extractor: the network; its weights do not matter here.
-        loss: of features, labels, valid.
+        loss: of features and labels.
         optimizer: made from the parameters.
         data: what the loops read; its batch size, photo size and number of superpixels hold for
             the single steps, too.

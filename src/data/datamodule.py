@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.data.dataset import Augmentation, Batch, Collate, SegmentationDataset, StreamSampler
+from src.data.dataset import (
+    Augmentation,
+    Batch,
+    Collate,
+    SegmentationDataset,
+    SetBalance,
+    StreamSampler,
+)
 from src.data.features import FeatureStore
+from src.data.held_back import is_held_back
 from src.data.images import check_label_exists, read_classes
 from src.data.layouts import Layout, Record, label_spaces
 from src.data.slic import Superpixels
@@ -33,10 +41,10 @@ class _CountClasses:
 class SegmentationData(pl.LightningDataModule):
     """Photos with labels and superpixels of any layout.
 
-    Batches are dicts: image (B,3,H,W) float32 RGB in [0,1]; label (B,H,W) int64, classes 0..K-1 and
-    255; superpixels (B,H,W) int64, ids 0..S-1 and -1 in padding; space (B,) int64, which of the
-    `label_spaces` the classes are of; path, list of B names. After
-    `pool_at`, also pooling, one `PoolingWeights` a pyramid level. With `native_labels`, also
+    Batches are dicts: image (B,3,H,W) float32 RGB in [0,1]; label (B,H,W) int64, classes 0..K-1,
+    CONTRAST and IGNORE (`src.ops.labels`); superpixels (B,H,W) int64, ids 0..S-1 and -1 in padding;
+    space (B,) int64, which of the `label_spaces` the classes belong to; path, list of B names.
+    After `pool_at`, also pooling, one `PoolingWeights` a pyramid level. With `native_labels`, also
     native_label, list of B label maps (h,w) uint8 as large as in their files. After
     `store_features`, batches of training and validation hold `features` in place of image and
     superpixels.
@@ -49,6 +57,12 @@ class SegmentationData(pl.LightningDataModule):
         batch_size: photos a batch and process.
         superpixels: parameters of the maps.
         augmentation: of the train split; None for none.
+        balance: how often each set of a mixture is drawn in training. "photos": every photo equally
+            often. "sqrt": each set in proportion to the square root of its number of photos.
+            "even": all sets equally often.
+        hold_back: Validate on a tenth of the train split, chosen by a hash of the file names, and
+            train on the rest (`src.data.held_back`). Recipes are chosen this way, so that the
+            validation split stays unseen.
         steps_per_epoch: optimiser steps between two validations.
         num_workers: loader processes, and processes that compute maps; None for one a core.
         test_split: the split that a test reads.
@@ -68,6 +82,8 @@ class SegmentationData(pl.LightningDataModule):
         batch_size: int = 4,
         superpixels: Superpixels = Superpixels(),  # noqa: B008 - frozen
         augmentation: Augmentation | None = None,
+        balance: SetBalance = "photos",
+        hold_back: bool = False,
         steps_per_epoch: int = 250,
         num_workers: int | None = None,
         test_split: str = "test",
@@ -79,24 +95,34 @@ class SegmentationData(pl.LightningDataModule):
         super().__init__()
         if len(image_size) != 2 or min(image_size) < 1:
             raise ValueError(f"data.image_size={list(image_size)}: give [height, width]")
+        if balance not in get_args(SetBalance):
+            raise ValueError(f"data.balance={balance}: choose {', '.join(get_args(SetBalance))}")
         if test_split not in SPLITS:
             raise ValueError(f"split {test_split}: choose {', '.join(SPLITS)}")
-        self.layout = layout(root=root)
+        self.layout, self.hold_back = layout(root=root), hold_back
         self.cache_dir = Path(cache_dir)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.seed = batch_size, seed
         self.num_workers = worker_count(num_workers)
         self.superpixels, self.augmentation = superpixels, augmentation
-        self.steps_per_epoch, self.test_split = steps_per_epoch, test_split
+        self.balance, self.steps_per_epoch, self.test_split = balance, steps_per_epoch, test_split
         self.variants, self.native_labels, self.pack = variants, native_labels, pack
         self.collate = Collate(superpixels.count)
         self.datasets: dict[str, SegmentationDataset] = {}
         self.features_dir = self.cache_dir / "features"
         self.features: dict[str, FeatureStore] = {}
 
+    def records(self, split: str) -> list[Record]:
+        """The photos of a split, after `hold_back`."""
+        if not self.hold_back or split == "test":
+            return self.layout.records(split)
+        held_back = split == "val"
+        records = self.layout.records("train")
+        return [each for each in records if is_held_back(each.image.stem) == held_back]
+
     def store(self, split: str) -> SampleStore:
         """What is stored of a split, computed or not."""
-        records = self.layout.records(split)
+        records = self.records(split)
         maps = None if self.pack and self.superpixels.mode == "online" else self.superpixels
         return SampleStore(self.cache_dir, records, self.image_size, maps, self.pack)
 
@@ -125,7 +151,7 @@ class SegmentationData(pl.LightningDataModule):
         for split in splits:
             source = self.test_split if split == "test" else split
             store = self.store(source) if self._stored else None
-            records = store.records if store else self.layout.records(source)
+            records = store.records if store else self.records(source)
             if store is None:  # nothing has read the files yet
                 for record in records:
                     check_label_exists(record)
@@ -152,7 +178,7 @@ class SegmentationData(pl.LightningDataModule):
             (K,), those of the label spaces one behind the other, each adding up to 1.
         """
         totals = [np.zeros(256, np.int64) for _ in self.label_spaces]
-        records = self.layout.records("train")
+        records = self.records("train")
         counts = map_in_workers(_CountClasses(), records, self.num_workers, "classes (train)")
         for space, count in counts:
             totals[space] += count
@@ -204,7 +230,8 @@ class SegmentationData(pl.LightningDataModule):
         dataset = self.datasets["train"]
         rank, world_size = self._rank()
         length = self.steps_per_epoch * self.batch_size * world_size
-        sampler = StreamSampler(len(dataset), length, self.seed, rank, world_size)
+        sets = [record.space for record in dataset.records]
+        sampler = StreamSampler(sets, length, self.seed, rank, world_size, self.balance)
         if self.trainer:  # a resumed run draws its first batches before it sets the epoch
             progress: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(progress.processed)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,14 +14,15 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from src.data.flat_batch import FlatBatch
 from src.data.images import file_identity, read_classes, read_record, resize_image, resize_label
-from src.data.labels import IGNORE
 from src.data.layouts import Record
 from src.data.slic import Superpixels
 from src.data.store import SampleStore
+from src.ops.labels import IGNORE
 from src.ops.pyramid import pooling_weights
 from src.ops.superpixels import NO_SUPERPIXEL
 
 Batch = Mapping[str, Any]
+SetBalance = Literal["photos", "sqrt", "even"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Augmentation:
 
     Attributes:
         flip: probability of a horizontal flip.
-        scale: range of the enlargement; below 1 the photo is padded, with label 255.
+        scale: range of the enlargement; below 1 the photo is padded, with the label IGNORE.
         colour: how far brightness, contrast and saturation may stray from 1, and the three
             channels from each other, half as far.
     """
@@ -196,24 +197,41 @@ class SegmentationDataset(Dataset[Batch]):
 
 
 class StreamSampler(Sampler[tuple[int, int]]):
-    """An endless stream of shuffled passes over the records, cut into epochs of a fixed length.
+    """An endless stream of shuffled cycles over the records, cut into epochs of a fixed length.
 
     Epoch e is always the same stretch of the stream, so a resumed run goes on where it stopped,
     and no batch is ever short.
 
+    A cycle has as many places as there are records. With `balance="photos"` it holds every record
+    once. Otherwise each set of a mixture gets a share of the places, proportional to the square
+    root of its number of records ("sqrt") or the same for all sets ("even"). The records of a set
+    then come from an endless stream of shuffled passes over this set, which runs on from cycle to
+    cycle.
+
     Args:
-        num_records: records a pass.
+        sets: number of the set that each record belongs to.
         epoch_length: samples an epoch, over all ranks.
-        seed: of the shuffling.
-        rank: of this process, which takes every `world_size`-th sample.
-        world_size: processes.
+        seed: Random seed of the shuffling.
+        rank: number of this process, which takes every `world_size`-th sample.
+        world_size: number of processes.
+        balance: how often each set is drawn.
     """
 
     def __init__(
-        self, num_records: int, epoch_length: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        sets: Sequence[int],
+        epoch_length: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        balance: SetBalance = "photos",
     ) -> None:
-        self.num_records, self.epoch_length, self.seed = num_records, epoch_length, seed
+        self.num_records, self.epoch_length, self.seed = len(sets), epoch_length, seed
         self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.balance = balance
+        self.members = [np.flatnonzero(np.equal(sets, number)) for number in np.unique(sets)]
+        sizes = np.array([len(members) for members in self.members])
+        self.places = shares(self.num_records, sizes**0.5 if balance == "sqrt" else sizes**0)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
@@ -225,13 +243,44 @@ class StreamSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         start = self.epoch * self.epoch_length
         order: list[int] = []
-        shuffled = -1
+        shuffled = -1  # the cycle that `order` holds
         for place in range(start + self.rank, start + self.epoch_length, self.world_size):
             current = place // self.num_records
             if current != shuffled:
-                rng = np.random.default_rng((self.seed, current))
-                order, shuffled = rng.permutation(self.num_records).tolist(), current
+                order, shuffled = self._cycle(current).tolist(), current
             yield order[place % self.num_records], place
+
+    def _cycle(self, cycle: int) -> NDArray[np.int64]:
+        """The records of one cycle, in their order in the stream."""
+        if self.balance == "photos":
+            return np.random.default_rng((self.seed, cycle)).permutation(self.num_records)
+        drawn = [
+            self._draw(number, cycle * places, places) for number, places in enumerate(self.places)
+        ]
+        return np.random.default_rng((self.seed, 0, cycle)).permutation(np.concatenate(drawn))
+
+    def _draw(self, number: int, start: int, count: int) -> NDArray[np.int64]:
+        """Entries start..start+count-1 of the endless stream of one set."""
+        members = self.members[number]
+        first, last = start // len(members), (start + count - 1) // len(members)
+        passes = [
+            np.random.default_rng((self.seed, number + 1, each)).permutation(members)
+            for each in range(first, last + 1)
+        ]
+        return np.concatenate(passes)[start - first * len(members) :][:count]
+
+
+def shares(total: int, weights: NDArray[Any]) -> list[int]:
+    """Splits a number into whole shares in proportion to weights, by the largest remainder.
+
+    >>> shares(10, np.array([1.0, 1.0, 1.0]))
+    [4, 3, 3]
+    """
+    exact = total * weights / weights.sum()
+    whole = np.floor(exact).astype(int)
+    largest = np.argsort(whole - exact, kind="stable")  # of equal remainders the first
+    whole[largest[: total - whole.sum()]] += 1
+    return [int(share) for share in whole]
 
 
 @dataclass(frozen=True)

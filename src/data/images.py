@@ -141,7 +141,7 @@ def read_classes(record: Record) -> NDArray[np.uint8]:
     """Reads the label of a photo.
 
     Returns:
-        (H,W) uint8, classes 0..K-1 and 255.
+        (H,W) uint8, classes 0..K-1, CONTRAST and IGNORE.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and the remedy.
@@ -158,7 +158,7 @@ def read_record(record: Record) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
     Returns:
         image: (H,W,3) uint8 RGB.
-        label: (H,W) uint8, classes 0..K-1 and 255.
+        label: (H,W) uint8, classes 0..K-1, CONTRAST and IGNORE.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and the remedy.

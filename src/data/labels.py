@@ -1,4 +1,7 @@
-"""The one place where label ids of files become class ids. 255 is ignore, everywhere."""
+"""The one place where label ids of files become class ids.
+
+After it, ids are classes 0..K-1 or one of the two reserved ids of `src.ops.labels`, everywhere.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = 255
+from src.ops.labels import CONTRAST, IGNORE
+
 _UNKNOWN = -1  # in a table: an id that the data set does not define
 
 # Raw ids of the 19 evaluation classes, in the order of their class ids (cityscapesScripts,
@@ -38,11 +42,12 @@ _CITYSCAPES_LAST_RAW = 33
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Turns the ids of one data set's label files into class ids 0..K-1 and 255.
+    """Turns the ids of one data set's label files into class ids 0..K-1, CONTRAST and IGNORE.
 
     Attributes:
-        class_names: K names.
-        table: 256 entries, raw id -> class id, 255 to ignore, -1 where the raw id is not defined.
+        class_names: K names, at most 254. Contrast classes are not among them.
+        table: 256 entries, raw id -> class id, CONTRAST or IGNORE, -1 where the raw id is not
+            defined.
     """
 
     class_names: tuple[str, ...]
@@ -55,7 +60,7 @@ class LabelMap:
             raw: (H,W) uint8.
 
         Returns:
-            (H,W) uint8, classes 0..K-1 or 255.
+            (H,W) uint8, classes 0..K-1, CONTRAST or IGNORE.
 
         Raises:
             ValueError: an id outside the class list.
@@ -69,9 +74,8 @@ class LabelMap:
         unknown = sorted(set(ids.translate(None, known)))
         if unknown:
             raise ValueError(
-                f"label id {', '.join(map(str, unknown[:8]))} is outside the list of "
-                f"{len(self.class_names)} classes: correct the class list or the file, or mark "
-                f"those pixels {IGNORE} (ignore)"
+                f"label id {', '.join(map(str, unknown[:8]))} is not in the class list: correct "
+                f"the list or the file, or mark those pixels {IGNORE} (ignore)"
             )
         return np.frombuffer(ids.translate(classes), np.uint8).reshape(raw.shape)
 
@@ -83,8 +87,10 @@ class LabelMap:
 
     @classmethod
     def _from_pairs(cls, class_names: Sequence[str], pairs: dict[int, int]) -> "LabelMap":
-        if len(class_names) > IGNORE:
-            raise ValueError(f"{len(class_names)} classes do not fit 8-bit labels (at most 255)")
+        if len(class_names) > CONTRAST or max(pairs) >= IGNORE:
+            raise ValueError(
+                f"{len(class_names)} classes do not fit 8-bit labels (at most {CONTRAST})"
+            )
         table = [_UNKNOWN] * 256
         table[IGNORE] = IGNORE
         for raw, class_id in pairs.items():
@@ -92,9 +98,33 @@ class LabelMap:
         return cls(tuple(class_names), tuple(table))
 
     @classmethod
-    def identity(cls, class_names: Sequence[str]) -> "LabelMap":
-        """Files hold class ids 0..K-1 and 255 = ignore."""
-        return cls._from_pairs(class_names, {i: i for i in range(len(class_names))})
+    def identity(cls, class_names: Sequence[str], contrast: Sequence[str | int] = ()) -> "LabelMap":
+        """Files hold the ids of a class list and 255 = ignore.
+
+        Args:
+            class_names: names by their ids in the files.
+            contrast: names or ids of the classes that become CONTRAST. The others keep their order
+                and are numbered again without gaps.
+
+        Raises:
+            ValueError: a contrast class that the list lacks, or no other class.
+
+        >>> label_map = LabelMap.identity(["background", "cat", "dog"], contrast=["background"])
+        >>> label_map.class_names, label_map(np.array([[0, 1, 2, 255]], np.uint8))
+        (('cat', 'dog'), array([[254,   0,   1, 255]], dtype=uint8))
+        """
+        numbered = dict(enumerate(class_names))
+        if unknown := set(contrast) - set(numbered) - set(class_names):
+            choices = ", ".join(f"{raw} ({name})" for raw, name in numbered.items())
+            raise ValueError(
+                f"data.layout.contrast={list(contrast)}: there is no class "
+                f"{', '.join(sorted(map(str, unknown)))}. Choose ids or names of {choices}"
+            )
+        objects = [raw for raw, name in numbered.items() if not {raw, name} & set(contrast)]
+        if not objects:
+            raise ValueError(f"data.layout.contrast={list(contrast)}: leave at least one class")
+        pairs = dict.fromkeys(numbered, CONTRAST) | {raw: i for i, raw in enumerate(objects)}
+        return cls._from_pairs([numbered[raw] for raw in objects], pairs)
 
     @classmethod
     def shifted(cls, class_names: Sequence[str]) -> "LabelMap":

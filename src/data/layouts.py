@@ -45,6 +45,7 @@ class Layout(Protocol):
     """What the data module asks of a data set."""
 
     class_names: tuple[str, ...]
+    contrast: tuple[str | int, ...]  # names or ids of the contrast classes of the files
 
     def prepare(self) -> None:
         """Makes the files if the project makes them itself; called on one process a node."""
@@ -100,6 +101,7 @@ class ADE20K:
     images/{training,validation}/*.jpg
     annotations/{training,validation}/*.png"""
     DOWNLOAD = "http://sceneparsing.csail.mit.edu (ADEChallengeData2016.zip, 923 MB)"
+    contrast: tuple[str | int, ...] = ()
 
     def __init__(self, root: str | Path | None) -> None:
         self.root = _require_root(root, "ADE20K", self.TREE, self.DOWNLOAD)
@@ -140,6 +142,7 @@ class Cityscapes:
         "https://www.cityscapes-dataset.com/downloads "
         "(leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip)"
     )
+    contrast: tuple[str | int, ...] = ()
 
     def __init__(self, root: str | Path | None) -> None:
         self.root = _require_root(root, "Cityscapes", self.TREE, self.DOWNLOAD)
@@ -179,6 +182,9 @@ class Folder:
         root: the folder.
         test: split that stands in where there is no `images/test`; None for an error instead.
         num_classes: names the classes "0".."K-1" where there is no `classes.txt`.
+        contrast: names or ids of the classes that differ from all others but are not one thing
+            (CONTRAST of `src.ops.labels`), such as the background of labelled objects. They are not
+            among `class_names`.
         download: where to get the data, for the error of a missing root.
     """
 
@@ -192,6 +198,7 @@ class Folder:
         root: str | Path | None,
         test: str | None = "val",
         num_classes: int | None = None,
+        contrast: Sequence[str | int] = (),
         download: str = "the page of the data set, and lay it out as above",
     ) -> None:
         self.root = _require_root(root, "folder layout", self.TREE, download)
@@ -207,7 +214,11 @@ class Folder:
                 f"{listing} is missing: name the classes there, one a line in the order of their "
                 "ids, or set data.layout.num_classes"
             )
-        self.label_map = LabelMap.identity(names)
+        self.contrast = tuple(contrast)
+        try:
+            self.label_map = LabelMap.identity(names, self.contrast)
+        except ValueError as error:
+            raise DataError(f"{listing}: {error}") from error
         self.class_names = self.label_map.class_names
 
     def prepare(self) -> None:
@@ -255,6 +266,7 @@ class Mixture:
         self.layouts = {name: make(root=root / name) for name, make in layouts.items()}
         self.held_out = tuple(held_out)
         self.class_names: tuple[str, ...] = ()  # there is no common label space
+        self.contrast = tuple(c for layout in self.layouts.values() for c in layout.contrast)
 
     def prepare(self) -> None:
         for layout in self.layouts.values():

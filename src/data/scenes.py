@@ -284,6 +284,7 @@ class Scenes:
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
         self.root = Path(root) / f"scenes-{key}"
         self.class_names = tuple(TEXTURES)
+        self.contrast: tuple[str | int, ...] = ()
         self.label_map = LabelMap.identity(self.class_names)
 
     def prepare(self) -> None:

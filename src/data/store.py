@@ -183,7 +183,7 @@ class SampleStore:
 
         Returns:
             superpixels (H,W) uint16, unless there are none; with `pack`, image (H,W,3) uint8 RGB
-            and label (H,W) uint8, classes 0..K-1 and 255.
+            and label (H,W) uint8, classes 0..K-1, CONTRAST and IGNORE.
         """
         if self._rows is None:  # opened where it is used, for every worker maps the file itself
             self._rows = self._open()

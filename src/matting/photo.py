@@ -114,7 +114,7 @@ def features_of(
         (H,W,D).
     """
     size = photo.shape[:2]
-    total = torch.zeros(1, extractor.hparams["dim"], *size)
+    total = torch.zeros(1, extractor.dim, *size)
     scales = sorted({min(1.0, side / max(size)) for side in long_sides})
     for scale in scales:
         height, width = (max(1, round(side * scale)) for side in size)

@@ -5,20 +5,19 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from src.ops.distance import pairwise_distance
+from src.ops.labels import CONTRAST, IGNORE
 
 
-def pair_auc(
-    features: Tensor, labels: Tensor, valid: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pair_auc(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Area under the ROC curve of "far apart" as a sign of "unequal", per image.
 
     It is the probability that an unequal pair is farther apart than an equal one, ties counting
-    one half (Mann-Whitney), over the unordered pairs of valid superpixels of an image.
+    one half (Mann-Whitney), over the unordered pairs of labelled superpixels of an image. A pair of
+    two superpixels with the label CONTRAST counts neither as equal nor as unequal.
 
     Args:
         features: (B,S,D).
-        labels: (B,S).
-        valid: (B,S) bool.
+        labels: (B,S) integers. Superpixels with IGNORE do not take part.
 
     Returns:
         auc: (B,) in [0,1], NaN for an image without both kinds of pairs.
@@ -27,8 +26,7 @@ def pair_auc(
         active: (B,) share of unequal pairs that are closer than the mean equal pair, NaN likewise:
             those the loss still has to part.
 
-    >>> auc, *_ = pair_auc(torch.tensor([[[0.0], [0.1], [9.0]]]), torch.tensor([[1, 1, 2]]),
-    ...                    torch.tensor([[True, True, True]]))
+    >>> auc, *_ = pair_auc(torch.tensor([[[0.0], [0.1], [9.0]]]), torch.tensor([[1, 1, 2]]))
     >>> auc
     tensor([1.])
     """
@@ -36,9 +34,9 @@ def pair_auc(
         labels.shape[1], labels.shape[1], offset=1, device=labels.device
     ).unbind()
     distance = pairwise_distance(features)[:, first, second]
-    pair = valid[:, first] & valid[:, second]
-    same = labels[:, first] == labels[:, second]
-    equal, unequal = pair & same, pair & ~same
+    one, other = labels[:, first], labels[:, second]  # (B,P) of the P pairs
+    pair = (one != IGNORE) & (other != IGNORE) & ((one != CONTRAST) | (other != CONTRAST))
+    equal, unequal = pair & (one == other), pair & (one != other)
     num_equal, num_unequal = equal.sum(1).double(), unequal.sum(1).double()
 
     # Pairs that do not count sort to the end, where they weigh nothing.
@@ -80,9 +78,9 @@ class PairAUC(Metric):
         self.add_state("total", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, features: Tensor, labels: Tensor, valid: Tensor) -> None:
+    def update(self, features: Tensor, labels: Tensor) -> None:
         """Adds the images of a batch; shapes as in `pair_auc`."""
-        scores = torch.stack(pair_auc(features.detach(), labels, valid)).double()
+        scores = torch.stack(pair_auc(features.detach(), labels)).double()
         self.total += scores.nansum(1)
         self.images += (~scores.isnan()).sum(1)
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from src.data.labels import IGNORE
+from src.ops.labels import CONTRAST
 
 
 def confusion_matrix(scores: Tensor, label: Tensor) -> Tensor:
@@ -13,7 +13,7 @@ def confusion_matrix(scores: Tensor, label: Tensor) -> Tensor:
 
     Args:
         scores: (K,h,w) class scores of one image, enlarged bilinearly to the label.
-        label: (H,W) integer ids, 0..K-1 and 255 for pixels that do not count.
+        label: (H,W) integer ids, 0..K-1. Pixels with CONTRAST or IGNORE do not count.
 
     Returns:
         (K,K) int64, rows are the true classes, columns the predicted ones.
@@ -24,7 +24,7 @@ def confusion_matrix(scores: Tensor, label: Tensor) -> Tensor:
         scores = F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
     predicted, true = scores.argmax(0).flatten(), label.flatten().long()
     # One bin more takes what does not count, so that nothing depends on how many those are.
-    cell = torch.where(true == IGNORE, num_classes**2, true * num_classes + predicted)
+    cell = torch.where(true >= CONTRAST, num_classes**2, true * num_classes + predicted)
     counts = torch.bincount(cell, minlength=num_classes**2 + 1)
     return counts[:-1].view(num_classes, num_classes)
 

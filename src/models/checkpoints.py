@@ -19,7 +19,11 @@ SUMS = "SHA256SUMS"
 _HEADER = "softfeat"
 _KEPT = ("extractor.", "head.")  # of a state; the rest serves training alone
 _REBUILDS = ("extractor", "hard_segmentation", "class_names")
-_EXTRACTOR = ("widths", "blocks", "dim", "readout_scale", "level_norm")
+# What a file may say of its network, by the network's name: see `Extractor.hparams`.
+_EXTRACTOR = {
+    "bottleneck": ("network", "widths", "blocks", "dim", "readout_scale", "level_norm"),
+    "efficientnet_lite0": ("network", "level_channels", "top_down", "level_norm"),
+}
 _HEAD = ("num_classes", "head")
 
 
@@ -115,8 +119,13 @@ def _read_weights(path: Path) -> dict[str, Any]:
             header: Any = json.loads(file.metadata()[_HEADER])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # A stranger's header becomes arguments: those of a network's shape, and no others.
-        extractor = {"level_norm": 0.0, **header["extractor"]}  # a newer key
-        content: dict[str, Any] = {"extractor": _only(extractor, _EXTRACTOR)}
+        extractor = {
+            "network": "bottleneck",
+            "level_norm": 0.0,
+            **header["extractor"],
+        }  # newer keys
+        names = _EXTRACTOR[extractor["network"]]
+        content: dict[str, Any] = {"extractor": _only(extractor, names)}
         if "hard_segmentation" in header:
             content["hard_segmentation"] = _only(header["hard_segmentation"], _HEAD)
             content["class_names"] = [str(name) for name in header["class_names"]]

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.ops.labels import CONTRAST
+
 ClassWeights = Literal["equal", "frequency"]
 
 
@@ -69,20 +71,21 @@ class SpacesClassifier(nn.Module):
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         return scores.masked_fill((self.space_of_class != space[:, None])[:, None], -torch.inf)
 
-    def loss(self, features: Tensor, labels: Tensor, valid: Tensor, space: Tensor) -> Tensor:
-        """Cross-entropy, a mean over photos of the weighted means over their valid members.
+    def loss(self, features: Tensor, labels: Tensor, space: Tensor) -> Tensor:
+        """Cross-entropy, a mean over photos of the weighted means over their members with a class.
 
         Args:
             features: (B,S,D).
-            labels: (B,S) classes of the photo's own space.
-            valid: (B,S) bool, members that take part.
+            labels: (B,S) classes of the photo's own space. Members with CONTRAST or IGNORE have
+                none and do not take part.
             space: (B,) int64.
 
         Returns:
-            Scalar; a photo without valid members adds 0.
+            Scalar; a photo without a member with a class adds 0.
         """
-        target = torch.where(valid, labels + self.first_class[space][:, None], -1)
-        weight = torch.where(valid, self.class_weights[target], 0.0)
+        known = labels < CONTRAST
+        target = torch.where(known, labels + self.first_class[space][:, None], -1)
+        weight = torch.where(known, self.class_weights[target], 0.0)
         scores = self(features, space)
         each = F.cross_entropy(scores.mT, target, ignore_index=-1, reduction="none")
         return ((weight * each).sum(1) / weight.sum(1).clamp(min=1e-6)).mean()

@@ -17,7 +17,6 @@ from torchmetrics import MeanMetric
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Batch
-from src.data.labels import IGNORE
 from src.metrics.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
 from src.models.checkpoints import read_checkpoint
 from src.models.classifier import ClassWeights, check_class_weights, rarity
@@ -25,6 +24,7 @@ from src.models.extractor import Extractor, extractor_of, load_extractor
 from src.models.heads import Decoder, LinearProbe, head_inputs
 from src.models.schedule import poly_with_warmup
 from src.models.views import ONE_VIEW, Views
+from src.ops.labels import IGNORE
 from src.utils.processes import share_buffers, share_of_mean
 
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
@@ -95,8 +95,7 @@ class HardSegmentationModule(pl.LightningModule):
         self.end_to_end, self.cache_features = end_to_end, cache_features
         # Frozen whole: the extractor's batch norms stay as they are, too (see train).
         self.extractor.requires_grad_(end_to_end)
-        width = extractor.hparams["dim"] // len(extractor.hparams["widths"])
-        channels = [extractor.hparams["widths"][0], *[width] * len(extractor.hparams["widths"])]
+        channels = [extractor.low_channels, *extractor.level_channels]
         kinds: dict[str, type[nn.Module]] = {"decoder": Decoder, "linear": LinearProbe}
         if head not in kinds:
             raise ValueError(f"model.head={head}: choose {' or '.join(kinds)}")
@@ -118,6 +117,11 @@ class HardSegmentationModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.layout.contrast:
+            raise ValueError(
+                f"the data has the contrast class {', '.join(map(str, data.layout.contrast))}, but "
+                "a head needs every class: set data.layout.contrast=[]"
+            )
         names = list(data.layout.class_names)
         if len(names) != self.num_classes:
             raise ValueError(

@@ -16,12 +16,11 @@ from torchmetrics import MeanMetric
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Batch
-from src.data.labels import IGNORE
 from src.metrics.baselines import colour_features
 from src.metrics.pair_auc import PairAUC
 from src.models.classifier import ClassWeights, SpacesClassifier, check_class_weights, rarity
 from src.models.cuda_graph import GraphedGradients
-from src.models.extractor import Extractor
+from src.models.extractor import Extractor, build_extractor
 from src.models.schedule import poly_with_warmup
 from src.ops.npair import superpixel_npair_loss
 from src.ops.pixels import pyramid_at_pixels
@@ -43,13 +42,15 @@ class SoftFeatureModule(pl.LightningModule):
 
     Args:
         extractor: the network.
-        loss: of (features (B,S,D), labels (B,S), valid (B,S)), a scalar.
+        loss: Function of features (B,S,D) and labels (B,S) that returns a scalar.
         optimizer: made from the parameters.
         num_superpixels: S.
         classifier_weight: of the cross-entropy of a classifier beside the loss, which tells the
             features what is alike in two photos; 0 for the loss alone, as in the paper.
         class_weights: of that classifier, as those of `HardSegmentationModule`: "equal", or
             "frequency" for rare classes to weigh more.
+        encoder_rate: Learning rate of the extractor's stages, as a factor of the rate of the rest.
+            Below 1 for stages that start from another training; 0 leaves them as they are.
         sample_pixels: of labels (B,H,W), as `src.ops.pixels.sample_pixels`: trains on these pixels;
             None trains on superpixels. Validation compares superpixels in both cases.
         total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
@@ -65,12 +66,13 @@ class SoftFeatureModule(pl.LightningModule):
     def __init__(
         self,
         extractor: Extractor,
-        loss: Callable[[Tensor, Tensor, Tensor], Tensor] = superpixel_npair_loss,
+        loss: Callable[[Tensor, Tensor], Tensor] = superpixel_npair_loss,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         num_superpixels: int = 500,
         classifier_weight: float = 0.0,
         class_weights: ClassWeights = "equal",
-        sample_pixels: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None,
+        encoder_rate: float = 1.0,
+        sample_pixels: Callable[..., tuple[Tensor, Tensor]] | None = None,
         total_steps: int = 1,
         power: float = 0.9,
         warmup_steps: int = 0,
@@ -85,10 +87,13 @@ class SoftFeatureModule(pl.LightningModule):
                 f"model.classifier_weight={classifier_weight}: choose 0 or more, and more than 0 "
                 "with model.class_weights=frequency, which weighs the classifier's classes"
             )
+        if encoder_rate < 0:
+            raise ValueError(f"model.encoder_rate={encoder_rate}: choose 0 or more")
         self.extractor = extractor
         if channels_last:
             self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.sample_pixels, self.optimizer = loss, sample_pixels, optimizer
+        self.encoder_rate = encoder_rate
         self.num_superpixels = num_superpixels
         self.classifier_weight, self.class_weights = classifier_weight, class_weights
         self.classifier: SpacesClassifier | None = None  # as many classes as the data has
@@ -118,7 +123,7 @@ class SoftFeatureModule(pl.LightningModule):
         if self.classifier_weight and self.classifier is None:
             sizes = [len(names) for names in data.label_spaces]
             weights = rarity(data.class_shares()) if self.class_weights == "frequency" else None
-            self.classifier = SpacesClassifier(self.extractor.hparams["dim"], sizes, weights)
+            self.classifier = SpacesClassifier(self.extractor.dim, sizes, weights)
 
     def forward(self, image: Tensor) -> Tensor:
         """The feature map F (B,D,H,W) of images (B,3,H,W) in [0,1]."""
@@ -127,21 +132,22 @@ class SoftFeatureModule(pl.LightningModule):
 
     def superpixel_features(
         self, batch: Batch, pyramid: Callable[[Tensor], list[Tensor]]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Pools a network's features and the labels of a batch.
 
         Returns:
-            features (B,S,D), labels (B,S), valid (B,S): superpixels with pixels and a label.
+            features: (B,S,D).
+            labels: (B,S) int64, IGNORE for superpixels without a labelled pixel.
         """
         superpixels = batch["superpixels"]
         # Before the network: the table of votes is gone when its maps fill the memory.
-        labels = superpixel_majority(batch["label"], superpixels, self.num_superpixels, IGNORE)
-        features, counts = pyramid_superpixel_mean(
+        labels = superpixel_majority(batch["label"], superpixels, self.num_superpixels)
+        features, _ = pyramid_superpixel_mean(
             pyramid(batch["image"]), superpixels, self.num_superpixels, batch.get("pooling")
         )
-        return features, labels, (counts > 0) & (labels != IGNORE)
+        return features, labels
 
-    def compared_features(self, batch: Batch, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def compared_features(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """What a training step compares: superpixels, or sampled pixels, of R draws an image.
 
         Args:
@@ -150,17 +156,17 @@ class SoftFeatureModule(pl.LightningModule):
                 resumed run draws what the other would have.
 
         Returns:
-            features, labels, valid: of `superpixel_features`, or (B*R,N,D), (B*R,N), (B*R,N).
+            features, labels: those of `superpixel_features`, or (B*R,N,D) and (B*R,N).
         """
         if self.sample_pixels is None:
             return self.superpixel_features(batch, self.pyramid)
         seed = np.random.SeedSequence([torch.initial_seed(), step, self.global_rank])
         generator = torch.Generator(batch["label"].device)
         generator.manual_seed(int(seed.generate_state(1)[0]))
-        pixels, labels, valid = self.sample_pixels(batch["label"], generator=generator)
+        pixels, labels = self.sample_pixels(batch["label"], generator=generator)
         size = (batch["label"].shape[1], batch["label"].shape[2])
         features = pyramid_at_pixels(self.pyramid(batch["image"]), pixels, size)
-        return features.flatten(0, 1), labels.flatten(0, 1), valid.flatten(0, 1)
+        return features.flatten(0, 1), labels.flatten(0, 1)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """What a training step minimises.
@@ -237,9 +243,9 @@ class SoftFeatureModule(pl.LightningModule):
         share_buffers(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        features, labels, valid = self.superpixel_features(batch, self.pyramid)
-        self.val_loss.update(self.loss(features, labels, valid), len(labels))
-        self.val_pairs.update(features, labels, valid)
+        features, labels = self.superpixel_features(batch, self.pyramid)
+        self.val_loss.update(self.loss(features, labels), len(labels))
+        self.val_pairs.update(features, labels)
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.val_loss.compute())
@@ -252,12 +258,12 @@ class SoftFeatureModule(pl.LightningModule):
     def on_test_start(self) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_UNTRAINED_SEED)
-            untrained = Extractor(**self.extractor.hparams)
+            untrained = build_extractor(self.extractor.hparams)
         # Not a submodule: it is no part of the model.
         self._untrained = untrained.to(self.device).eval().pyramid
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        features, labels, valid = self.superpixel_features(batch, self.pyramid)
+        features, labels = self.superpixel_features(batch, self.pyramid)
         colour = (batch["image"], batch["superpixels"], self.num_superpixels)
         compared = {
             "trained": features,
@@ -266,7 +272,7 @@ class SoftFeatureModule(pl.LightningModule):
             "lab_position": colour_features(*colour, position_weight=POSITION_WEIGHT),
         }
         for name, values in compared.items():
-            self.test_pairs[name].update(values, labels, valid)  # type: ignore[operator]
+            self.test_pairs[name].update(values, labels)  # type: ignore[operator]
 
     def on_test_epoch_end(self) -> None:
         for name, metric in self.test_pairs.items():
@@ -282,8 +288,14 @@ class SoftFeatureModule(pl.LightningModule):
         return self(batch["image"])
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())
-        scheduler = poly_with_warmup(optimizer, self.total_steps, self.power, self.warmup_steps)
+        encoder = [p for p in self.extractor.encoder_parameters() if p.requires_grad]
+        known = set(encoder)
+        others = [p for p in self.parameters() if p.requires_grad and p not in known]
+        optimizer = self.optimizer([{"params": others}, {"params": encoder}])  # type: ignore[list-item]
+        rates = (1.0, self.encoder_rate)
+        scheduler = poly_with_warmup(
+            optimizer, self.total_steps, self.power, self.warmup_steps, rates
+        )
         schedule = {"scheduler": scheduler, "interval": "step", "name": "train/lr"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from src.ops.labels import CONTRAST, IGNORE
+
 Negative = Literal["printed", "symmetric"]
 Balance = Literal["none", "pairs", "classes"]
 
@@ -18,7 +20,6 @@ _PAIRS_ON_CPU, _PAIRS_ON_GPU = 2**18, 2**25
 def superpixel_npair_loss(
     features: Tensor,
     labels: Tensor,
-    valid: Tensor,
     negative: Negative = "printed",
     balance: Balance = "none",
     across_images: bool = False,
@@ -36,59 +37,65 @@ def superpixel_npair_loss(
 
     Args:
         features: (B,S,D), B sets of S members; half precision runs in float32.
-        labels: (B,S) integers; only equal or unequal matters, within a set.
-        valid: (B,S) bool, members that take part.
+        labels: (B,S) integers. Only equal or unequal matters, within a set, except for two ids of
+            `src.ops.labels`: members with IGNORE do not take part, and a pair of two members with
+            CONTRAST counts neither as equal nor as unequal.
         negative: reading of the second term.
-        balance: "none" sums over all ordered pairs and divides by the set's number of valid
-            members |S|, as printed; "pairs" averages each of the two sums over its own pairs
-            (p != q), so that neither outweighs the other by its mere number; "classes" does so
-            with weights 1 / (n_p n_q), n being the number of members of a label, so that small
-            things count as much as large ones.
+        balance: "none" sums over all ordered pairs and divides by |S|, the number of members of
+            the set that take part, as printed. "pairs" averages each of the two sums over its own
+            pairs (p != q), so that neither outweighs the other by its number. "classes" does the
+            same with weights 1 / (n_p n_q), where n is the number of members of a label, so that
+            small things count as much as large ones. There CONTRAST is one label more.
         across_images: compare all members of the batch with each other, as one set, where a label
             means the same in all of them; the paper compares within an image. Members in other
             processes of ddp are not compared.
 
     Returns:
-        Scalar, mean over the sets. Without a valid pair a zero that still has a gradient (zero).
+        Scalar, mean over the sets. Without a pair it is a zero that still has a gradient (zero).
 
-    >>> equal = superpixel_npair_loss(
-    ...     torch.zeros(1, 2, 4), torch.tensor([[3, 3]]), torch.tensor([[True, True]]))
-    >>> equal.item()
+    >>> superpixel_npair_loss(torch.zeros(1, 2, 4), torch.tensor([[3, 3]])).item()
     0.0
     """
     if negative not in ("printed", "symmetric"):
         raise ValueError(f"negative={negative!r}: choose 'printed' or 'symmetric'")
     if across_images:
-        features, labels, valid = (x.flatten(0, 1)[None] for x in (features, labels, valid))
+        features, labels = features.flatten(0, 1)[None], labels.flatten(0, 1)[None]
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    labels, members = labels.long(), valid.to(features.dtype)
-    size = members.sum(1)
+    labels = labels.long()
+    members = (labels != IGNORE).to(features.dtype)  # (B,S)
+    one_thing = (labels != CONTRAST).to(features.dtype)  # (B,S), whose equal pairs count
+    size = members.sum(1)  # (B,)
     if balance == "none":
         positive_weight = negative_weight = 1 / size.clamp(min=1)
     elif balance == "pairs":
-        equal = _equal_members(labels, valid).sum(1)
-        positive_weight = 1 / (equal - size).clamp(min=1)
-        negative_weight = 1 / (size.square() - equal).clamp(min=1)
+        same = _same_label(labels) * members  # (B,S)
+        positive_weight = 1 / ((same - members) * one_thing).sum(1).clamp(min=1)
+        negative_weight = 1 / (size.square() - same.sum(1)).clamp(min=1)
     elif balance == "classes":
-        members = members / _equal_members(labels, valid).clamp(min=1)
-        num_labels = members.sum(1).round()
-        equal = num_labels - members.square().sum(1)  # weights of equal pairs but p = q
+        members = members / _same_label(labels)  # those of a label add up to 1
+        num_labels, objects = members.sum(1).round(), members * one_thing
+        equal = objects.sum(1).round() - objects.square().sum(1)  # weights of the pairs p != q
         positive_weight = 1 / torch.where(equal > 1e-6, equal, 1.0)
         negative_weight = 1 / (num_labels.square() - num_labels).clamp(min=1)
     else:
         raise ValueError(f"balance={balance!r}: choose 'none', 'pairs' or 'classes'")
     loss: Tensor = _NPair.apply(
-        features, labels, valid, members, positive_weight, negative_weight, negative
+        features,
+        labels,
+        members,
+        positive_weight[:, None] * one_thing,
+        negative_weight,
+        negative,
     )
     return loss
 
 
-def _equal_members(labels: Tensor, valid: Tensor) -> Tensor:
-    """(B,S): for each valid member how many have its label, itself included; 0 for the others."""
-    known = torch.where(valid, labels, torch.iinfo(torch.int64).max)  # which is no one's label
-    ordered = known.sort(1).values
-    first = torch.searchsorted(ordered, known)
-    return (torch.searchsorted(ordered, known, right=True) - first) * valid
+def _same_label(labels: Tensor) -> Tensor:
+    """(B,S): for each member how many members of its set have its label, itself included."""
+    labels = labels.contiguous()
+    ordered = labels.sort(1).values
+    first = torch.searchsorted(ordered, labels)
+    return torch.searchsorted(ordered, labels, right=True) - first
 
 
 class _NPair(torch.autograd.Function):
@@ -104,13 +111,28 @@ class _NPair(torch.autograd.Function):
         ctx,
         features: Tensor,
         labels: Tensor,
-        valid: Tensor,
         members: Tensor,
         positive_weight: Tensor,
         negative_weight: Tensor,
         negative: Negative,
     ) -> Tensor:
-        """Pairs p, q weigh members[p] * members[q] * positive_weight or negative_weight."""
+        """Computes the sum over pairs p, q, and its gradient.
+
+        Equal pairs weigh members[p] * members[q] * positive_weight[p], unequal ones
+        members[p] * members[q] * negative_weight.
+
+        Args:
+            ctx: carries the gradient to `backward`.
+            features: (B,S,D), at least float32.
+            labels: (B,S) int64.
+            members: (B,S), 0 for members that do not take part.
+            positive_weight: (B,S), the same for all members of a label.
+            negative_weight: (B,).
+            negative: reading of the second term.
+
+        Returns:
+            Scalar, mean over the sets.
+        """
         (batch, size, _), dtype = features.shape, features.dtype
         gradient = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
         total = features.new_zeros(batch)
@@ -124,12 +146,12 @@ class _NPair(torch.autograd.Function):
         for start in range(0, batch, num_sets):
             sets = slice(start, start + num_sets)
             label, member = labels[sets], members[sets]
-            inside = valid[sets, :, None]
+            inside = member[..., None] > 0
             x = torch.where(inside, features[sets].double(), 0.0)
             centre = x.sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
             x = torch.where(inside, x - centre, 0.0)
             square = x.square().sum(-1)
-            positive = positive_weight[sets].to(dtype)[:, None, None]
+            positive = positive_weight[sets].to(dtype)[..., None]
             unequal = negative_weight[sets].to(dtype)[:, None, None]
             for row in range(0, size, num_rows):
                 # d is symmetric: rows meet themselves and, for both, the members behind them.
@@ -146,7 +168,7 @@ class _NPair(torch.autograd.Function):
                 )  # its square may overflow
                 same = label[:, rows, None] == label[:, None, columns]
                 # Of both terms, told apart by its sign.
-                weight = torch.where(same, positive, -unequal)
+                weight = torch.where(same, positive[:, rows], -unequal)
                 weight *= member[:, rows, None]
                 weight *= member[:, None, columns]
                 # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
@@ -173,7 +195,7 @@ class _NPair(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (gradient,) = ctx.saved_tensors
-        return outer * gradient, None, None, None, None, None, None
+        return outer * gradient, None, None, None, None, None
 
 
 def _towards(x: Tensor, others: Tensor, pull: Tensor) -> Tensor:

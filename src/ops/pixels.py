@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from src.ops.labels import IGNORE
+
 _LABEL_IDS = 256  # label maps are 8-bit
 
 
@@ -15,29 +17,27 @@ def sample_pixels(
     num_classes: int = 3,
     num_samples: int = 1000,
     repetitions: int = 10,
-    ignore_index: int = 255,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Draws classes of each image, and pixels of each class, with replacement.
 
     Nothing here waits for the device.
 
     Args:
-        label: (B,H,W) int64 ids in 0..255.
+        label: (B,H,W) int64 ids in 0..255. Pixels with IGNORE are never drawn.
         num_classes: N_inst, distinct classes a repetition, of those in the image.
         num_samples: N_samp, pixels of each class.
         repetitions: N_iter draws of each image.
-        ignore_index: label of pixels that are never drawn, in 0..255.
         generator: of the label's device; torch's global one if absent.
 
     Returns:
         pixels: (B,R,N) int64 in 0..H*W-1, with N = num_classes * num_samples.
-        labels: (B,R,N) int64, their labels.
-        valid: (B,R,N) bool, False where an image has fewer classes than `num_classes`.
+        labels: (B,R,N) int64, their labels. Where an image has fewer classes than `num_classes`,
+            the draws that are missing have the label IGNORE.
 
-    >>> pixels, labels, valid = sample_pixels(torch.tensor([[[7, 7, 255, 2]]]), 2, 3, 1)
-    >>> sorted(set(labels.flatten().tolist())), 2 in pixels, bool(valid.all())
-    ([2, 7], False, True)
+    >>> pixels, labels = sample_pixels(torch.tensor([[[7, 7, 255, 2]]]), 2, 3, 1)
+    >>> sorted(set(labels.flatten().tolist())), 2 in pixels
+    ([2, 7], False)
     """
     flat = label.flatten(1)
     batch, shape = len(flat), (len(label), repetitions, num_classes)
@@ -45,7 +45,7 @@ def sample_pixels(
     counts = flat.new_zeros(batch, _LABEL_IDS).scatter_add_(1, flat, torch.ones_like(flat))
     starts = counts.cumsum(1) - counts
     # Random keys above 0 for the labels in the image: the largest are a fair draw among them.
-    present = (counts > 0) & (torch.arange(_LABEL_IDS, device=label.device) != ignore_index)
+    present = (counts > 0) & (torch.arange(_LABEL_IDS, device=label.device) != IGNORE)
     random = partial(torch.rand, device=label.device, generator=generator)
     keys = random(batch, repetitions, _LABEL_IDS) + 1
     key, chosen = (keys * present[:, None]).topk(num_classes)
@@ -54,9 +54,8 @@ def sample_pixels(
     nth = (draw * count[..., None]).long().minimum((count[..., None] - 1).clamp(min=0))
     place = (first[..., None] + nth).clamp(max=flat.shape[1] - 1)
     pixels = by_label.gather(1, place.flatten(1)).view(batch, repetitions, -1)
-    labels = chosen[..., None].expand_as(place).reshape_as(pixels)
-    valid = (key > 0)[..., None].expand_as(place).reshape_as(pixels)
-    return pixels, labels, valid
+    labels = torch.where(key > 0, chosen, IGNORE)[..., None].expand_as(place).reshape_as(pixels)
+    return pixels, labels
 
 
 def pyramid_at_pixels(

@@ -6,6 +6,8 @@ A superpixel map holds ids 0..S-1; any other id (-1 in padding) belongs to no su
 import torch
 from torch import Tensor
 
+from src.ops.labels import IGNORE
+
 NO_SUPERPIXEL = -1
 _LABEL_IDS = 256  # label maps are 8-bit
 
@@ -78,19 +80,16 @@ def superpixel_mean(
     return sums / counts.clamp(min=1)[..., None], counts
 
 
-def superpixel_majority(
-    labels: Tensor, superpixels: Tensor, num_superpixels: int, ignore_index: int = 255
-) -> Tensor:
+def superpixel_majority(labels: Tensor, superpixels: Tensor, num_superpixels: int) -> Tensor:
     """Majority label of each superpixel (Eq. 1), ignored pixels left out.
 
     Args:
-        labels: (B,H,W) integer ids in 0..255.
+        labels: (B,H,W) integer ids in 0..255. Pixels with IGNORE do not vote.
         superpixels: (B,H,W) integer ids.
         num_superpixels: S.
-        ignore_index: label of pixels that do not vote, in 0..255.
 
     Returns:
-        (B,S) int64; ties go to the smallest id, `ignore_index` where no pixel votes.
+        (B,S) int64. Ties go to the smallest id. IGNORE where no pixel votes.
 
     >>> superpixel_majority(torch.tensor([[[7, 7, 2, 255]]]), torch.tensor([[[0, 0, 0, 1]]]), 2)
     tensor([[  7, 255]])
@@ -98,13 +97,13 @@ def superpixel_majority(
     rows = batch_index(superpixels, num_superpixels)
     flat = labels.flatten().long()
     votes = rows.new_zeros(len(labels) * (num_superpixels + 1) * _LABEL_IDS)
-    votes.scatter_add_(0, rows * _LABEL_IDS + flat, (flat != ignore_index).long())
+    votes.scatter_add_(0, rows * _LABEL_IDS + flat, (flat != IGNORE).long())
     votes = votes.unflatten(0, (-1, num_superpixels + 1, _LABEL_IDS))[:, :num_superpixels]
     # One maximum finds count and id: argmax promises no order among ties.
     id_last = _LABEL_IDS - 1 - torch.arange(_LABEL_IDS, device=votes.device)
     best = votes.mul_(_LABEL_IDS).add_(id_last).amax(-1)
     majority = _LABEL_IDS - 1 - best % _LABEL_IDS
-    return torch.where(best >= _LABEL_IDS, majority, ignore_index)
+    return torch.where(best >= _LABEL_IDS, majority, IGNORE)
 
 
 def superpixel_scatter(values: Tensor, superpixels: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from src.data.labels import IGNORE
+from src.ops.labels import CONTRAST, IGNORE
 
 _BORDER = 2  # pixels around each picture of a sheet
 _TEXT = 13  # size of the type
@@ -18,7 +18,7 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def label_colours(labels: Tensor) -> Tensor:
-    """Colours label ids: fixed, well spread hues; ignore is black.
+    """Colours label ids: fixed, well spread hues. CONTRAST is grey and IGNORE is black.
 
     Args:
         labels: (B,H,W) int64.
@@ -30,7 +30,7 @@ def label_colours(labels: Tensor) -> Tensor:
     hue = (ids * 0.61803398875) % 1  # golden ratio: neighbours in id are far apart in hue
     table = torch.stack([0.55 + 0.4 * torch.cos(2 * torch.pi * (hue - s / 3)) for s in range(3)], 1)
     table *= (1 - 0.35 * (ids // 8 % 2))[:, None]
-    table[IGNORE] = 0
+    table[CONTRAST], table[IGNORE] = 0.5, 0
     return table.float().to(labels.device)[labels].movedim(-1, 1)
 
 
@@ -49,7 +49,7 @@ def overlay(image: Tensor, labels: Tensor, strength: float = 0.6) -> Tensor:
 
 
 def errors(image: Tensor, predicted: Tensor, label: Tensor) -> Tensor:
-    """Wrong pixels in red over the grey photo, ignored ones dark.
+    """Wrong pixels in red over the grey photo, those without a class dark.
 
     Args:
         image: (B,3,H,W) in [0,1].
@@ -61,9 +61,9 @@ def errors(image: Tensor, predicted: Tensor, label: Tensor) -> Tensor:
     """
     grey = image.mean(1, keepdim=True).expand_as(image) * 0.7 + 0.15
     red = grey * 0.3 + image.new_tensor([0.7, 0.02, 0.02]).view(3, 1, 1)
-    ignored = (label == IGNORE)[:, None]
+    unknown = (label >= CONTRAST)[:, None]
     shown = torch.where((predicted != label)[:, None], red, grey)
-    return torch.where(ignored, grey * 0.25, shown)
+    return torch.where(unknown, grey * 0.25, shown)
 
 
 def boundaries(image: Tensor, superpixels: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from pathlib import Path
 from src.benchmarks.cached_features import cached_features
 from src.benchmarks.measure import markdown
 from src.data.datamodule import SegmentationData
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 
 
 def test_both_sides_learn_the_same(
@@ -12,7 +12,7 @@ def test_both_sides_learn_the_same(
 ) -> None:
     data = tiny_data(variants=1, native_labels=True, steps_per_epoch=4)
     result = cached_features(
-        data, Extractor(widths=[8, 16], blocks=[1, 1], dim=8), epochs=2, seeds=[0, 1]
+        data, BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8), epochs=2, seeds=[0, 1]
     )
     anew, stored = (float(row["val mIoU at the end"]) for row in result["rows"])
     assert abs(anew - stored) < 0.02

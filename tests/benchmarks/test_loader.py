@@ -6,7 +6,7 @@ import pytest
 from src.benchmarks.loader import loader
 from src.benchmarks.measure import markdown
 from src.data.datamodule import SegmentationData
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 
 
 def test_every_way_is_measured(
@@ -25,7 +25,7 @@ def test_every_way_is_measured(
 
     monkeypatch.setattr(SegmentationData, "train_dataloader", watched)
     data = tiny_data()
-    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
     result = loader(data, extractor, [0, 1], rounds=2)
     assert drawn == [(pack, workers, 2) for pack in (False, True) for workers in (0, 1)]
     assert len(result["rows"]) == 5

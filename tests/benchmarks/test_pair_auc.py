@@ -1,12 +1,25 @@
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from src.benchmarks.measure import markdown
 from src.benchmarks.pair_auc import pair_auc_of_sets
+from src.data.layouts import Folder, Layout
 from src.data.slic import Superpixels
 
-SETS = ["camvid", "msrc_v2"]
+SETS: dict[str, Callable[..., Layout]] = {
+    "camvid": Folder,
+    "msrc_v2": partial(Folder, contrast=["class 0"]),
+}
+SETTINGS: dict[str, Any] = {
+    "split": "val",
+    "image_size": (32, 40),
+    "superpixels": Superpixels(count=20),
+    "num_workers": 0,
+}
 
 
 def test_every_way_is_scored_on_every_set(
@@ -16,11 +29,8 @@ def test_every_way_is_scored_on_every_set(
         mixture_root,
         SETS,
         {"ours": checkpoint},
-        split="val",
-        image_size=(32, 40),
-        superpixels=Superpixels(count=20),
         cache_dir=tmp_path / "cache",
-        num_workers=0,
+        **SETTINGS,
     )
     ways = [row["features"] for row in result["rows"]]
     assert ways == ["ours", "untrained network", "Lab", "Lab + position"]
@@ -31,3 +41,19 @@ def test_every_way_is_scored_on_every_set(
     text = markdown(result | {"machine": {}})
     assert "| ours |" in text
     assert "ratio" not in text
+
+
+def test_some_of_the_sets_are_scored_alone(
+    mixture_root: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    arguments = (mixture_root, SETS, {"ours": checkpoint})
+    settings = SETTINGS | {"cache_dir": tmp_path / "cache"}
+    both = pair_auc_of_sets(*arguments, **settings)
+    one = pair_auc_of_sets(*arguments, **settings, sets=["msrc_v2"])
+    for row, other in zip(one["rows"], both["rows"], strict=True):
+        assert row["mean"] == row["msrc_v2"] == other["msrc_v2"]
+        assert "camvid" not in row
+    plain = pair_auc_of_sets(mixture_root, {"msrc_v2": Folder}, {"ours": checkpoint}, **settings)
+    assert plain["rows"] != one["rows"]  # the contrast class counts
+    with pytest.raises(ValueError, match=r"suite\.sets: nyuv2 is none of camvid, msrc_v2"):
+        pair_auc_of_sets(*arguments, **settings, sets=["nyuv2"])

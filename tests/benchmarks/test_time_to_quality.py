@@ -14,7 +14,7 @@ from src.data.datamodule import SegmentationData
 from src.data.layouts import Folder, Mixture
 from src.data.slic import Superpixels
 from src.models.classifier import SpacesClassifier
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.ops.npair import superpixel_npair_loss
 from src.ops.pixels import sample_pixels
 
@@ -26,7 +26,7 @@ def test_runs_are_measured_kept_and_drawn(
     run = partial(
         time_to_quality,
         data,
-        partial(Extractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
         partial(superpixel_npair_loss, negative="symmetric", balance="pairs"),
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={
@@ -82,7 +82,7 @@ def test_either_side_has_a_classifier_beside_the_loss(
     data = tiny_data()
     result = time_to_quality(
         data,
-        partial(Extractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
         superpixel_npair_loss,
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={
@@ -123,7 +123,7 @@ def test_a_mixture_is_scored_set_by_set(
     )
     result = time_to_quality(
         data,
-        partial(Extractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
         superpixel_npair_loss,
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={"superpixels": None, "pixels": partial(sample_pixels, num_samples=5)},
@@ -148,7 +148,7 @@ def test_a_mixture_is_scored_set_by_set(
     kept = {"trained": str(tmp_path / "runs/superpixels_seed0.safetensors")}
     split = "train" if held_out else "val"
     again = pair_auc_of_sets(
-        mixture_root, list(layouts), kept, split, (32, 40), Superpixels(count=20), tmp_path, 0
+        mixture_root, layouts, kept, split, (32, 40), Superpixels(count=20), tmp_path, 0
     )
     trained, untrained, *_ = again["rows"]
     for name in layouts:

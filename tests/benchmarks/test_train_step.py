@@ -14,7 +14,7 @@ from src.benchmarks.photos import photo_batch
 from src.benchmarks.step import Step, Way, step_batch
 from src.benchmarks.train_step import floor_of, time_by_part, train_step
 from src.data.datamodule import SegmentationData
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor, Extractor
 from src.ops.npair import superpixel_npair_loss
 
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
@@ -22,7 +22,7 @@ OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
 
 def tiny_extractor() -> Extractor:
     torch.manual_seed(0)
-    return Extractor(widths=[8, 16], blocks=[1, 2], dim=32)
+    return BottleneckExtractor(widths=[8, 16], blocks=[1, 2], dim=32)
 
 
 def tiny_step(way: Way = Way()) -> Step:  # noqa: B008

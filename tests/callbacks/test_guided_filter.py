@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from src.callbacks.guided_filter import GuidedFilter
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.ops.guided_filter import guided_filter
 
 
@@ -14,7 +14,7 @@ class Watcher(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.extractor = Extractor(widths=[4, 4], blocks=[1, 1], dim=4)
+        self.extractor = BottleneckExtractor(widths=[4, 4], blocks=[1, 1], dim=4)
         self.seen: dict[str, Any] = {}
         self.at_training: list[torch.Tensor] = []
 

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from src.callbacks.pictures import feature_columns
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.ops.guided_filter import guided_filter
 from src.ops.pca import normalise, pca
 from src.ops.superpixels import superpixel_mean, superpixel_scatter
@@ -13,7 +13,7 @@ from tests.conftest import tiny_hard_run, tiny_run
 
 
 def test_features_are_seen_in_three_ways_with_and_without_the_filter() -> None:
-    extractor = Extractor(widths=[4, 4], blocks=[1, 1], dim=8).eval()
+    extractor = BottleneckExtractor(widths=[4, 4], blocks=[1, 1], dim=8).eval()
     image = torch.rand(2, 3, 24, 32)
     superpixels = (torch.arange(32) // 8).expand(2, 24, 32).clone()
     with torch.no_grad():

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from src.data.datamodule import SegmentationData
-from src.data.dataset import Augmentation
+from src.data.dataset import Augmentation, SetBalance
 from src.data.layouts import DataError, Folder, Layout, Mixture
 from src.data.slic import Superpixels
 from src.ops.superpixels import superpixel_majority
+from tests.conftest import make_folder
 
 
 def make(layout: Any, root: Path, cache: Path, **options: Any) -> SegmentationData:
@@ -99,6 +100,45 @@ def test_a_mixture_trains_on_all_its_sets(mixture_root: Path, tmp_path: Path) ->
     shares = data.class_shares()
     alone = [make(Folder, mixture_root / n, tmp_path / "c").class_shares() for n in layouts]
     assert torch.equal(shares, torch.cat(alone))
+
+
+def test_a_contrast_class_has_no_share(folder_root: Path, tmp_path: Path) -> None:
+    data = make(partial(Folder, contrast=[1]), folder_root, tmp_path / "c")
+    assert data.label_spaces == [("class 0", "class 2")]
+    plain = make(Folder, folder_root, tmp_path / "c").class_shares()[[0, 2]]
+    torch.testing.assert_close(data.class_shares(), plain / plain.sum())
+    ids = {i for batch in data.train_dataloader() for i in batch["label"].unique().tolist()}
+    assert {0, 1, 254} <= ids <= {0, 1, 254, 255}
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_stores_follow_a_change_of_the_contrast_classes(
+    folder_root: Path, tmp_path: Path, pack: bool
+) -> None:
+    for contrast, expected in (([], {0, 1, 2}), ([0], {0, 1, 254}), ([0, 1], {0, 254})):
+        data = make(partial(Folder, contrast=contrast), folder_root, tmp_path / "c", pack=pack)
+        (batch,) = data.val_dataloader()
+        assert set(batch["label"].unique().tolist()) - {255} == expected
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"), [("photos", [4, 8, 4]), ("sqrt", [5, 6, 5]), ("even", [6, 5, 5])]
+)
+def test_sets_are_drawn_as_the_balance_says(
+    balance: SetBalance, expected: list[int], tmp_path: Path
+) -> None:
+    names = ["a", "b", "c"]
+    for name, count in zip(names, (4, 8, 4), strict=True):
+        make_folder(tmp_path / "sets" / name, counts=(count, 1, 1))
+    layout = partial(Mixture, layouts=dict.fromkeys(names, Folder))
+    data = make(layout, tmp_path / "sets", tmp_path / "c", balance=balance, steps_per_epoch=8)
+    spaces = torch.cat([batch["space"] for batch in data.train_dataloader()])
+    assert spaces.bincount().tolist() == expected
+
+
+def test_the_balance_is_checked(folder_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.balance=sets: choose photos, sqrt, even"):
+        SegmentationData(Folder, folder_root, tmp_path, balance="sets")  # type: ignore[arg-type]
 
 
 def test_superpixels_of_padding_have_no_label(folder_root: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -6,7 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.dataset import Augmentation, Collate, SegmentationDataset, StreamSampler
+from src.data.dataset import (
+    Augmentation,
+    Collate,
+    SegmentationDataset,
+    SetBalance,
+    StreamSampler,
+    shares,
+)
 from src.data.flat_batch import FlatBatch
 from src.data.images import resize_image
 from src.data.layouts import Folder
@@ -182,7 +190,7 @@ def test_a_flat_batch_holds_the_same(folder_root: Path) -> None:
 
 
 def test_stream_is_shuffled_passes_without_gaps() -> None:
-    sampler = StreamSampler(num_records=7, epoch_length=10, seed=0)
+    sampler = StreamSampler([0] * 7, epoch_length=10, seed=0)
     stream = []
     for epoch in range(7):
         sampler.set_epoch(epoch)
@@ -196,19 +204,110 @@ def test_stream_is_shuffled_passes_without_gaps() -> None:
 
 
 def test_an_epoch_is_the_same_stretch_whenever_it_runs() -> None:
-    first, second = (StreamSampler(7, 10, seed=3) for _ in range(2))
+    first, second = (StreamSampler([0] * 7, 10, seed=3) for _ in range(2))
     list(first)
     first.set_epoch(4)
     second.set_epoch(4)
     assert list(first) == list(second)
-    other = StreamSampler(7, 10, seed=4)
+    other = StreamSampler([0] * 7, 10, seed=4)
     other.set_epoch(4)
     assert list(other) != list(first)
 
 
-def test_ranks_share_the_stream() -> None:
-    whole = list(StreamSampler(7, 12, seed=0))
-    parts = [list(StreamSampler(7, 12, seed=0, rank=r, world_size=3)) for r in range(3)]
+SETS = [0] * 2 + [1] * 18 + [4] * 8  # a mixture, some of whose sets are held out
+BALANCES: list[SetBalance] = ["photos", "sqrt", "even"]
+
+
+def stretch(balance: SetBalance, epochs: range, epoch_length: int = 35) -> list[tuple[int, int]]:
+    sampler = StreamSampler(SETS, epoch_length, seed=5, balance=balance)
+    found = []
+    for epoch in epochs:
+        sampler.set_epoch(epoch)
+        found += list(sampler)
+    return found
+
+
+def test_one_photo_is_as_likely_as_another_by_default() -> None:
+    stream = stretch("photos", range(8))  # ten cycles
+    assert [place for _, place in stream] == list(range(280))
+    for cycle in range(10):
+        order = [index for index, _ in stream[28 * cycle : 28 * (cycle + 1)]]
+        expected = np.random.default_rng((5, cycle)).permutation(28)
+        assert order == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("balance", "expected"),
+    # 28 places by the roots 1.41, 4.24, 2.83: 4.67, 14, 9.33
+    [("sqrt", {0: 5, 1: 14, 4: 9}), ("even", {0: 10, 1: 9, 4: 9})],
+)
+def test_a_cycle_holds_every_set_as_often_as_its_share(
+    balance: SetBalance, expected: dict[int, int]
+) -> None:
+    stream = stretch(balance, range(8))
+    assert [place for _, place in stream] == list(range(280))
+    orders = []
+    for cycle in range(10):
+        sets = [SETS[index] for index, _ in stream[28 * cycle : 28 * (cycle + 1)]]
+        assert {number: sets.count(number) for number in expected} == expected
+        orders.append(tuple(sets))
+    assert len(set(orders)) == 10  # shuffled
+
+
+@pytest.mark.parametrize("balance", ["sqrt", "even"])
+def test_a_set_runs_through_all_its_photos_before_one_comes_again(balance: SetBalance) -> None:
+    stream = [index for index, _ in stretch(balance, range(24))]
+    for number in (0, 1, 4):
+        members = [i for i, each in enumerate(SETS) if each == number]
+        # A cycle shuffles its places: passes are seen over whole cycles.
+        seen: Counter[int] = Counter()
+        for cycle in range(30):
+            seen.update(i for i in stream[28 * cycle : 28 * (cycle + 1)] if SETS[i] == number)
+            passes = seen.total() // len(members)
+            assert all(passes <= seen[i] <= passes + 1 for i in members)
+
+
+@pytest.mark.parametrize("balance", ["sqrt", "even"])
+def test_passes_over_a_set_are_shuffled_anew(balance: SetBalance) -> None:
+    sampler = StreamSampler(SETS, 28, seed=5, balance=balance)
+    passes = [tuple(sampler._draw(1, start, 18).tolist()) for start in range(0, 180, 18)]
+    assert all(sorted(each) == list(range(2, 20)) for each in passes)
+    assert len(set(passes)) == 10
+    across = sampler._draw(1, 10, 40).tolist()  # the same stream, from the middle of a pass on
+    assert across == [*chain(*passes)][10:50]
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_resumed_run_draws_the_same_stretch(balance: SetBalance) -> None:
+    whole = stretch(balance, range(6))
+    assert stretch(balance, range(4, 6)) == whole[140:]  # begins in the middle of a pass
+    assert stretch(balance, range(10), epoch_length=21) == whole
+    other = StreamSampler(SETS, 35, seed=6, balance=balance)
+    assert list(other) != whole[:35]
+
+
+@pytest.mark.parametrize("balance", ["sqrt", "even"])
+def test_one_set_alone_is_drawn_in_whole_passes(balance: SetBalance) -> None:
+    stream = [index for index, _ in StreamSampler([2] * 7, 28, seed=0, balance=balance)]
+    assert all(sorted(stream[i : i + 7]) == list(range(7)) for i in range(0, 28, 7))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shares_are_whole_and_next_to_the_exact_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights, total = rng.uniform(0.1, 5, 9), int(rng.integers(1, 500))
+    found = shares(total, weights)
+    assert sum(found) == total
+    assert np.abs(np.array(found) - total * weights / weights.sum()).max() < 1
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_ranks_share_the_stream(balance: SetBalance) -> None:
+    whole = list(StreamSampler(SETS, 12, seed=0, balance=balance))
+    parts = [
+        list(StreamSampler(SETS, 12, seed=0, rank=rank, world_size=3, balance=balance))
+        for rank in range(3)
+    ]
     assert [len(p) for p in parts] == [4, 4, 4]
     assert sorted(chain(*parts), key=lambda entry: entry[1]) == whole
 

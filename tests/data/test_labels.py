@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from src.data.labels import CITYSCAPES_IDS, IGNORE, LabelMap
+from src.data.labels import CITYSCAPES_IDS, LabelMap
+from src.ops.labels import CONTRAST, IGNORE
 
 # (raw id, class id) of cityscapesScripts' labels.py, all 34 raw ids
 CITYSCAPES = {
@@ -39,15 +42,43 @@ def test_identity_keeps_ids_and_ignore() -> None:
     ("label_map", "bad"),
     [
         (LabelMap.identity(["a", "b"]), 2),
+        (LabelMap.identity(["a", "b"], contrast=[0]), 2),
+        (LabelMap.identity(["a", "b"]), CONTRAST),  # reserved, but not in files
         (LabelMap.shifted(["a", "b"]), 3),
         (LabelMap.cityscapes(), 34),
     ],
 )
 def test_ids_outside_the_class_list_are_refused(label_map: LabelMap, bad: int) -> None:
-    with pytest.raises(ValueError, match=f"label id {bad} is outside the list"):
+    with pytest.raises(ValueError, match=f"label id {bad} is not in the class list"):
         label_map(np.array([[0, bad]], np.uint8))
 
 
-def test_too_many_classes_are_refused() -> None:
-    with pytest.raises(ValueError, match="8-bit"):
-        LabelMap.identity([str(i) for i in range(256)])
+@pytest.mark.parametrize("make", [LabelMap.identity, LabelMap.shifted])
+def test_too_many_classes_are_refused(make: Callable[[list[str]], LabelMap]) -> None:
+    names = [str(i) for i in range(256)]
+    for count in (255, 256):
+        with pytest.raises(ValueError, match=r"8-bit labels \(at most 254\)"):
+            make(names[:count])
+    assert max(set(make(names[:254]).table) - {IGNORE}) == 253
+
+
+@pytest.mark.parametrize("contrast", [[1, 3], ["b", "d"], [1, "d", "b"]])
+def test_contrast_classes_leave_no_gap(contrast: list[str | int]) -> None:
+    label_map = LabelMap.identity(["a", "b", "c", "d", "e"], contrast)
+    assert label_map.class_names == ("a", "c", "e")
+    mapped = label_map(np.array([[0, 1, 2, 3, 4, 255]], np.uint8))
+    assert mapped.tolist() == [[0, CONTRAST, 1, CONTRAST, 2, IGNORE]]
+
+
+def test_a_list_with_contrast_classes_may_be_no_longer() -> None:
+    with pytest.raises(ValueError, match="at most 254"):
+        LabelMap.identity([str(i) for i in range(256)], contrast=[0, 1])
+
+
+def test_unknown_contrast_classes_are_refused() -> None:
+    for unknown in ("sky", 2, -1):
+        message = rf"contrast.* no class {unknown}\. .*0 \(a\), 1 \(b\)"
+        with pytest.raises(ValueError, match=message):
+            LabelMap.identity(["a", "b"], ["a", unknown])
+    with pytest.raises(ValueError, match="at least one class"):
+        LabelMap.identity(["a", "b"], [0, "b"])

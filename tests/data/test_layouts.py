@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.images import read_record
+from src.data.images import read_classes, read_record
 from src.data.layouts import ADE20K, Cityscapes, DataError, Folder, Mixture, Record, label_spaces
 from tests.conftest import real_data
 
@@ -47,6 +47,31 @@ def test_folder_without_class_names(folder_root: Path) -> None:
     with pytest.raises(DataError, match="num_classes"):
         Folder(folder_root)
     assert Folder(folder_root, num_classes=182).class_names[181] == "181"
+
+
+def test_folder_with_a_contrast_class(folder_root: Path) -> None:
+    plain, layout = Folder(folder_root), Folder(folder_root, contrast=["class 0"])
+    assert (plain.contrast, layout.contrast) == ((), ("class 0",))
+    assert layout.class_names == ("class 1", "class 2")
+    old, new = (read_classes(each.records("train")[0]) for each in (plain, layout))
+    assert set(np.unique(old)) == {0, 1, 2, 255}
+    for before, after in ((0, 254), (1, 0), (2, 1), (255, 255)):
+        assert (new[old == before] == after).all()
+    mixture = Mixture(folder_root.parent, {folder_root.name: partial(Folder, contrast=[0])})
+    assert mixture.contrast == (0,)
+
+
+@pytest.mark.parametrize("wrong", ["sky", 3])
+def test_an_unknown_contrast_class_is_named(folder_root: Path, wrong: str | int) -> None:
+    choices = r"0 \(class 0\), 1 \(class 1\), 2 \(class 2\)"
+    with pytest.raises(DataError, match=rf"data\.layout\.contrast.* {wrong}\. .*{choices}"):
+        Folder(folder_root, contrast=[0, wrong])
+
+
+def test_too_many_classes_are_a_data_error(folder_root: Path) -> None:
+    (folder_root / "classes.txt").write_text("\n".join(map(str, range(255))))
+    with pytest.raises(DataError, match=r"classes\.txt: 255 classes do not fit"):
+        Folder(folder_root)
 
 
 def test_mixture_keeps_label_spaces_apart(mixture_root: Path) -> None:

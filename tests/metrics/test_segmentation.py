@@ -46,6 +46,15 @@ def example(count: int = 5, k: int = 6) -> tuple[list[torch.Tensor], list[torch.
     return scores, labels
 
 
+def test_pixels_of_contrast_count_as_ignored_ones() -> None:
+    scores, labels = example(count=1)
+    label = labels[0].clone()
+    label[:5] = 255
+    contrast = label.clone()
+    contrast[:5] = 254
+    assert torch.equal(confusion_matrix(scores[0], contrast), confusion_matrix(scores[0], label))
+
+
 def test_the_scores_are_those_of_the_whole_data_set() -> None:
     scores, labels = example()
     metric = SegmentationScores(6)

@@ -14,14 +14,14 @@ from src.models.checkpoints import (
     shipped,
     write_weights,
 )
-from src.models.extractor import Extractor, load_extractor
+from src.models.extractor import BottleneckExtractor, load_extractor
 from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "dim": 8}
 
 
 def network() -> HardSegmentationModule:
-    module = HardSegmentationModule(3, extractor=Extractor(**SMALL), end_to_end=True)  # type: ignore[arg-type]
+    module = HardSegmentationModule(3, extractor=BottleneckExtractor(**SMALL), end_to_end=True)  # type: ignore[arg-type]
     module.class_names = ["a", "b", "c"]
     for _ in range(3):
         module(torch.rand(2, 3, 32, 32))  # moves the batch-norm statistics
@@ -54,7 +54,7 @@ def test_weights_are_the_network_in_half_precision(tmp_path: Path) -> None:
 
 
 def test_soft_features_leave_the_classifier_behind(tmp_path: Path) -> None:
-    extractor, path = Extractor(**SMALL), tmp_path / "general.safetensors"  # type: ignore[arg-type]
+    extractor, path = BottleneckExtractor(**SMALL), tmp_path / "general.safetensors"  # type: ignore[arg-type]
     state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
     state["classifier.map.weight"] = torch.rand(3, 8)
     write_weights(path, {"extractor": extractor.hparams, "state_dict": state}, {})

@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from src.models.extractor import Extractor, load_extractor
+from src.models.extractor import BottleneckExtractor, Extractor, load_extractor
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "dim": 8}
 
 
 def test_the_network_has_the_papers_size() -> None:
-    parameters = sum(p.numel() for p in Extractor().parameters())
+    parameters = sum(p.numel() for p in BottleneckExtractor().parameters())
     assert abs(parameters - 3.7e6) <= 0.01 * 3.7e6
 
 
 @pytest.mark.parametrize("size", [(224, 224), (97, 131), (16, 16), (5, 3), (1, 1)])
 def test_any_input_size(size: tuple[int, int]) -> None:
-    extractor = Extractor().eval()
+    extractor = BottleneckExtractor().eval()
     with torch.no_grad():
         image = torch.rand(2, 3, *size)
         levels = extractor.pyramid(image)
@@ -27,7 +27,7 @@ def test_any_input_size(size: tuple[int, int]) -> None:
 
 
 def test_features_are_the_upsampled_pyramid() -> None:
-    extractor, image = Extractor(**SMALL).eval(), torch.rand(1, 3, 30, 20)  # type: ignore[arg-type]
+    extractor, image = BottleneckExtractor(**SMALL).eval(), torch.rand(1, 3, 30, 20)  # type: ignore[arg-type]
     full = [F.interpolate(x, (30, 20), mode="bilinear") for x in extractor.pyramid(image)]
     torch.testing.assert_close(extractor(image), torch.cat(full, 1))
 
@@ -35,7 +35,7 @@ def test_features_are_the_upsampled_pyramid() -> None:
 @pytest.mark.parametrize("scale", [None, 0.15])
 def test_readouts_are_affine(scale: float | None) -> None:
     """Pooling at native resolution is exact only if nothing after it bends."""
-    extractor = Extractor(readout_scale=scale).eval()
+    extractor = BottleneckExtractor(readout_scale=scale).eval()
     for readout in extractor.readouts:
         x, y = torch.randn(2, 1, readout[0].in_channels, 4, 4)  # type: ignore[index]
         between = readout(0.3 * x + 0.7 * y)
@@ -45,7 +45,7 @@ def test_readouts_are_affine(scale: float | None) -> None:
 
 
 def test_readout_scale_sets_the_spread() -> None:
-    extractor = Extractor(readout_scale=0.1)
+    extractor = BottleneckExtractor(readout_scale=0.1)
     for level in extractor.pyramid(torch.rand(2, 3, 64, 64)):
         # every feature alike, whatever the weights: no level can be switched off
         torch.testing.assert_close(level.std((0, 2, 3)), torch.full((32,), 0.1), rtol=0.1, atol=0)
@@ -54,8 +54,8 @@ def test_readout_scale_sets_the_spread() -> None:
 @pytest.mark.parametrize("power", [0.5, 1.0])
 def test_level_norm_keeps_directions_and_levels_lengths(power: float) -> None:
     torch.manual_seed(0)
-    free = Extractor(readout_scale=0.5).eval()
-    normed = Extractor(readout_scale=0.5, level_norm=power).eval()
+    free = BottleneckExtractor(readout_scale=0.5).eval()
+    normed = BottleneckExtractor(readout_scale=0.5, level_norm=power).eval()
     normed.load_state_dict(free.state_dict())
     image = 30 * torch.rand(1, 3, 40, 56)
     for level, short in zip(free.pyramid(image), normed.pyramid(image), strict=True):
@@ -71,11 +71,11 @@ def test_level_norm_keeps_directions_and_levels_lengths(power: float) -> None:
 @pytest.mark.parametrize("power", [-0.1, 1.1])
 def test_level_norm_has_a_range(power: float) -> None:
     with pytest.raises(ValueError, match=r"level_norm=.*0 \(as learned\) to 1"):
-        Extractor(level_norm=power)
+        BottleneckExtractor(level_norm=power)
 
 
 def test_level_norm_of_levels_that_are_zero() -> None:
-    extractor = Extractor(widths=[8], blocks=[1], dim=8, level_norm=0.75).eval()
+    extractor = BottleneckExtractor(widths=[8], blocks=[1], dim=8, level_norm=0.75).eval()
     with torch.no_grad():
         extractor.readouts[0][0].weight.zero_()  # type: ignore[index, union-attr, operator]
         extractor.readouts[0][1].running_mean.zero_()  # type: ignore[index, union-attr, operator]
@@ -86,7 +86,7 @@ def test_level_norm_of_levels_that_are_zero() -> None:
 
 
 def test_xavier_initialisation() -> None:
-    weight = Extractor().stages[2][0].body[3].weight  # type: ignore[index, union-attr]
+    weight = BottleneckExtractor().stages[2][0].body[3].weight  # type: ignore[index, union-attr]
     fan_in = weight.shape[1] * 9
     bound = (6 / (2 * fan_in)) ** 0.5
     assert weight.abs().max() <= bound
@@ -95,9 +95,9 @@ def test_xavier_initialisation() -> None:
 
 def test_bad_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="divide evenly"):
-        Extractor(widths=[8, 16, 32], blocks=[1, 1, 1], dim=128)
+        BottleneckExtractor(widths=[8, 16, 32], blocks=[1, 1, 1], dim=128)
     with pytest.raises(ValueError, match="one entry a stage"):
-        Extractor(widths=[8, 16], blocks=[1])
+        BottleneckExtractor(widths=[8, 16], blocks=[1])
 
 
 def save(path: Path, extractor: Extractor) -> None:
@@ -106,7 +106,7 @@ def save(path: Path, extractor: Extractor) -> None:
 
 
 def test_checkpoints_rebuild_the_network(tmp_path: Path) -> None:
-    extractor = Extractor(**SMALL)  # type: ignore[arg-type]
+    extractor = BottleneckExtractor(**SMALL)  # type: ignore[arg-type]
     extractor(torch.rand(2, 3, 16, 16))  # moves the batch-norm statistics
     save(tmp_path / "a.ckpt", extractor)
     loaded = load_extractor(tmp_path / "a.ckpt")
@@ -116,10 +116,10 @@ def test_checkpoints_rebuild_the_network(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    extractor = Extractor(**SMALL)  # type: ignore[arg-type]
+    extractor = BottleneckExtractor(**SMALL)  # type: ignore[arg-type]
     state = {"extractor.readouts.0.1.weight": torch.ones(4)}
     torch.save({"extractor": extractor.hparams, "state_dict": state}, tmp_path / "old.ckpt")
-    with pytest.raises(ValueError, match="do not fit this version's network: train again"):
+    with pytest.raises(ValueError, match="do not fit this network: choose the extractor="):
         load_extractor(tmp_path / "old.ckpt")
 
 
@@ -141,7 +141,7 @@ def test_bad_checkpoints_are_named_and_never_executed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_the_gpu_gives_the_same_features() -> None:
-    extractor, image = Extractor().eval(), torch.rand(1, 3, 64, 64)
+    extractor, image = BottleneckExtractor().eval(), torch.rand(1, 3, 64, 64)
     expected = extractor(image)
     torch.testing.assert_close(extractor.cuda()(image.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
 
@@ -155,7 +155,7 @@ def test_recomputing_changes_neither_gradients_nor_statistics(
 
     def step(recompute: int) -> tuple[int, list[torch.Tensor]]:
         torch.manual_seed(1)
-        extractor = Extractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
+        extractor = BottleneckExtractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
         saved: dict[int, int] = {}
 
         def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -182,7 +182,7 @@ def test_recomputing_under_autocast() -> None:
     results = []
     for recompute in (0, 2):
         torch.manual_seed(1)
-        extractor = Extractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
+        extractor = BottleneckExtractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
         with torch.autocast("cpu", torch.bfloat16):
             loss = sum(level.float().square().sum() for level in extractor.pyramid(image))
         loss.backward()  # type: ignore[union-attr]
@@ -198,7 +198,7 @@ def test_recomputing_for_more_than_one_backward_pass() -> None:
     results = []
     for recompute in (0, 2):
         torch.manual_seed(1)
-        extractor = Extractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
+        extractor = BottleneckExtractor(**SMALL, recompute=recompute)  # type: ignore[arg-type]
         parameters = list(extractor.parameters())
         losses = [level.square().sum() for level in extractor.pyramid(image)]
         first = torch.autograd.grad(losses[0], parameters, retain_graph=True, allow_unused=True)
@@ -215,15 +215,15 @@ def test_nothing_is_recomputed_without_a_backward_pass(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("src.models.extractor.checkpoint", refuse)
     image = torch.rand(2, 3, 32, 32)
-    Extractor(**SMALL).eval().pyramid(image)  # type: ignore[arg-type]
+    BottleneckExtractor(**SMALL).eval().pyramid(image)  # type: ignore[arg-type]
     with torch.no_grad():
-        Extractor(**SMALL).pyramid(image)  # type: ignore[arg-type]
-    Extractor(**SMALL, recompute=0).pyramid(image)  # type: ignore[arg-type]
+        BottleneckExtractor(**SMALL).pyramid(image)  # type: ignore[arg-type]
+    BottleneckExtractor(**SMALL, recompute=0).pyramid(image)  # type: ignore[arg-type]
     with pytest.raises(AssertionError):
-        Extractor(**SMALL).pyramid(image)  # type: ignore[arg-type]
+        BottleneckExtractor(**SMALL).pyramid(image)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stages", [-1, 3])
 def test_only_stages_there_are_can_be_recomputed(stages: int) -> None:
     with pytest.raises(ValueError, match=r"recompute=.*0 to 2"):
-        Extractor(**SMALL, recompute=stages)  # type: ignore[arg-type]
+        BottleneckExtractor(**SMALL, recompute=stages)  # type: ignore[arg-type]

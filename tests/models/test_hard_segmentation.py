@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from src.models.extractor import Extractor, load_extractor
+from src.models.extractor import BottleneckExtractor, Extractor, load_extractor
 from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 from src.models.soft_features import SoftFeatureModule
 
 
 def extractor() -> Extractor:
-    return Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    return BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
 
 
 def module(**options: Any) -> HardSegmentationModule:
@@ -97,7 +97,7 @@ def test_end_to_end_scores_what_it_trains() -> None:
     """Not features that are brought to one length in eval mode only."""
     options: dict[str, Any] = {"widths": [8, 16], "blocks": [1, 1], "dim": 8, "level_norm": 0.75}
     for end_to_end in (False, True):
-        model = module(extractor=Extractor(**options), end_to_end=end_to_end)
+        model = module(extractor=BottleneckExtractor(**options), end_to_end=end_to_end)
         assert model.extractor.hparams["level_norm"] == (0.0 if end_to_end else 0.75)
 
 
@@ -137,13 +137,13 @@ def test_features_are_stored_for_the_network_that_gave_them() -> None:
     """Its weights, and what has none."""
     asked = []
     data = SimpleNamespace(
-        layout=SimpleNamespace(class_names=("a", "b", "c")),
+        layout=SimpleNamespace(class_names=("a", "b", "c"), contrast=()),
         store_features=lambda inputs, identity, *_: asked.append(identity),
     )
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     for level_norm, weight in ((0, 0.0), (0, 0.0), (0.5, 0.0), (0, 1.0)):
         torch.manual_seed(0)
-        network = Extractor(widths=[8, 16], blocks=[1, 1], dim=8, level_norm=level_norm)
+        network = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8, level_norm=level_norm)
         with torch.no_grad():
             network.stem[0].weight += weight
         model = module(extractor=network, cache_features=True)
@@ -151,6 +151,14 @@ def test_features_are_stored_for_the_network_that_gave_them() -> None:
         model.setup("fit")
     assert asked[0] == asked[1]
     assert len(set(asked)) == 3
+
+
+def test_a_contrast_class_is_refused() -> None:
+    layout = SimpleNamespace(class_names=("a", "b", "c"), contrast=("background",))
+    model = module()
+    model._trainer = SimpleNamespace(datamodule=SimpleNamespace(layout=layout))  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"background.* set data\.layout\.contrast=\[\]"):
+        model.setup("fit")
 
 
 def test_forward_gives_scores_of_the_photos_size() -> None:
@@ -190,7 +198,7 @@ def test_the_loss_is_cross_entropy_with_each_score_for_four_pixels(size: tuple[i
 def test_rare_classes_weigh_more() -> None:
     model = module(class_weights="frequency")
     data = SimpleNamespace(
-        layout=SimpleNamespace(class_names=["much", "little", "none"]),
+        layout=SimpleNamespace(class_names=["much", "little", "none"], contrast=()),
         class_shares=lambda: torch.tensor([0.98, 0.02, 0.0]),
         variants=None,
     )

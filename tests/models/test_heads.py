@@ -2,12 +2,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.models.heads import Decoder, LinearProbe, head_inputs
 
 
 def inputs(levels: int = 3, size: tuple[int, int] = (50, 70)) -> list[torch.Tensor]:
-    extractor = Extractor(widths=[8, 16, 16, 16][:levels], blocks=[1] * levels, dim=4 * levels)
+    extractor = BottleneckExtractor(
+        widths=[8, 16, 16, 16][:levels], blocks=[1] * levels, dim=4 * levels
+    )
     with torch.no_grad():
         return head_inputs(*extractor.pyramid_and_low(torch.rand(2, 3, *size)))
 

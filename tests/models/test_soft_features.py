@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from src.models.extractor import Extractor
+from src.models.classifier import SpacesClassifier
+from src.models.extractor import BottleneckExtractor
 from src.models.soft_features import SoftFeatureModule
 from src.ops.npair import superpixel_npair_loss
 from src.ops.pixels import sample_pixels
@@ -15,7 +16,7 @@ S = 12
 
 
 def module(**options: Any) -> SoftFeatureModule:
-    extractor = Extractor(widths=[8, 16], blocks=[1, 1], dim=8)
+    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
     defaults: dict[str, Any] = {
         "loss": superpixel_npair_loss,
         "optimizer": partial(torch.optim.SGD, lr=1.0),
@@ -38,37 +39,55 @@ def batch(size: int = 32) -> dict[str, Any]:
 
 def test_pooled_features_are_those_of_the_full_map() -> None:
     model, data = module().eval(), batch()
-    features, labels, valid = model.superpixel_features(data, model.pyramid)
+    features, labels = model.superpixel_features(data, model.pyramid)
     expected, counts = superpixel_mean(model(data["image"]), data["superpixels"], S)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
-    assert valid.all()
+    assert (labels != 255).all()
     assert labels.shape == counts.shape
 
 
 def test_gradients_are_those_of_the_full_map() -> None:
     model, data = module(), batch()
     data["pooling"] = pooling_weights(data["superpixels"], S, model.extractor.level_sizes((32, 32)))
-    features, labels, valid = model.superpixel_features(data, model.pyramid)
-    superpixel_npair_loss(features, labels, valid).backward()
+    features, labels = model.superpixel_features(data, model.pyramid)
+    superpixel_npair_loss(features, labels).backward()
     native = [p.grad.clone() for p in model.extractor.parameters() if p.grad is not None]
     model.zero_grad()
     full, _ = superpixel_mean(model(data["image"]), data["superpixels"], S)
-    superpixel_npair_loss(full, labels, valid).backward()
+    superpixel_npair_loss(full, labels).backward()
     for gradient, parameter in zip(native, model.extractor.parameters(), strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_ignored_and_absent_superpixels_are_not_valid() -> None:
+def test_ignored_and_absent_superpixels_have_no_label() -> None:
     model, data = module().eval(), batch()
-    data["label"][0, :8] = 255
+    data["label"][0][data["superpixels"][0] == 0] = 255
     data["superpixels"][1][data["superpixels"][1] == 11] = -1
-    data["superpixels"][0, :8, :8] = 0
-    _, labels, valid = model.superpixel_features(data, model.pyramid)
-    assert labels[0, 0] == labels[0, 0]
-    assert not valid[1, 11]
+    _, labels = model.superpixel_features(data, model.pyramid)
+    assert labels[0, 0] == 255
+    assert labels[1, 11] == 255
+    assert (labels[:, 4:8] != 255).all()
     data["label"][:] = 255
-    assert not model.superpixel_features(data, model.pyramid)[2].any()
+    assert (model.superpixel_features(data, model.pyramid)[1] == 255).all()
+
+
+def test_superpixels_of_contrast_train_against_objects_alone() -> None:
+    model, data = module(classifier_weight=1.0), batch()
+    model.classifier = SpacesClassifier(8, [3])
+    data["space"] = torch.zeros(2, dtype=torch.long)
+    data["label"][:, :, 16:] = 254
+    assert 254 in model.superpixel_features(data, model.pyramid)[1]
+    losses = model.losses(data, 0)
+    losses["loss"].backward()
+    assert losses["npair"] > 0
+    assert losses["cross_entropy"] > 0
+    data["label"][:] = 254  # nothing to pull, to push or to name
+    model.zero_grad()
+    losses = model.losses(data, 0)
+    losses["loss"].backward()
+    assert losses["loss"] == 0
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
 def test_a_step_learns() -> None:
@@ -87,10 +106,10 @@ def test_a_step_learns() -> None:
 def test_sampled_pixels_hang_on_step_and_seed_alone() -> None:
     draw = partial(sample_pixels, num_classes=2, num_samples=20, repetitions=3)
     model, data = module(sample_pixels=draw).eval(), batch()
-    features, labels, valid = model.compared_features(data, 5)
+    features, labels = model.compared_features(data, 5)
     assert features.shape == (6, 40, 8)
-    assert labels.shape == valid.shape == (6, 40)
-    assert valid.all()
+    assert labels.shape == (6, 40)
+    assert (labels != 255).all()
     torch.rand(7)
     assert torch.equal(model.compared_features(data, 5)[0], features)
     assert not torch.equal(model.compared_features(data, 6)[0], features)
@@ -99,7 +118,7 @@ def test_sampled_pixels_hang_on_step_and_seed_alone() -> None:
         torch.manual_seed(torch.initial_seed() + 1)
         assert not torch.equal(model.compared_features(data, 5)[0], features)
     assert torch.equal(torch.get_rng_state(), state)
-    model.loss(features, labels, valid).backward()
+    model.loss(features, labels).backward()
     assert all(p.grad is not None for p in model.extractor.parameters())
 
 
@@ -131,8 +150,8 @@ def test_a_checkpoint_holds_plain_numbers_only() -> None:
     content: dict[str, Any] = {}
     module().on_save_checkpoint(content)
     assert content["extractor"] == {
-        "widths": [8, 16], "blocks": [1, 1], "dim": 8, "readout_scale": 0.01,
-        "level_norm": 0.0,
+        "network": "bottleneck", "widths": [8, 16], "blocks": [1, 1], "dim": 8,
+        "readout_scale": 0.01, "level_norm": 0.0,
     }  # fmt: skip
 
 

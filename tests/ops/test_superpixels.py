@@ -67,9 +67,10 @@ def test_majority_ties_go_to_the_smallest_id(device: str) -> None:
     assert superpixel_majority(labels, superpixels, 2).tolist() == [[4, 200]]
 
 
-def test_majority_with_another_ignore_index() -> None:
-    labels, superpixels = torch.tensor([[[0, 0, 255]]]), torch.zeros(1, 1, 3, dtype=torch.long)
-    assert superpixel_majority(labels, superpixels, 1, ignore_index=0).tolist() == [[255]]
+def test_majority_counts_contrast_as_any_class_and_ignored_pixels_never() -> None:
+    labels = torch.tensor([[[254, 254, 3, 255, 255, 255, 255]]])
+    superpixels = torch.tensor([[[0, 0, 0, 0, 0, 0, 1]]])
+    assert superpixel_majority(labels, superpixels, 3).tolist() == [[254, 255, 255]]
 
 
 def test_scatter_equals_loops_and_inverts_the_mean(device: str) -> None:

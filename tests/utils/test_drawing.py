@@ -12,10 +12,11 @@ from src.utils.drawing import (
 )
 
 
-def test_label_colours_differ_and_ignore_is_black() -> None:
+def test_label_colours_differ_and_reserved_ids_have_none() -> None:
     colours = label_colours(torch.arange(256).view(1, 1, 256))
     assert colours.shape == (1, 3, 1, 256)
     assert not colours[..., 255].any()
+    assert (colours[..., 254] == 0.5).all()  # CONTRAST is a neutral grey
     assert len({tuple(c.tolist()) for c in colours[0, :, 0, :20].T}) == 20
 
 
@@ -61,13 +62,14 @@ def test_overlay_keeps_hues_and_ignores() -> None:
     torch.testing.assert_close(shown, (image.mean(1, keepdim=True) * 0.4).expand_as(shown))
 
 
-def test_errors_are_red_where_wrong_and_dark_where_ignored() -> None:
-    image = torch.full((1, 3, 1, 3), 0.5)
-    shown = errors(image, torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 255]]]))[0, :, 0]
-    right, wrong, ignored = shown.T
+def test_errors_are_red_where_wrong_and_dark_without_a_class() -> None:
+    image = torch.full((1, 3, 1, 4), 0.5)
+    predicted, label = torch.tensor([[[0, 1, 1, 1]]]), torch.tensor([[[0, 0, 255, 254]]])
+    right, wrong, ignored, contrast = errors(image, predicted, label)[0, :, 0].T
     assert right[0] == right[1]
     assert wrong[0] > wrong[1] + 0.3
     assert ignored.max() < 0.2
+    assert torch.equal(contrast, ignored)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 25])

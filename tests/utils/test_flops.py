@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from src.models.extractor import Extractor
+from src.models.extractor import BottleneckExtractor
 from src.models.hard_segmentation import HardSegmentationModule
 from src.utils.flops import model_size
 
@@ -40,7 +40,7 @@ def test_the_model_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_system_costs_what_its_convolutions_do(frozen: bool) -> None:
-    extractor = Extractor()
+    extractor = BottleneckExtractor()
     model = HardSegmentationModule(5, extractor=extractor) if frozen else extractor
     gflops = model_size(model, (50, 70))["model/gflops"]
     counted = []
