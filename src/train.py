@@ -38,7 +38,8 @@ def resumed_config(run_dir: Path, overrides: list[str]) -> DictConfig:
     """
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
         raise FileNotFoundError(f"nothing to resume: no {run_dir}/checkpoints/last.ckpt")
-    changes = [o for o in overrides if not o.startswith("resume=")]
+    # "+key=value" adds a key to the configuration; here it means the same as "key=value".
+    changes = [o.lstrip("+") for o in overrides if not o.startswith("resume=")]
     for change in changes:
         if not change.startswith(_CHANGEABLE):
             keys = ", ".join(key.rstrip(".") for key in _CHANGEABLE)

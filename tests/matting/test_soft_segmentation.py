@@ -13,6 +13,8 @@ from src.matting.soft_segmentation import (
     REFERENCE,
     SoftSegmentation,
     Solver,
+    analyse,
+    layers_of,
     preprocess_features,
     soft_segment,
 )
@@ -154,6 +156,25 @@ def test_wild_features_are_clamped() -> None:
 def test_as_many_layers_as_the_features_have() -> None:
     image, features, _ = picture()
     assert len(soft_segment(image, features, "auto").alphas) == 3
+
+
+@pytest.mark.parametrize("size", [(40, 48), (112, 112)])
+def test_every_number_of_layers_is_cut_from_one_analysis(size: tuple[int, int]) -> None:
+    image, features, _ = picture(*size)
+    analysis = analyse(image, features)
+    for count in (2, 5, "auto"):
+        whole, cut = soft_segment(image, features, count), layers_of(analysis, count)
+        np.testing.assert_array_equal(cut.alphas, whole.alphas)
+        np.testing.assert_array_equal(cut.eigenvectors, whole.eigenvectors)
+        assert list(cut.seconds) == list(whole.seconds)
+    again = layers_of(analysis, 2)  # cuts leave the analysis as it is
+    np.testing.assert_array_equal(again.alphas, soft_segment(image, features, 2).alphas)
+
+
+def test_a_cut_of_more_layers_than_there_may_be() -> None:
+    image, features, _ = picture(20, 20)
+    with pytest.raises(ValueError, match=r"choose 1\.\.40"):
+        layers_of(analyse(image, features), 41)
 
 
 @pytest.mark.parametrize("count", [1, 5])
