@@ -13,7 +13,7 @@ from psd_tools import PSDImage
 from src.data.images import find_photos, resize_image
 from src.matting import files
 from src.matting.photo import features_of, working_size
-from src.models.extractor import BottleneckExtractor
+from src.models.extractor import BottleneckExtractor, Extractor
 from src.segment import main
 
 ALWAYS = {"layers.psd", "layers.ora", "overview.png", "summary.json"}
@@ -308,21 +308,33 @@ def test_photos_are_found_by_pattern(photos: Path) -> None:
 
 def test_the_network_sees_large_photos_small() -> None:
     torch.manual_seed(0)
-    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8).eval()
     photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
 
-    def seen(picture: np.ndarray) -> np.ndarray:
-        image = torch.tensor(picture.copy()).permute(2, 0, 1)[None] / 255
-        both = extractor(image) + extractor(image.flip(3)).flip(3)
-        return both[0].permute(1, 2, 0).detach().numpy() / 2
+    def enlarged(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        planes = [Image.fromarray(plane) for plane in maps[0].detach().numpy()]
+        resized = [p.resize(size[::-1], Image.Resampling.BILINEAR) for p in planes]
+        return torch.from_numpy(np.stack(resized))[None]
 
-    plain = seen(photo)
-    np.testing.assert_allclose(features_of(extractor, photo), plain, atol=1e-6)  # never enlarged
-    reduced = seen(resize_image(photo, (30, 45)))
-    planes = [Image.fromarray(reduced[..., d]) for d in range(8)]
-    enlarged = [np.asarray(p.resize((90, 60), Image.Resampling.BILINEAR)) for p in planes]
-    found = features_of(extractor, photo, [45, 90, 200])
-    np.testing.assert_allclose(found, (plain + np.stack(enlarged, -1)) / 2, atol=1e-4)
+    def seen(extractor: Extractor, picture: np.ndarray) -> torch.Tensor:
+        """Levels at the resolution of the finest level of the whole photo."""
+        image = torch.tensor(picture.copy()).permute(2, 0, 1)[None] / 255
+        pairs = zip(extractor.pyramid(image), extractor.pyramid(image.flip(3)), strict=True)
+        return torch.cat([enlarged((a + b.flip(3)) / 2, (30, 45)) for a, b in pairs], 1)
+
+    for widths in ([8], [8, 16]):
+        extractor = BottleneckExtractor(widths=widths, blocks=[1] * len(widths), dim=8).eval()
+        plain, reduced = seen(extractor, photo), seen(extractor, resize_image(photo, (30, 45)))
+        for sides, mean in (([90, 200], plain), ([45, 90, 200], (plain + reduced) / 2)):
+            expected = enlarged(mean, (60, 90))[0].permute(1, 2, 0)
+            found = features_of(extractor, photo, sides)  # the photo is never enlarged
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+    # With one level there is nothing between the level and F.
+    extractor = BottleneckExtractor(widths=[8], blocks=[1], dim=8).eval()
+    image = torch.tensor(photo).permute(2, 0, 1)[None] / 255
+    both = (extractor(image) + extractor(image.flip(3)).flip(3)) / 2
+    np.testing.assert_allclose(
+        features_of(extractor, photo), both[0].permute(1, 2, 0).detach(), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

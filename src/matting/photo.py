@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from src.data.images import read_image, resize_image
@@ -21,7 +22,7 @@ from src.matting.soft_segmentation import MOST_LAYERS, soft_segment
 from src.models.extractor import Extractor
 
 FEATURES_SIZES = (224, 320, 448)  # small ones see large things whole, large ones see small things
-VERSION = 2  # of the files of a photo: what another one wrote is written anew
+VERSION = 3  # of the files of a photo: what another one wrote is written anew
 _LONGEST = 30_000  # pixels, of Photoshop's documents
 _SHORTEST = 32  # pixels, of photos and of what they are reduced to
 _MOST_STRETCHED = 100  # longer by shorter side
@@ -102,27 +103,36 @@ def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
 def features_of(
     extractor: Extractor, photo: NDArray[np.uint8], long_sides: Sequence[int] = FEATURES_SIZES
 ) -> NDArray[np.float32]:
-    """F of a photo, as a network sees it that was trained on small photos.
+    """F of a photo: the mean over several sizes of the photo, and over its mirror image.
+
+    Networks are trained on small photos, so that they see a large one best when it is reduced.
 
     Args:
-        extractor: the network.
+        extractor: The network, in eval mode.
         photo: (H,W,3) uint8.
-        long_sides: pixels that a larger photo is reduced to before; F is enlarged again, and is the
-            mean over these sizes, and over the photo and its mirror image.
+        long_sides: Lengths in pixels of the long side to which a larger photo is reduced.
 
     Returns:
         (H,W,D).
     """
     size = photo.shape[:2]
-    total = torch.zeros(1, extractor.dim, *size)
-    scales = sorted({min(1.0, side / max(size)) for side in long_sides})
+    scales = sorted({min(1.0, side / max(size)) for side in long_sides}, reverse=True)
+    total: Tensor | None = None
     for scale in scales:
         height, width = (max(1, round(side * scale)) for side in size)
         small = resize_image(photo, (height, width))
-        image = torch.from_numpy(small.copy()).permute(2, 0, 1)[None] / 255
-        features = extractor(image) + extractor(image.flip(3)).flip(3)
-        total += interpolate(features, size, mode="bilinear", align_corners=False)
-    return (total / (2 * len(scales)))[0].permute(1, 2, 0).numpy()
+        image = torch.from_numpy(small.copy()).permute(2, 0, 1)[None] / 255  # (1,3,h,w)
+        levels = extractor.pyramid(torch.cat([image, image.flip(3)]))  # (2,D_l,h_l,w_l)
+        if total is None:  # no level is finer than this one
+            total = torch.zeros(1, extractor.dim, *levels[0].shape[2:])
+        means = [(level[:1] + level[1:].flip(3)) / 2 for level in levels]
+        total += torch.cat([_resized(mean, total.shape[2:]) for mean in means], 1)
+    assert total is not None
+    return _resized(total / len(scales), size)[0].permute(1, 2, 0).numpy()
+
+
+def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    return interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
 def segment_photo(
