@@ -16,7 +16,7 @@ import wandb
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from src.models.extractor import load_extractor
+from src.models.extractor import build_extractor, load_extractor
 from src.train import resumed_config, train
 from src.utils.loggers import finish_wandb
 from tests.conftest import TINY, compose_train, real_data, tiny_hard_run, tiny_run
@@ -351,6 +351,6 @@ def test_an_untrained_network_scores_as_the_baseline(folder_root: Path, tmp_path
     train(cfg)
     trained = load_extractor(tmp_path / "run" / "checkpoints" / "last.ckpt")
     torch.manual_seed(0)
-    fresh = type(trained)(**trained.hparams)
+    fresh = build_extractor(trained.hparams)
     for key, value in fresh.named_parameters():
         assert torch.equal(value, trained.get_parameter(key)), key

@@ -23,7 +23,7 @@ from src.data.dataset import (
 from src.data.features import FeatureStore
 from src.data.held_back import is_held_back
 from src.data.images import check_label_exists, read_classes
-from src.data.layouts import Layout, Record, label_spaces
+from src.data.layouts import DataError, Layout, Record, label_spaces
 from src.data.slic import Superpixels
 from src.data.store import SampleStore
 from src.utils.parallel import map_in_workers, worker_count
@@ -116,9 +116,14 @@ class SegmentationData(pl.LightningDataModule):
         """The photos of a split, after `hold_back`."""
         if not self.hold_back or split == "test":
             return self.layout.records(split)
-        held_back = split == "val"
         records = self.layout.records("train")
-        return [each for each in records if is_held_back(each.image.stem) == held_back]
+        chosen = [each for each in records if is_held_back(each.image.stem) == (split == "val")]
+        if not chosen:
+            raise DataError(
+                f"data.hold_back=true leaves no photo for {split}: {len(records)} photos are too "
+                "few to hold a tenth of them back; set data.hold_back=false"
+            )
+        return chosen
 
     def store(self, split: str) -> SampleStore:
         """What is stored of a split, computed or not."""

@@ -288,11 +288,17 @@ class SoftFeatureModule(pl.LightningModule):
         return self(batch["image"])
 
     def configure_optimizers(self) -> Any:
-        encoder = [p for p in self.extractor.encoder_parameters() if p.requires_grad]
-        known = set(encoder)
-        others = [p for p in self.parameters() if p.requires_grad and p not in known]
-        optimizer = self.optimizer([{"params": others}, {"params": encoder}])  # type: ignore[list-item]
-        rates = (1.0, self.encoder_rate)
+        learned = [p for p in self.parameters() if p.requires_grad]
+        groups: list[Any] = [{"params": learned}]
+        rates = [1.0]
+        if self.encoder_rate != 1:
+            encoder = set(self.extractor.encoder_parameters())
+            groups = [
+                {"name": "rest", "params": [p for p in learned if p not in encoder]},
+                {"name": "encoder", "params": [p for p in learned if p in encoder]},
+            ]
+            rates = [1.0, self.encoder_rate]
+        optimizer = self.optimizer(groups)
         scheduler = poly_with_warmup(
             optimizer, self.total_steps, self.power, self.warmup_steps, rates
         )

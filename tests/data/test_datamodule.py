@@ -10,6 +10,7 @@ from PIL import Image
 
 from src.data.datamodule import SegmentationData
 from src.data.dataset import Augmentation, SetBalance
+from src.data.held_back import is_held_back
 from src.data.layouts import DataError, Folder, Layout, Mixture
 from src.data.slic import Superpixels
 from src.ops.superpixels import superpixel_majority
@@ -223,3 +224,22 @@ def test_packed_epochs_decode_no_photo(
     make(Folder, folder_root, tmp_path / "c", pack=True, **options)  # all is there already
     with pytest.raises(AssertionError):
         all_batches(make(Folder, folder_root, tmp_path / "c", **options))
+
+
+def test_a_tenth_of_the_train_split_is_held_back(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", counts=(40, 3, 2))
+    data = make(Folder, root, tmp_path / "c", hold_back=True)
+    splits = {split: {r.image.stem for r in data.records(split)} for split in ("train", "val")}
+    every = {path.stem for path in (root / "images" / "train").iterdir()}
+    assert splits["train"] | splits["val"] == every
+    assert not splits["train"] & splits["val"]
+    assert splits["val"] == {stem for stem in every if is_held_back(stem)}
+    assert 0 < len(splits["val"]) < 10
+    assert len(data.datasets["val"]) == len(splits["val"])
+    assert len(data.datasets["test"]) == 2  # as without
+
+
+def test_too_few_photos_to_hold_some_back(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", counts=(2, 1, 1))
+    with pytest.raises(DataError, match=r"leaves no photo for val: 2 photos .*hold_back=false"):
+        make(Folder, root, tmp_path / "c", hold_back=True)

@@ -161,3 +161,20 @@ def test_class_weights_without_a_classifier_are_refused() -> None:
             module(**options)
     with pytest.raises(ValueError, match=r"model\.class_weights=rare"):
         module(classifier_weight=1.0, class_weights="rare")
+
+
+def test_the_encoder_has_a_rate_of_its_own() -> None:
+    model = module(encoder_rate=0.25, total_steps=10, optimizer=partial(torch.optim.SGD, lr=0.4))
+    made = model.configure_optimizers()
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == {"rest": 0.4, "encoder": 0.1}
+    scheduler.step()
+    assert optimizer.param_groups[1]["lr"] == 0.25 * optimizer.param_groups[0]["lr"] < 0.1
+    encoder = model.extractor.encoder_parameters()
+    assert {id(p) for p in optimizer.param_groups[1]["params"]} == {id(p) for p in encoder}
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
+    (group,) = module().configure_optimizers()["optimizer"].param_groups
+    assert len(group["params"]) == len(list(model.parameters()))
+    with pytest.raises(ValueError, match=r"model\.encoder_rate=-1"):
+        module(encoder_rate=-1)
