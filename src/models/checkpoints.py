@@ -25,6 +25,7 @@ _EXTRACTOR = {
     "efficientnet_lite0": ("network", "level_channels", "top_down", "level_norm"),
 }
 _HEAD = ("num_classes", "head")
+_OLDER = {"network": "bottleneck", "level_norm": 0.0}  # of files from before there were these keys
 
 
 def shipped() -> dict[str, Path]:
@@ -104,6 +105,7 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         ) from error
     if missing:
         raise ValueError(f"{path} is not a checkpoint written by python -m src.train: no {missing}")
+    content["extractor"] = _OLDER | content["extractor"]
     return content
 
 
@@ -119,11 +121,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
             header: Any = json.loads(file.metadata()[_HEADER])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # A stranger's header becomes arguments: those of a network's shape, and no others.
-        extractor = {
-            "network": "bottleneck",
-            "level_norm": 0.0,
-            **header["extractor"],
-        }  # newer keys
+        extractor = _OLDER | header["extractor"]
         names = _EXTRACTOR[extractor["network"]]
         content: dict[str, Any] = {"extractor": _only(extractor, names)}
         if "hard_segmentation" in header:

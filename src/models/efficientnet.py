@@ -8,6 +8,7 @@ import hashlib
 import re
 from importlib import resources
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -152,7 +153,10 @@ def load_published(encoder: nn.ModuleList, path: Path) -> None:
     Raises:
         ValueError: The file holds another network.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(f"{path} holds more than weights, or is damaged: {error}") from error
     kept = [value for name, value in state.items() if name.partition(".")[0] not in _LEFT_OUT]
     # Both list their layers in the order in which they run.
     own = encoder.state_dict()

@@ -461,9 +461,16 @@ NETWORKS: dict[str, type[Extractor]] = {
 
 
 def build_extractor(hparams: Mapping[str, Any]) -> Extractor:
-    """A new extractor with random weights, from the `hparams` of another one."""
+    """A new extractor with random weights, from the `hparams` of another one.
+
+    Raises:
+        ValueError: There is no such network.
+    """
     arguments = dict(hparams)
-    return NETWORKS[arguments.pop("network")](**arguments)
+    network = arguments.pop("network")
+    if network not in NETWORKS:
+        raise ValueError(f"network {network!r}: this version has {', '.join(NETWORKS)}")
+    return NETWORKS[network](**arguments)
 
 
 def _load_weights(extractor: Extractor, content: Mapping[str, Any]) -> None:

@@ -75,6 +75,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="does not hold the weights of EfficientNet-Lite0"):
         EfficientNetExtractor(weights=tmp_path / "other.pth")
+    (tmp_path / "damaged.pth").write_bytes(b"no weights at all")
+    with pytest.raises(ValueError, match="holds more than weights, or is damaged"):
+        EfficientNetExtractor(weights=tmp_path / "damaged.pth")
 
 
 def small(**options: Any) -> EfficientNetExtractor:

@@ -115,6 +115,19 @@ def test_checkpoints_rebuild_the_network(tmp_path: Path) -> None:
     assert torch.equal(loaded(image), extractor.eval()(image))
 
 
+def test_checkpoints_of_earlier_versions_hold_the_papers_network(tmp_path: Path) -> None:
+    extractor = BottleneckExtractor(**SMALL)  # type: ignore[arg-type]
+    save(tmp_path / "old.ckpt", extractor)
+    content = torch.load(tmp_path / "old.ckpt", weights_only=True)
+    del content["extractor"]["network"]
+    torch.save(content, tmp_path / "old.ckpt")
+    assert load_extractor(tmp_path / "old.ckpt").hparams == extractor.hparams
+    content["extractor"]["network"] = "newer"
+    torch.save(content, tmp_path / "new.ckpt")
+    with pytest.raises(ValueError, match="'newer': this version has bottleneck"):
+        load_extractor(tmp_path / "new.ckpt")
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     extractor = BottleneckExtractor(**SMALL)  # type: ignore[arg-type]
     state = {"extractor.readouts.0.1.weight": torch.ones(4)}
