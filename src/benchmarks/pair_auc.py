@@ -28,6 +28,7 @@ def pair_auc_of_sets(
     cache_dir: str | Path,
     num_workers: int | None,
     sets: Sequence[str] | None = None,
+    held_back: bool = False,
     name: str = "pair_auc",
 ) -> dict[str, Any]:
     """Scores networks on each set by itself, all on the same superpixels.
@@ -43,14 +44,18 @@ def pair_auc_of_sets(
         cache_dir: where maps are kept.
         num_workers: loader processes; None for one a core.
         sets: names of the layouts to score; None for all.
+        held_back: Score the tenth of the train splits that trainings hold back (`data.hold_back`),
+            to choose a setting. `split` must be val then.
         name: of the files.
 
     Returns:
         Name, title, settings and rows: one a way, with a column a set and their mean.
 
     Raises:
-        ValueError: a set without a layout.
+        ValueError: a set without a layout, or held-back photos of another split than val.
     """
+    if held_back and split != "val":
+        raise ValueError(f"suite.split={split}: held-back photos take the place of val; set val")
     sets = list(layouts if sets is None else sets)
     if unknown := ", ".join(name for name in sets if name not in layouts):
         raise ValueError(f"suite.sets: {unknown} is none of {', '.join(layouts)}")
@@ -81,6 +86,7 @@ def pair_auc_of_sets(
             image_size,
             superpixels=superpixels,
             num_workers=num_workers,
+            hold_back=held_back,
             test_split=split,
             pack=True,
         )
@@ -104,7 +110,9 @@ def pair_auc_of_sets(
     ]
     return {
         "name": name,
-        "title": f"Pair AUC on the {split} splits",
+        "title": "Pair AUC on the photos that trainings hold back"
+        if held_back
+        else f"Pair AUC on the {split} splits",
         "rows": rows,
         "ratios": {},
         "settings": {

@@ -7,8 +7,10 @@ import pytest
 
 from src.benchmarks.measure import markdown
 from src.benchmarks.pair_auc import pair_auc_of_sets
+from src.data.held_back import is_held_back
 from src.data.layouts import Folder, Layout
 from src.data.slic import Superpixels
+from tests.conftest import make_folder
 
 SETS: dict[str, Callable[..., Layout]] = {
     "camvid": Folder,
@@ -41,6 +43,20 @@ def test_every_way_is_scored_on_every_set(
     text = markdown(result | {"machine": {}})
     assert "| ours |" in text
     assert "ratio" not in text
+
+
+def test_held_back_photos_are_those_of_the_train_split(
+    mixture_root: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path / "sets" / "camvid", counts=(40, 2, 2))
+    every = [path.stem for path in (folder / "images" / "train").iterdir()]
+    arguments: Any = (tmp_path / "sets", {"camvid": Folder}, {"ours": checkpoint})
+    settings = SETTINGS | {"cache_dir": tmp_path / "cache", "held_back": True}
+    result = pair_auc_of_sets(*arguments, **settings)
+    assert result["settings"]["photos"] == str(sum(map(is_held_back, every)))
+    assert "hold back" in result["title"]
+    with pytest.raises(ValueError, match=r"suite\.split=train"):
+        pair_auc_of_sets(*arguments, **settings | {"split": "train"})
 
 
 def test_some_of_the_sets_are_scored_alone(
