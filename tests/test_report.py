@@ -113,7 +113,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
         collect(tmp_path, tmp_path / "results")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/costs.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/costs.md", "docs/features.md"])
 def test_documents_are_up_to_date(document: str) -> None:
     """Every figure in them comes from a file in docs/results."""
     text = Path(document).read_text()
