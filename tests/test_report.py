@@ -113,12 +113,15 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
         collect(tmp_path, tmp_path / "results")
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/costs.md", "docs/features.md"])
-def test_documents_are_up_to_date(document: str) -> None:
+@pytest.mark.parametrize(
+    ("document", "tables"), [("README.md", 4), ("docs/costs.md", 4), ("docs/features.md", 2)]
+)
+def test_documents_are_up_to_date(document: str, tables: int) -> None:
     """Every figure in them comes from a file in docs/results."""
     text = Path(document).read_text()
     assert fill(text, Path("docs/results")) == text
-    assert len(re.findall("<!-- (runs|losses|segmentation|ratios|benchmark): .+ -->", text)) > 3
+    kinds = "<!-- (runs|losses|segmentation|ratios|benchmark): .+ -->"
+    assert len(re.findall(kinds, text)) >= tables
     for path in Path("docs/results/runs").glob("*.json"):
         assert json.loads(path.read_text())["metrics"]["steps"] > 0
 
