@@ -22,7 +22,7 @@ from src.matting.soft_segmentation import MOST_LAYERS, soft_segment
 from src.models.extractor import Extractor
 
 FEATURES_SIZES = (224, 320, 448)  # small ones see large things whole, large ones see small things
-VERSION = 3  # of the files of a photo: what another one wrote is written anew
+VERSION = 3  # of the files of a photo; files of another version are written again
 _LONGEST = 30_000  # pixels, of Photoshop's documents
 _SHORTEST = 32  # pixels, of photos and of what they are reduced to
 _MOST_STRETCHED = 100  # longer by shorter side

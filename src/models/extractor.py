@@ -318,8 +318,8 @@ class EfficientNetExtractor(Extractor):
         batch_norm: What the encoder's batch norms do in training. "batch" normalises by the batch
             and updates the running statistics. "running" normalises by the running statistics and
             leaves them as they are; scale and shift are trained. "frozen" also keeps those.
-        frozen_stages: Number of first stages that stay as they are in training. They find edges and
-            textures, which ImageNet has taught them, and their backward pass is the costliest.
+        frozen_stages: Number of first stages that stay as they are in training. They need no
+            backward pass, and theirs would be the largest.
         level_norm: See `Extractor`.
         recompute: See `Extractor`.
 
