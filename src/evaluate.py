@@ -94,8 +94,8 @@ def evaluate(
         split: train, val or test.
         output: folder for `metrics.json` and pictures.
         views: of a photo, over which the scores of hard segmentation are averaged.
-        probe_steps: of the linear probe of soft features; 0 for none. Mixtures and data with a
-            contrast class have no probe.
+        probe_steps: Training steps of the linear probe of soft features; 0 for none. Mixtures and
+            data with a contrast class have no probe.
         worst: photos on the sheet of the worst.
         seed: of what the probe draws.
 

@@ -319,7 +319,7 @@ class EfficientNetExtractor(Extractor):
             and updates the running statistics. "running" normalises by the running statistics and
             leaves them as they are; scale and shift are trained. "frozen" also keeps those.
         frozen_stages: Number of first stages that stay as they are in training. They need no
-            backward pass, and theirs would be the largest.
+            backward pass.
         level_norm: See `Extractor`.
         recompute: See `Extractor`.
 
