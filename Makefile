@@ -51,10 +51,10 @@ SUITES := pooling loss train_step precompute loader cached_features time_to_qual
 
 bench: $(INSTALLED) ## the benchmarks that need neither data nor trained features, an hour on two cores; results in outputs/benchmarks
 	for suite in $(SUITES); do \
-	  $(BIN)/python -m src.benchmark suite=$$suite output=outputs/benchmarks $(ARGS) || exit 1; done
+	  $(BIN)/python -m benchmarks suite=$$suite $(ARGS) || exit 1; done
 
-bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, ten minutes; result in docs/results
-	$(BIN)/python -m src.benchmark suite=gpu $(ARGS)
+bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, ten minutes; result in outputs/benchmarks
+	$(BIN)/python -m benchmarks suite=gpu $(ARGS)
 
 notebooks: $(INSTALLED) ## run all notebooks; executed copies in outputs/notebooks
 	mkdir -p outputs/notebooks

@@ -1,56 +1,6 @@
-"""Checks a data set and computes what is stored of it: python -m src.precompute data=NAME ..."""
+"""`python -m src.precompute`, from a checkout."""
 
-import sys
-import time
-
-import hydra
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
-
-from src.data.datamodule import SPLITS, SegmentationData
-from src.data.layouts import DataError
-from src.utils.cli import readable_errors
-
-
-def precompute(data: SegmentationData) -> list[str]:
-    """Computes the stores of all splits.
-
-    Returns:
-        What is wrong with the data set, one line a bad file; empty if nothing.
-    """
-    table = Table("split", "photos", "seconds", "photos/s", "store", title="stored")
-    problems: list[str] = []
-    data.layout.prepare()
-    for split in SPLITS:
-        started = time.perf_counter()
-        try:
-            store = data.store(split)
-            store.prepare(data.num_workers, f"{store.kind} ({split})")
-        except DataError as error:
-            if not error.problems:  # not a matter of files
-                raise
-            problems += error.problems
-            continue
-        seconds = time.perf_counter() - started
-        rate = f"{len(store) / seconds:.0f}"
-        table.add_row(split, str(len(store)), f"{seconds:.1f}", rate, str(store.path))
-    Console().print(table)
-    return list(dict.fromkeys(problems))  # the test split may be the validation split
-
-
-@hydra.main(config_path="../conf", config_name="precompute", version_base="1.3")
-@readable_errors
-def main(cfg: DictConfig) -> None:
-    """Lists every bad file of the set; exit status 1 if there is any."""
-    problems = precompute(instantiate(cfg.data))
-    for problem in problems:
-        print(f"  - {problem}", file=sys.stderr)
-    if problems:
-        print(f"{len(problems)} bad files; correct or remove them", file=sys.stderr)
-        sys.exit(1)
-
+from softfeat.commands.precompute import main
 
 if __name__ == "__main__":
     main()

@@ -1,21 +1,6 @@
-"""Reports what became of a sweep: python -m src.sweep_report DIR."""
+"""`python -m src.sweep_report`, from a checkout."""
 
-import argparse
-from pathlib import Path
-
-from src.utils.cli import readable_errors
-from src.utils.sweeps import Sweep
-
-
-@readable_errors
-def main() -> None:
-    """Prints the table, writes report.csv, report.md and report.png into the directory."""
-    parser = argparse.ArgumentParser(prog="python -m src.sweep_report")
-    parser.add_argument(
-        "dir", help="directory of a multirun, or one that holds several; dir=DIR does, too"
-    )
-    Sweep(Path(parser.parse_args().dir.removeprefix("dir="))).write()
-
+from softfeat.commands.sweep_report import main
 
 if __name__ == "__main__":
     main()

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize
+from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from src.data.datamodule import SegmentationData
-from src.data.dataset import Augmentation
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
+from softfeat.data.datamodule import SegmentationData
+from softfeat.data.dataset import Augmentation
+from softfeat.data.layouts import Folder
+from softfeat.imaging.slic import Superpixels
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -130,7 +130,7 @@ def cityscapes_root(tmp_path: Path) -> Path:
 
 def compose_train(*overrides: str) -> DictConfig:
     """The configuration of a training, as the command line would compose it."""
-    with initialize(config_path="../conf", version_base="1.3"):
+    with initialize_config_module("softfeat.conf", version_base="1.3"):
         cfg = compose("train", overrides=list(overrides))
     OmegaConf.set_struct(cfg, False)
     return cfg
@@ -190,7 +190,7 @@ def tiny_hard_run(
 @pytest.fixture(scope="session")
 def hard_wandb_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny training of a head that logged to W&B, offline."""
-    from src.train import train
+    from softfeat.commands.train import train
 
     root = tmp_path_factory.mktemp("hard_wandb")
     options = ("logger=wandb", "logger.mode=offline")
@@ -200,8 +200,8 @@ def hard_wandb_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wandb_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a tiny training that logged to W&B, offline; see tests.wandb_offline."""
-    from src.train import train
+    """The directory of a tiny training that logged to W&B, offline; see `wandb_offline`."""
+    from softfeat.commands.train import train
 
     root = tmp_path_factory.mktemp("wandb")
     options = ("logger=wandb", "logger.mode=offline", "logger.name=job 3", "++logger.group=sweep")

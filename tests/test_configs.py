@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize
+from hydra import compose, initialize_config_module
 from hydra.core.plugins import Plugins
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from src.train import train
+from softfeat.commands.train import train
 from tests.conftest import compose_train
 
-CONF = Path("conf")
-SOURCES = "".join(p.read_text() for p in Path("src").rglob("*.py"))
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+SOURCES = "".join(p.read_text() for p in (ROOT / "src").rglob("*.py"))
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
 ROOTS = {
     "softfeat_ade20k": "ade20k_root",
@@ -46,15 +47,15 @@ def unread_keys(node: Any, where: str = "") -> list[str]:
     return unread
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, sources: str = SOURCES) -> None:
     cfg = OmegaConf.create({k: v for k, v in cfg.items() if k != "hydra"})
     plain = OmegaConf.to_container(cfg)
     assert not unread_keys(plain)
     text = "".join(p.read_text() for p in CONF.rglob("*.yaml"))
     for key, value in plain.items():  # type: ignore[union-attr]
         if not isinstance(value, dict):
-            read = rf"cfg\.{key}\b" in SOURCES or re.search(
-                rf"cfg\.{key}\b|\$\{{{key}\}}", SOURCES + text
+            read = rf"cfg\.{key}\b" in sources or re.search(
+                rf"cfg\.{key}\b|\$\{{{key}\}}", sources + text
             )
             assert read, f"nothing reads {key}"
 
@@ -81,21 +82,16 @@ def test_every_choice_of_a_group_composes_and_is_read(group: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["precompute", "benchmark", "report", "evaluate", "figures", "dashboard", "segment"]
+    "name", ["precompute", "evaluate", "export", "figures", "dashboard", "segment"]
 )
 def test_other_entry_points_compose_and_are_read(name: str) -> None:
-    with initialize(config_path="../conf", version_base="1.3"):
+    with initialize_config_module("softfeat.conf", version_base="1.3"):
         required = {
             "evaluate": ["checkpoint=x"],
+            "export": ["checkpoint=x", "output=x"],
             "figures": ["checkpoint=x", "input=x", "output=x"],
         }
         check(compose(name, overrides=required.get(name, [])))
-
-
-def test_every_suite_is_read() -> None:
-    for suite in groups("suite"):
-        with initialize(config_path="../conf", version_base="1.3"):
-            check(compose("benchmark", overrides=[f"suite={suite}"]))
 
 
 def test_photos_are_eleven_sets_five_of_them_with_a_contrast_class(mixture_root: Path) -> None:
@@ -110,10 +106,6 @@ def test_photos_are_eleven_sets_five_of_them_with_a_contrast_class(mixture_root:
         assert len(layout.class_names) == 2 + number - (name in contrast)
     assert data.layout.held_out == ()
     assert (data.balance, compose_group("data", "photos").data.balance) == ("sqrt", "photos")
-    with initialize(config_path="../conf", version_base="1.3"):
-        suite = compose("benchmark", overrides=["suite=pair_auc", "suite.root=x"]).suite
-    assert suite.layouts == cfg.data.layout.layouts
-    assert suite.sets is None
 
 
 def test_a_contrast_class_is_set_by_its_key(folder_root: Path) -> None:
@@ -124,7 +116,7 @@ def test_a_contrast_class_is_set_by_its_key(folder_root: Path) -> None:
 
 
 def test_a_key_that_nothing_reads_is_found() -> None:
-    node = {"loss": {"_target_": "src.ops.npair.superpixel_npair_loss", "margin": 1}}
+    node = {"loss": {"_target_": "softfeat.ops.npair.superpixel_npair_loss", "margin": 1}}
     assert unread_keys(node) == [".loss.margin"]
 
 
@@ -135,7 +127,7 @@ def test_trainers_instantiate(trainer: str) -> None:
 
 @pytest.mark.parametrize("launcher", groups("launcher"))
 def test_launchers_instantiate(launcher: str) -> None:
-    with initialize(config_path="../conf", version_base="1.3"):
+    with initialize_config_module("softfeat.conf", version_base="1.3"):
         cfg = compose("train", overrides=[f"launcher={launcher}"], return_hydra_config=True)
     made = Plugins.instance().instantiate_launcher(None, None, cfg)  # type: ignore[arg-type]
     assert launcher in type(made).__module__

@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from skimage import data as photos
 
-from src.data.slic import Superpixels
-from src.matting.photo import features_of
-from src.matting.soft_segmentation import soft_segment
-from src.metrics.matte import matte_errors
-from src.metrics.pair_auc import pair_auc
-from src.metrics.segmentation import confusion_matrix, segmentation_scores
-from src.models.extractor import BottleneckExtractor
-from src.ops.npair import superpixel_npair_loss
-from src.ops.pyramid import pyramid_superpixel_mean
-from src.ops.superpixels import superpixel_majority
+from softfeat.imaging.slic import Superpixels
+from softfeat.matting.photo import features_of
+from softfeat.matting.soft_segmentation import soft_segment
+from softfeat.metrics.matte import matte_errors
+from softfeat.metrics.pair_auc import pair_auc
+from softfeat.metrics.segmentation import confusion_matrix, segmentation_scores
+from softfeat.models.extractor import BottleneckExtractor
+from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.pyramid import pyramid_superpixel_mean
+from softfeat.ops.superpixels import superpixel_majority
 
 _FILE = Path(__file__).parent / "golden" / "values.npz"
 _NUM_SUPERPIXELS = 60

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.benchmarks.pair_auc import pair_auc_of_sets
-from src.data.datamodule import SegmentationData
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
-from src.metrics.segmentation import confusion_matrix, segmentation_scores
-from src.models.checkpoints import WEIGHTS, read_checkpoint, shipped
-from src.models.extractor import BottleneckExtractor, EfficientNetExtractor
-from src.models.hard_segmentation import load_hard_segmentation
-from src.report import fill
+from benchmarks.pair_auc import pair_auc_of_sets
+from benchmarks.report import fill
+from softfeat.data.datamodule import SegmentationData
+from softfeat.data.layouts import Folder
+from softfeat.imaging.slic import Superpixels
+from softfeat.metrics.segmentation import confusion_matrix, segmentation_scores
+from softfeat.models.checkpoints import WEIGHTS, read_checkpoint, shipped
+from softfeat.models.extractor import BottleneckExtractor, EfficientNetExtractor
+from softfeat.training.hard_segmentation import load_hard_segmentation
 from tests.conftest import real_data
 
 NAMES = ("general", "road")
@@ -43,7 +43,7 @@ def test_they_are_small_and_rebuild_their_networks(name: str) -> None:
 def test_cards_are_up_to_date(name: str) -> None:
     text = (WEIGHTS / f"{name}.md").read_text()
     assert f"<!-- weights: {name} -->" in text
-    assert fill(text, Path("docs/results")) == text
+    assert fill(text, Path("benchmarks/results")) == text
 
 
 def some_of(name: str, split: str, step: int, root: Path) -> Path:
@@ -101,7 +101,7 @@ def test_road_names_classes(tmp_path: Path) -> None:
 
 
 def test_a_training_with_another_seed_came_as_near_as_the_card_says() -> None:
-    results = Path("docs/results")
+    results = Path("benchmarks/results")
     (points,) = re.findall(r"expect mIoU within (\d+) points", (WEIGHTS / "road.md").read_text())
     first, anew = (
         json.loads((results / "runs" / f"{name}.json").read_text())["metrics"]["test/miou"]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.models.extractor import BottleneckExtractor
+from softfeat.models.extractor import BottleneckExtractor
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from src.benchmarks.cached_features import cached_features
-from src.benchmarks.measure import markdown
-from src.data.datamodule import SegmentationData
-from src.models.extractor import BottleneckExtractor
+from benchmarks.cached_features import cached_features
+from benchmarks.measure import markdown
+from softfeat.data.datamodule import SegmentationData
+from softfeat.models.extractor import BottleneckExtractor
 
 
 def test_both_sides_learn_the_same(

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from src.benchmarks import gpu as module
-from src.benchmarks.gpu import compare, gpu, images_per_second, loops_of, speeds
-from src.benchmarks.measure import markdown
-from src.benchmarks.step import Step, Way
-from src.data.datamodule import SegmentationData
-from src.models.extractor import Extractor
-from src.models.soft_features import SoftFeatureModule
-from src.ops.npair import superpixel_npair_loss
+from benchmarks import gpu as module
+from benchmarks.gpu import compare, gpu, images_per_second, loops_of, speeds
+from benchmarks.measure import markdown
+from benchmarks.step import Step, Way
+from softfeat.data.datamodule import SegmentationData
+from softfeat.models.extractor import Extractor
+from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.training.soft_features import SoftFeatureModule
 from tests.benchmarks.test_train_step import tiny_extractor, tiny_step
 
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)

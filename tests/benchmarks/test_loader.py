@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from src.benchmarks.loader import loader
-from src.benchmarks.measure import markdown
-from src.data.datamodule import SegmentationData
-from src.models.extractor import BottleneckExtractor
+from benchmarks.loader import loader
+from benchmarks.measure import markdown
+from softfeat.data.datamodule import SegmentationData
+from softfeat.models.extractor import BottleneckExtractor
 
 
 def test_every_way_is_measured(

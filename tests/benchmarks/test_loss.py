@@ -1,8 +1,8 @@
 import torch
 
-from src.benchmarks.loss import Sides, loss, plain_npair_loss
-from src.benchmarks.measure import markdown
-from src.ops.npair import superpixel_npair_loss
+from benchmarks.loss import Sides, loss, plain_npair_loss
+from benchmarks.measure import markdown
+from softfeat.ops.npair import superpixel_npair_loss
 
 SMALL = {
     "batch_size": 2,

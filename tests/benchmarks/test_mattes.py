@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.benchmarks.mattes import filtered, kmeans_layers, mattes, scene_mattes
-from src.metrics.matte import best_union, matte_errors
+from benchmarks.mattes import filtered, kmeans_layers, mattes, scene_mattes
+from softfeat.metrics.matte import best_union, matte_errors
 
 RNG = np.random.default_rng(0)
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from src.benchmarks.measure import markdown
-from src.benchmarks.objects import draw_objects, lab_features, largest_objects, objects
-from src.data.held_back import is_held_back
-from src.data.layouts import Folder
-from src.ops.labels import CONTRAST, IGNORE
+from benchmarks.measure import markdown
+from benchmarks.objects import draw_objects, lab_features, largest_objects, objects
+from softfeat.data.held_back import is_held_back
+from softfeat.data.layouts import Folder
+from softfeat.ops.labels import CONTRAST, IGNORE
 
 SETS = ["voc2012", "pets_oxford"]
 

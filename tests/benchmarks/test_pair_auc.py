@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from src.benchmarks.measure import markdown
-from src.benchmarks.pair_auc import pair_auc_of_sets
-from src.data.held_back import is_held_back
-from src.data.layouts import Folder, Layout
-from src.data.slic import Superpixels
+from benchmarks.measure import markdown
+from benchmarks.pair_auc import pair_auc_of_sets
+from softfeat.data.held_back import is_held_back
+from softfeat.data.layouts import Folder, Layout
+from softfeat.imaging.slic import Superpixels
 from tests.conftest import make_folder
 
 SETS: dict[str, Callable[..., Layout]] = {

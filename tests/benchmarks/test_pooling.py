@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.benchmarks.measure import markdown, peak_memory, ratio, times_in_turn
-from src.benchmarks.pooling import index_add_mean, pooling, scatter_add_mean, segment_reduce_mean
+from benchmarks.measure import markdown, peak_memory, ratio, times_in_turn
+from benchmarks.pooling import index_add_mean, pooling, scatter_add_mean, segment_reduce_mean
 
 
 def test_peak_memory_counts_what_lives_at_once() -> None:

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from src.benchmarks.measure import markdown
-from src.benchmarks.precompute import precompute
-from src.data.datamodule import SegmentationData
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
+from benchmarks.measure import markdown
+from benchmarks.precompute import precompute
+from softfeat.data.datamodule import SegmentationData
+from softfeat.data.layouts import Folder
+from softfeat.imaging.slic import Superpixels
 
 
 def test_all_ways_are_compared_and_a_missing_one_is_explained(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.benchmarks import segment as module
-from src.benchmarks.measure import markdown
-from src.benchmarks.segment import layer_distance, photo_at, resident_peak, segment
-from src.matting.soft_segmentation import REFERENCE
+from benchmarks import segment as module
+from benchmarks.measure import markdown
+from benchmarks.segment import layer_distance, photo_at, resident_peak, segment
+from softfeat.matting.soft_segmentation import REFERENCE
 
 RNG = np.random.default_rng(0)
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from src.benchmarks.measure import markdown
-from src.benchmarks.pair_auc import pair_auc_of_sets
-from src.benchmarks.time_to_quality import superpixel_probe, time_to, time_to_quality
-from src.data.datamodule import SegmentationData
-from src.data.layouts import Folder, Mixture
-from src.data.slic import Superpixels
-from src.models.classifier import SpacesClassifier
-from src.models.extractor import BottleneckExtractor
-from src.ops.npair import superpixel_npair_loss
-from src.ops.pixels import sample_pixels
+from benchmarks.measure import markdown
+from benchmarks.pair_auc import pair_auc_of_sets
+from benchmarks.time_to_quality import superpixel_probe, time_to, time_to_quality
+from softfeat.data.datamodule import SegmentationData
+from softfeat.data.layouts import Folder, Mixture
+from softfeat.imaging.slic import Superpixels
+from softfeat.models.extractor import BottleneckExtractor
+from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.pixels import sample_pixels
+from softfeat.training.classifier import SpacesClassifier
 
 
 def test_runs_are_measured_kept_and_drawn(
@@ -50,7 +50,7 @@ def test_runs_are_measured_kept_and_drawn(
     def refuse(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("src.benchmarks.time_to_quality.train_for", refuse)
+    monkeypatch.setattr("benchmarks.time_to_quality.train_for", refuse)
     assert run(seeds=[0, 1], seconds=8) == result
     alone = run(seeds=[0, 1], seconds=8, samplings={"superpixels": None})
     assert not alone["tables"]

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from src.benchmarks import train_step as module
-from src.benchmarks.measure import markdown
-from src.benchmarks.photos import photo_batch
-from src.benchmarks.step import Step, Way, step_batch
-from src.benchmarks.train_step import floor_of, time_by_part, train_step
-from src.data.datamodule import SegmentationData
-from src.models.extractor import BottleneckExtractor, Extractor
-from src.ops.npair import superpixel_npair_loss
+from benchmarks import train_step as module
+from benchmarks.measure import markdown
+from benchmarks.photos import photo_batch
+from benchmarks.step import Step, Way, step_batch
+from benchmarks.train_step import floor_of, time_by_part, train_step
+from softfeat.data.datamodule import SegmentationData
+from softfeat.models.extractor import BottleneckExtractor, Extractor
+from softfeat.ops.npair import superpixel_npair_loss
 
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
 

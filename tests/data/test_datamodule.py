@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.datamodule import SegmentationData
-from src.data.dataset import Augmentation, SetBalance
-from src.data.held_back import is_held_back
-from src.data.layouts import DataError, Folder, Layout, Mixture
-from src.data.slic import Superpixels
-from src.ops.superpixels import superpixel_majority
+from softfeat.data.datamodule import SegmentationData
+from softfeat.data.dataset import Augmentation, SetBalance
+from softfeat.data.held_back import is_held_back
+from softfeat.data.layouts import DataError, Folder, Layout, Mixture
+from softfeat.imaging.slic import Superpixels
+from softfeat.ops.superpixels import superpixel_majority
 from tests.conftest import make_folder
 
 
@@ -219,7 +219,7 @@ def test_packed_epochs_decode_no_photo(
 
     options = {"superpixels": Superpixels(count=20, mode=mode), "native_labels": True}
     data = make(Folder, folder_root, tmp_path / "c", pack=True, **options)
-    monkeypatch.setattr("src.data.images.read_image", decoded)
+    monkeypatch.setattr("softfeat.imaging.images.read_image", decoded)
     assert len(all_batches(data)) == 4
     make(Folder, folder_root, tmp_path / "c", pack=True, **options)  # all is there already
     with pytest.raises(AssertionError):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.data.dataset import (
+from softfeat.data.dataset import (
     Augmentation,
     Collate,
     SegmentationDataset,
@@ -15,12 +15,12 @@ from src.data.dataset import (
     StreamSampler,
     shares,
 )
-from src.data.flat_batch import FlatBatch
-from src.data.images import resize_image
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
-from src.data.store import SampleStore
-from src.ops.pyramid import pooling_weights
+from softfeat.data.flat_batch import FlatBatch
+from softfeat.data.layouts import Folder
+from softfeat.data.store import SampleStore
+from softfeat.imaging.images import resize_image
+from softfeat.imaging.slic import Superpixels
+from softfeat.ops.pyramid import pooling_weights
 
 SIZE = (32, 40)
 SLIC = Superpixels(count=20)

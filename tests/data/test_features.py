@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.data.datamodule import SegmentationData
-from src.data.dataset import Augmentation
-from src.data.layouts import DataError, Folder
-from src.data.slic import Superpixels
+from softfeat.data.datamodule import SegmentationData
+from softfeat.data.dataset import Augmentation
+from softfeat.data.layouts import DataError, Folder
+from softfeat.imaging.slic import Superpixels
 
 CPU = torch.device("cpu")
 
@@ -117,7 +117,7 @@ def test_a_changed_label_is_another_store(folder_root: Path) -> None:
 def test_an_interrupted_store_goes_on_where_it_stopped(
     folder_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.data.features._FLUSH_EVERY", 1)
+    monkeypatch.setattr("softfeat.data.features._FLUSH_EVERY", 1)
     calls = []
 
     def breaks(image: Tensor) -> list[Tensor]:
@@ -173,7 +173,7 @@ def test_a_full_disk_is_explained(folder_root: Path, monkeypatch: pytest.MonkeyP
     def full(descriptor: int, num_bytes: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("src.data.features.reserve", full)
+    monkeypatch.setattr("softfeat.data.features.reserve", full)
     with pytest.raises(DataError, match=r"is full.*data\.cache_dir"):
         data.store_features(maps, "network", CPU)
 

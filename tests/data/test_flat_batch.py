@@ -3,8 +3,8 @@ from typing import Any
 
 import torch
 
-from src.data.flat_batch import FlatBatch
-from src.ops.pyramid import PoolingWeights
+from softfeat.data.flat_batch import FlatBatch
+from softfeat.ops.pyramid import PoolingWeights
 
 
 def batch(rows: int = 3) -> dict[str, Any]:

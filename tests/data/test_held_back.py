@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from src.data.held_back import is_held_back
+from softfeat.data.held_back import is_held_back
 
 
 def test_about_a_tenth_by_the_name_alone() -> None:

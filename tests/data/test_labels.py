@@ -3,8 +3,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from src.data.labels import CITYSCAPES_IDS, LabelMap
-from src.ops.labels import CONTRAST, IGNORE
+from softfeat.data.labels import CITYSCAPES_IDS, LabelMap
+from softfeat.ops.labels import CONTRAST, IGNORE
 
 # (raw id, class id) of cityscapesScripts' labels.py, all 34 raw ids
 CITYSCAPES = {

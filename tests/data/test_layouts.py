@@ -4,8 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.images import read_classes, read_record
-from src.data.layouts import ADE20K, Cityscapes, DataError, Folder, Mixture, Record, label_spaces
+from softfeat.data.layouts import (
+    ADE20K,
+    Cityscapes,
+    DataError,
+    Folder,
+    Mixture,
+    Record,
+    label_spaces,
+)
+from softfeat.data.records import read_classes, read_record
 from tests.conftest import real_data
 
 

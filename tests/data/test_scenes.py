@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.data.images import read_record
-from src.data.layouts import DataError
-from src.data.scenes import BOUNDARIES, TEXTURES, Scenes, make_scene
+from softfeat.data.layouts import DataError
+from softfeat.data.records import read_record
+from softfeat.data.scenes import BOUNDARIES, TEXTURES, Scenes, make_scene
 
 
 def test_a_scene_hangs_on_its_seed_alone() -> None:

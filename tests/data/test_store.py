@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data import store as store_module
-from src.data.images import read_image, read_record, resize_image, resize_label
-from src.data.layouts import DataError, Folder, Record
-from src.data.slic import Superpixels
-from src.data.store import SampleStore
+from softfeat.data import store as store_module
+from softfeat.data.layouts import DataError, Folder, Record
+from softfeat.data.records import read_record, resize_label
+from softfeat.data.store import SampleStore
+from softfeat.imaging.images import read_image, resize_image
+from softfeat.imaging.slic import Superpixels
 
 SLIC = Superpixels(count=20)
 
@@ -212,9 +213,9 @@ def test_an_interrupted_run_is_continued(
 SCRIPT = """
 import sys
 from pathlib import Path
-from src.data.layouts import Folder
-from src.data.slic import Superpixels
-from src.data.store import SampleStore
+from softfeat.data.layouts import Folder
+from softfeat.imaging.slic import Superpixels
+from softfeat.data.store import SampleStore
 root, cache, workers = sys.argv[1:]
 records = Folder(root).records("train")
 SampleStore(cache, records, (160, 160), Superpixels(count=300), True).prepare(int(workers))

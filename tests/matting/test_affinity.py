@@ -5,14 +5,14 @@ from math import dist, erf
 import numpy as np
 import pytest
 
-from src.matting.affinity import (
+from softfeat.matting.affinity import (
     SuperpixelGraph,
     colour_affinity,
     semantic_affinity,
     soft_segmentation_laplacian,
     superpixel_graph,
 )
-from src.matting.laplacian import matting_laplacian
+from softfeat.matting.laplacian import matting_laplacian
 
 RNG = np.random.default_rng(0)
 IMAGE = 0.3 * RNG.random((18, 24, 3)) + np.where(np.arange(24) < 12, 0.0, 0.6)[None, :, None]

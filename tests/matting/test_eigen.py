@@ -4,10 +4,10 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import eigh
 
-from src.data.slic import Superpixels
-from src.matting.affinity import soft_segmentation_laplacian, superpixel_graph
-from src.matting.eigen import smallest_eigenvectors, superpixel_basis, superpixel_eigenvectors
-from src.matting.laplacian import matting_laplacian
+from softfeat.imaging.slic import Superpixels
+from softfeat.matting.affinity import soft_segmentation_laplacian, superpixel_graph
+from softfeat.matting.eigen import smallest_eigenvectors, superpixel_basis, superpixel_eigenvectors
+from softfeat.matting.laplacian import matting_laplacian
 
 
 def photo(side: int = 32, seed: int = 0) -> np.ndarray:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from psd_tools import PSDImage
 
-from src.matting import files
-from src.matting.soft_segmentation import SoftSegmentation
+from softfeat.matting import files
+from softfeat.matting.soft_segmentation import SoftSegmentation
 
 HEIGHT, WIDTH = 40, 56
 

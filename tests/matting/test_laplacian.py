@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.matting.laplacian import matting_laplacian
+from softfeat.matting.laplacian import matting_laplacian
 
 
 def reference(image: np.ndarray, epsilon: float = 1e-7) -> np.ndarray:

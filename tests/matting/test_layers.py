@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.matting.layers import (
+from softfeat.matting.layers import (
     SegmentTree,
     initial_segments,
     layer_colours,

@@ -8,8 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
-from src.data.scenes import make_scene
-from src.matting.soft_segmentation import (
+from softfeat.data.scenes import make_scene
+from softfeat.matting.soft_segmentation import (
     REFERENCE,
     SoftSegmentation,
     Solver,
@@ -18,9 +18,9 @@ from src.matting.soft_segmentation import (
     preprocess_features,
     soft_segment,
 )
-from src.metrics.matte import best_union, matte_errors
-from src.ops.guided_filter import guided_filter
-from src.ops.pca import normalise, pca
+from softfeat.metrics.matte import best_union, matte_errors
+from softfeat.ops.guided_filter import guided_filter
+from softfeat.ops.pca import normalise, pca
 
 
 def picture(height: int = 64, width: int = 72, blur: float = 1.5) -> tuple[np.ndarray, ...]:

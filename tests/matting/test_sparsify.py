@@ -6,8 +6,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from src.matting.laplacian import matting_laplacian
-from src.matting.sparsify import (
+from softfeat.matting.laplacian import matting_laplacian
+from softfeat.matting.sparsify import (
     Grams,
     block_jacobi,
     conjugate_gradients,

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from src.metrics.matte import best_union, matte_errors
+from softfeat.metrics.matte import best_union, matte_errors
 
 RNG = np.random.default_rng(0)
 

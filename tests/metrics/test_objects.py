@@ -6,7 +6,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from src.metrics.objects import (
+from softfeat.metrics.objects import (
     best_layer_iou,
     best_union_iou,
     layers_holding,

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from src.metrics.pair_auc import PairAUC, pair_auc
-from src.ops.labels import CONTRAST, IGNORE
+from softfeat.metrics.pair_auc import PairAUC, pair_auc
+from softfeat.ops.labels import CONTRAST, IGNORE
 
 
 def reference(features: torch.Tensor, labels: torch.Tensor) -> list[float]:

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 from torchmetrics.segmentation import MeanIoU
 
-from src.metrics.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
+from softfeat.metrics.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
 
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 

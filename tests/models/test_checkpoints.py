@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src.models import checkpoints
-from src.models.checkpoints import (
+from softfeat.models import checkpoints
+from softfeat.models.checkpoints import (
     checkpoint_file,
     read_checkpoint,
     run_directory,
@@ -14,8 +14,8 @@ from src.models.checkpoints import (
     shipped,
     write_weights,
 )
-from src.models.extractor import BottleneckExtractor, load_extractor
-from src.models.hard_segmentation import HardSegmentationModule, load_hard_segmentation
+from softfeat.models.extractor import BottleneckExtractor, load_extractor
+from softfeat.training.hard_segmentation import HardSegmentationModule, load_hard_segmentation
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "dim": 8}
 

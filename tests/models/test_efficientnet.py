@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 
-from src.models import efficientnet
-from src.models.checkpoints import write_weights
-from src.models.extractor import EfficientNetExtractor, load_extractor
+from softfeat.models import efficientnet
+from softfeat.models.checkpoints import write_weights
+from softfeat.models.extractor import EfficientNetExtractor, load_extractor
 
 
 def test_same_padding_is_that_of_tensorflow() -> None:

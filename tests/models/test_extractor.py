@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from src.models.extractor import BottleneckExtractor, Extractor, load_extractor
+from softfeat.models.extractor import BottleneckExtractor, Extractor, load_extractor
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "dim": 8}
 
@@ -226,7 +226,7 @@ def test_nothing_is_recomputed_without_a_backward_pass(monkeypatch: pytest.Monke
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("src.models.extractor.checkpoint", refuse)
+    monkeypatch.setattr("softfeat.models.extractor.checkpoint", refuse)
     image = torch.rand(2, 3, 32, 32)
     BottleneckExtractor(**SMALL).eval().pyramid(image)  # type: ignore[arg-type]
     with torch.no_grad():

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from src.models.extractor import BottleneckExtractor
-from src.models.heads import Decoder, LinearProbe, head_inputs
+from softfeat.models.extractor import BottleneckExtractor
+from softfeat.models.heads import Decoder, LinearProbe, head_inputs
 
 
 def inputs(levels: int = 3, size: tuple[int, int] = (50, 70)) -> list[torch.Tensor]:

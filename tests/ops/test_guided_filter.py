@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.ops.guided_filter import guided_filter, guided_slopes
+from softfeat.ops.guided_filter import guided_filter, guided_slopes
 
 
 def reference(features: Tensor, image: Tensor, radius: int, eps: float) -> tuple[Tensor, Tensor]:

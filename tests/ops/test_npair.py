@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from src.ops.distance import pairwise_distance
-from src.ops.labels import CONTRAST, IGNORE
-from src.ops.npair import superpixel_npair_loss
+from softfeat.ops.distance import pairwise_distance
+from softfeat.ops.labels import CONTRAST, IGNORE
+from softfeat.ops.npair import superpixel_npair_loss
 
 VARIANTS = [(n, b) for n in ("printed", "symmetric") for b in ("none", "pairs", "classes")]
 
@@ -148,7 +148,7 @@ def test_blocks_of_pairs_change_nothing(
     features, labels = inputs("contrast, equal features")
     results = []
     for pairs in (2**20, 2 * 9 * 9, 9 * 2, 1):  # all, two sets, two rows, less than a row
-        monkeypatch.setattr("src.ops.npair._PAIRS_ON_CPU", pairs)
+        monkeypatch.setattr("softfeat.ops.npair._PAIRS_ON_CPU", pairs)
         x = features.clone().requires_grad_()
         loss = superpixel_npair_loss(x, labels, negative, balance)  # type: ignore[arg-type]
         loss.backward()

@@ -1,6 +1,6 @@
 import torch
 
-from src.ops.pca import normalise, pca, random_projection
+from softfeat.ops.pca import normalise, pca, random_projection
 
 
 def test_components_are_those_of_an_svd_per_image() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from src.ops.pixels import pyramid_at_pixels, sample_pixels
+from softfeat.ops.pixels import pyramid_at_pixels, sample_pixels
 
 
 def label_map() -> torch.Tensor:

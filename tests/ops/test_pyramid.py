@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from src.ops.pyramid import pooling_weights, pyramid_superpixel_mean
-from src.ops.superpixels import superpixel_mean
+from softfeat.ops.pyramid import pooling_weights, pyramid_superpixel_mean
+from softfeat.ops.superpixels import superpixel_mean
 
 B, S = 2, 7
 STATM = Path("/proc/self/statm")

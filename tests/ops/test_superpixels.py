@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src.ops.superpixels import (
+from softfeat.ops.superpixels import (
     superpixel_counts,
     superpixel_majority,
     superpixel_mean,

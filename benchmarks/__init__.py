@@ -1,0 +1,1 @@
+"""How every claim is measured. The product never imports it."""

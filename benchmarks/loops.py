@@ -1,0 +1,142 @@
+"""A training as a bare PyTorch loop and by Lightning, the loader included."""
+
+import copy
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
+
+from softfeat.data.datamodule import SegmentationData
+from softfeat.training.callbacks.finite import StopOnNonFinite
+from softfeat.training.callbacks.throughput import Throughput
+from softfeat.training.loggers import RunCSVLogger
+from softfeat.training.soft_features import SoftFeatureModule
+
+
+class _Ticks(pl.Callback):
+    """The times at which the last step that does not count and the last one of all ended."""
+
+    def __init__(self, warm_up: int) -> None:
+        self.warm_up = warm_up
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step in (self.warm_up, trainer.max_steps):
+            self.tick()
+
+    def tick(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.times.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        return self.times[-1] - self.times[0]
+
+
+def measured_loops(
+    make: Callable[[], SoftFeatureModule],
+    data: SegmentationData,
+    steps: int,
+    rounds: int,
+    warm_up: int = 1,
+    bf16: bool = False,
+) -> dict[str, Any]:
+    """Trains in a bare loop and by Lightning, in turn, from the same weights.
+
+    Lightning has the logger and callbacks of a real training but checkpoints, pictures and
+    validation.
+
+    Args:
+        make: a module on its device, with the same weights every time.
+        data: what both read.
+        steps: counted steps a loop.
+        rounds: of each.
+        warm_up: steps before the counted ones, with what each does once: starting the loader's
+            processes, allocating the optimiser's state, compiling.
+        bf16: train under autocast to bfloat16.
+
+    Returns:
+        Seconds of the counted steps of every round, by name; `waits`, shares in [0,1] of the time
+        that Lightning's steps waited for data, as `Throughput` measures them; `difference`, the
+        largest between the weights after the last round.
+    """
+    data = copy.copy(data)
+    data.steps_per_epoch = warm_up + steps
+    data.prepare_data()
+    data.setup("fit")
+    module = make()
+    on_gpu = module.device.type == "cuda"
+    data.pool_at(module.extractor.level_sizes(data.image_size), flat=on_gpu and module.cuda_graph)
+    seconds: dict[str, list[float]] = {"bare PyTorch": [], "Lightning": []}
+    waits: list[float] = []
+    for _ in range(rounds):
+        bare, trained = make(), make()
+        seconds["bare PyTorch"].append(_bare_loop(bare, data, steps, warm_up, bf16))
+        duration, shares = _lightning_loop(trained, copy.copy(data), steps, warm_up, bf16)
+        seconds["Lightning"].append(duration)
+        waits += shares
+    # On the CPU, where Lightning leaves its own.
+    pairs = zip(bare.cpu().parameters(), trained.cpu().parameters(), strict=True)
+    difference = max(float((a - b).detach().abs().max()) for a, b in pairs)
+    return {**seconds, "waits": waits, "difference": difference}
+
+
+def _bare_loop(
+    module: SoftFeatureModule, data: SegmentationData, steps: int, warm_up: int, bf16: bool
+) -> float:
+    configured = module.configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    module.train()
+    if module.cuda_graph and module.device.type == "cuda":
+        module.graph = module.captured_steps()
+    ticks = _Ticks(warm_up)
+    for number, batch in enumerate(data.train_dataloader(), 1):
+        on_device = data.transfer_batch_to_device(batch, module.device, 0)
+        with torch.autocast(module.device.type, torch.bfloat16, enabled=bf16):
+            loss = module.training_losses(on_device, number)["loss"]
+        optimizer.zero_grad()
+        module.backward(loss)
+        optimizer.step()
+        scheduler.step()
+        if number in (warm_up, warm_up + steps):
+            ticks.tick()
+    return ticks.seconds
+
+
+def _lightning_loop(
+    module: SoftFeatureModule, data: SegmentationData, steps: int, warm_up: int, bf16: bool
+) -> tuple[float, list[float]]:
+    ticks = _Ticks(warm_up)
+    with TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="gpu" if module.device.type == "cuda" else "cpu",
+            devices=1,
+            precision="bf16-mixed" if bf16 else "32-true",
+            max_epochs=1,
+            max_steps=warm_up + steps,
+            log_every_n_steps=min(10, steps),
+            logger=RunCSVLogger(folder),
+            callbacks=[
+                StopOnNonFinite(),
+                RichProgressBar(refresh_rate=10),
+                LearningRateMonitor("step"),
+                Throughput(),
+                ticks,
+            ],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, data)
+        with (Path(folder) / "metrics.csv").open(newline="") as file:
+            logged = [row.get("system/data_wait") for row in csv.DictReader(file)]
+    return ticks.seconds, [float(share) for share in logged if share]

@@ -1,0 +1,34 @@
+"""Photos that benchmarks run on: those that scikit-image ships."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from skimage import data as photos
+from torch import Tensor
+
+from softfeat.imaging.images import resize_image
+from softfeat.imaging.slic import Superpixels
+
+
+def photo_batch(
+    batch_size: int, image_size: Sequence[int], num_superpixels: int
+) -> tuple[Tensor, Tensor]:
+    """Real photos and their superpixels; four photos, repeated.
+
+    Args:
+        batch_size: B.
+        image_size: (H, W).
+        num_superpixels: S.
+
+    Returns:
+        images (B,3,H,W) float32 RGB in [0,1], superpixels (B,H,W) int64.
+    """
+    height, width = image_size
+    makers = [photos.astronaut, photos.coffee, photos.chelsea, photos.rocket][:batch_size]
+    segment = Superpixels(num_superpixels)
+    pictures = [resize_image(make(), (height, width)) for make in makers]
+    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    maps = torch.from_numpy(np.stack([segment(p) for p in pictures]).astype(np.int64))
+    index = torch.arange(batch_size) % len(pictures)
+    return images[index].contiguous(), maps[index]

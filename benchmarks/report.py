@@ -1,0 +1,303 @@
+"""Puts results into the documents: python -m benchmarks.report [runs=[RUN_DIR,...]] [sweeps=...].
+
+Each run's metrics are copied to `benchmarks/results/runs/<name>.json`, with its settings and the
+machine, and each sweep's table to `benchmarks/results/sweeps/<name of its directory>.json`. Then
+the tables between the markers in README.md, docs/costs.md and the model cards are written again
+from the files there.
+"""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from benchmarks.measure import markdown
+from softfeat.commands.cli import markdown_table, readable_errors
+from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_directory, sha256
+from softfeat.models.test_time_views import ONE_VIEW
+from softfeat.sweeps.jobs import Sweep
+
+_NOWHERE = object()
+_SETTINGS = {
+    "experiment": "name",
+    "steps": "model.total_steps",
+    "batch": "data.batch_size",
+    "image": "data.image_size",
+    "superpixels": "data.superpixels.count",
+    "negative": "loss.negative",
+    "balance": "loss.balance",
+    "classifier_weight": "model.classifier_weight",
+    "class_weights": "model.class_weights",
+    "precision": "trainer.precision",
+    "across_images": "loss.across_images",
+    "sample_pixels": "model.sample_pixels",
+    "optimizer": "model.optimizer._target_",
+    "lr": "model.optimizer.lr",
+    "readout_scale": "model.extractor.readout_scale",
+    "level_norm": "model.extractor.level_norm",
+    "head": "model.head",
+    "end_to_end": "model.end_to_end",
+    "cache_features": "model.cache_features",
+    "seed": "seed",
+}
+
+
+def collect(run_dir: Path, results: Path) -> None:
+    """Copies what a finished run measured, and what `src.evaluate` measured of it.
+
+    Raises:
+        FileNotFoundError: the run has not finished.
+    """
+    if not (run_dir / "metrics.json").is_file():
+        raise FileNotFoundError(f"{run_dir} has no metrics.json: let the run finish (resume=)")
+    cfg = OmegaConf.load(run_dir / "config.yaml")
+    settings: dict[str, Any] = {}
+    for name, key in _SETTINGS.items():
+        value = OmegaConf.select(cfg, key, default=_NOWHERE)
+        if value is not _NOWHERE:
+            settings[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    if "head" in settings:
+        settings["features"] = _origin(OmegaConf.select(cfg, "model.features_checkpoint"))
+    metrics = _read(run_dir / "metrics.json")
+    for folder in sorted(run_dir.glob("evaluation/*")):
+        if _is_of(folder / "evaluation.yaml", cfg):
+            metrics |= _read(folder / "metrics.json")
+        else:
+            print(f"{folder} is of other weights, data or views: left out")
+    content = {
+        "settings": settings,
+        "metrics": metrics,
+        "machine": _read(run_dir / "machine.json"),
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{settings['experiment']}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def collect_sweep(folder: Path, results: Path) -> None:
+    """Copies the table of a sweep, or of several side by side in one directory.
+
+    Raises:
+        FileNotFoundError: no multirun there, or none of its jobs has finished.
+    """
+    sweep = Sweep(folder)
+    done = [folder / job.name for job in sweep.jobs if job.status == "ok"]
+    if not done:
+        raise FileNotFoundError(f"no job of {folder} has finished: let one run to its end")
+    content = {
+        # An error's text speaks of this machine.
+        "rows": [{k: v for k, v in row.items() if k != "error"} for row in sweep.cells()],
+        "machines": sorted({_machine({"machine": _read(job / "machine.json")}) for job in done}),
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    path = results / f"{folder.resolve().name}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def sweep_table(results: Path, name: str) -> str:
+    """All jobs of a sweep, best first."""
+    content = _read(results / f"{name}.json")
+    machines = "; ".join(content["machines"])
+    return f"{markdown_table(content['rows'])}\n\nMeasured on: {machines}."
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _origin(checkpoint: str | None) -> str:
+    """The experiment that frozen features come from."""
+    if checkpoint is None:
+        return "random"
+    file = checkpoint_file(checkpoint)
+    directory = run_directory(file)
+    return file.stem if directory is None else str(OmegaConf.load(directory / "config.yaml").name)
+
+
+def _is_of(evaluation: Path, cfg: Any) -> bool:
+    """Whether an evaluation scored the run's best weights, on its data, with one view."""
+    if not evaluation.is_file():
+        return False
+    about: Any = OmegaConf.load(evaluation)
+    same = ("layout", "root", "image_size", "superpixels")
+    return (
+        Path(about.checkpoint).name == "best.ckpt"
+        and OmegaConf.to_object(about.views) == {**asdict(ONE_VIEW), "scales": [1.0]}
+        and all(about.data[key] == cfg.data[key] for key in same)
+    )
+
+
+def segmentation_table(results: Path, names: list[str]) -> str:
+    """The four scores of hard segmentation on the test split, and what others published.
+
+    A name of the form `published:SET` stands for the rows on that set in `published.json`, and
+    `a+b+c` for the mean of runs that differ in their seeds, with the lowest and highest.
+    """
+    columns = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
+    lines = [
+        "| run | features | head | minutes | pixel accuracy | class accuracy | mIoU | fwIoU |",
+        "|" + " --- |" * 8,
+    ]
+    machines = set()
+    for name in names:
+        if name.startswith("published:"):
+            for row in _read(results.parent / "published.json")[name.partition(":")[2]]:
+                scores = " | ".join(f"{row[c]:.2f}" if c in row else "" for c in columns)
+                lines.append(f"| {row['name']} ({row['source']}) | | | | {scores} |")
+            continue
+        contents = [_read(results / f"{n}.json") for n in name.split("+")]
+        settings, metrics = contents[0]["settings"], [c["metrics"] for c in contents]
+        machines |= {_machine(c) for c in contents}
+        if "head" in settings:
+            features = settings["features"] + (", trained on" if settings["end_to_end"] else "")
+            head, prefix = settings["head"], "test/"
+            minutes = f"{mean(m['seconds/fit'] for m in metrics) / 60:.1f}"
+        else:
+            features, head, prefix, minutes = (
+                name,
+                "linear (src.evaluate)",
+                "test/probe_",
+                "",
+            )
+        scores = " | ".join(_spread([100 * m[prefix + c] for m in metrics]) for c in columns)
+        runs = ", ".join(f"`{n}`" for n in name.split("+"))
+        lines.append(f"| {runs} | {features} | {head} | {minutes} | {scores} |")
+    return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
+
+
+def _spread(values: list[float]) -> str:
+    """A value, or the mean of several with their range."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def classes_table(results: Path, names: list[str]) -> str:
+    """IoU of every class on the test split, a column a run."""
+    metrics = [_read(results / f"{name}.json")["metrics"] for name in names]
+    prefix = "test/iou/"
+    lines = ["| class | " + " | ".join(f"`{n}`" for n in names) + " |"]
+    lines.append("|" + " --- |" * (len(names) + 1))
+    for key in sorted(key for key in metrics[0] if key.startswith(prefix)):
+        values = " | ".join(f"{100 * m[key]:.1f}" for m in metrics)
+        lines.append(f"| {key.removeprefix(prefix)} | {values} |")
+    return "\n".join(lines)
+
+
+def weights_table(name: str) -> str:
+    """What shipped weights are, and what they say of themselves."""
+    path = checkpoint_file(name)
+    content = read_checkpoint(path)
+    size = sum(value.numel() for value in content["state_dict"].values())
+    rows = {
+        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {size:,} numbers",
+        "SHA-256": f"`{sha256(path)}`",
+    }
+    told = content["about"]
+    for part in ("features", ""):
+        about = told.get(part) if part else told
+        for key, value in (about or {}).items():
+            if not isinstance(value, dict):
+                rows[f"{part} {key}".strip()] = f"`{value}`"
+    lines = [f"| {key} | {value} |" for key, value in rows.items()]
+    return "\n".join(["| | |", "| --- | --- |", *lines])
+
+
+def _machine(content: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in content["machine"].items())
+
+
+def runs_table(results: Path, names: list[str], compare_losses: bool = False) -> str:
+    """Pair AUC of runs on the splits they were scored on.
+
+    Beside it stands what needs no training; where losses are compared, only what differs.
+    """
+    rows = []
+    machines = set()
+    for name in names:
+        content = _read(results / f"{name}.json")
+        settings, metrics = content["settings"], content["metrics"]
+        machines.add(_machine(content))
+        for split in ("val", "test"):
+            if f"{split}/pair_auc_lab" not in metrics:
+                continue
+            equal, unequal = (metrics[f"{split}/{k}_distance"] for k in ("equal", "unequal"))
+            optimizer = settings["optimizer"].rsplit(".", 1)[-1]
+            row = {"run, split": f"`{name}`, {split}", "steps": str(settings["steps"])}
+            if compare_losses:
+                row["loss (negative, balance)"] = f"{settings['negative']}, {settings['balance']}"
+                row["optimiser, rate"] = f"{optimizer}, {settings['lr']:g}"
+                row["readout_scale"] = str(settings["readout_scale"])
+            else:
+                row["minutes"] = f"{metrics['seconds/fit'] / 60:.1f}"
+            row["pair AUC"] = f"**{metrics[f'{split}/pair_auc']:.3f}**"
+            if not compare_losses:
+                for key in ("untrained", "lab", "lab_position"):
+                    row[key.replace("_", " + ")] = f"{metrics[f'{split}/pair_auc_{key}']:.3f}"
+            row["equal / unequal distance"] = f"{equal:.2g} / {unequal:.2g}"
+            rows.append(row)
+    return f"{markdown_table(rows)}\n\nMeasured on: {'; '.join(sorted(machines))}."
+
+
+def ratios_table(results: Path, names: list[str]) -> str:
+    """The ratios of benchmarks alone, with where they were measured."""
+    lines = ["| benchmark | ratio | median | min | max |", "|" + " --- |" * 5]
+    machines = set()
+    for name in names:
+        content = _read(results / f"{name}.json")
+        machines.add(_machine(content))
+        for ratio, found in content["ratios"].items():
+            cells = [f"{found[k]:.1f}" if k in found else "" for k in ("median", "min", "max")]
+            lines.append(f"| `{name}` | {ratio} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
+
+
+def fill(document: str, results: Path) -> str:
+    """Replaces what stands between `<!-- runs: a b -->` and its like, and `<!-- end -->`."""
+
+    def content(match: re.Match[str]) -> str:
+        kind, names = match["kind"], match["names"].split()
+        if kind in ("runs", "losses"):
+            text = runs_table(results / "runs", names, compare_losses=kind == "losses")
+        elif kind == "segmentation":
+            text = segmentation_table(results / "runs", names)
+        elif kind == "classes":
+            text = classes_table(results / "runs", names)
+        elif kind == "weights":
+            text = "\n\n".join(map(weights_table, names))
+        elif kind == "sweep":
+            text = "\n\n".join(sweep_table(results / "sweeps", name) for name in names)
+        elif kind == "ratios":
+            text = ratios_table(results, names)
+        else:
+            text = "\n".join(markdown(_read(results / f"{n}.json")) for n in names).strip()
+        return f"{match['start']}\n{text}\n{match['end']}"
+
+    pattern = (
+        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|classes|sweep|weights|ratios|benchmark)"
+        r": (?P<names>[\w:+ .-]+) -->)\n.*?"
+        r"(?P<end><!-- end -->)"
+    )
+    return re.sub(pattern, content, document, flags=re.DOTALL)
+
+
+@hydra.main(config_path="conf", config_name="report", version_base="1.3")
+@readable_errors
+def main(cfg: DictConfig) -> None:
+    """Collects the given runs and writes the tables."""
+    for run_dir in cfg.runs:
+        collect(Path(run_dir), Path(cfg.results) / "runs")
+    for folder in cfg.sweeps:
+        collect_sweep(Path(folder), Path(cfg.results) / "sweeps")
+    for document in map(Path, cfg.documents):
+        document.write_text(fill(document.read_text("utf-8"), Path(cfg.results)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Measurements: both sides in one process, in turn, quoted as ratios with their spread."""

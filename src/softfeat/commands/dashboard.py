@@ -1,0 +1,107 @@
+"""Makes a W&B dashboard: python -m src.dashboard project=PROJECT [entity=ENTITY]."""
+
+from typing import TYPE_CHECKING, Any
+
+import hydra
+import wandb
+from omegaconf import DictConfig
+
+from softfeat.commands.cli import readable_errors
+from softfeat.training.loggers import has_credentials
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Workspace
+
+_STEP = "trainer/global_step"
+
+
+def workspace(project: str, entity: str) -> "Workspace":
+    """The dashboard, not saved yet.
+
+    Args:
+        project: W&B project, the trainings' `logger.project`.
+        entity: user or team that it belongs to.
+
+    Raises:
+        ImportError: wandb-workspaces is not installed.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ImportError as error:
+        raise ImportError(
+            "the dashboard needs wandb-workspaces: pip install -e '.[dashboard]'"
+        ) from error
+
+    def line(name: str, **options: Any) -> wr.LinePlot:
+        return wr.LinePlot(title=name, x=_STEP, y=[name], **options)
+
+    def pictures(name: str) -> wr.MediaBrowser:
+        return wr.MediaBrowser(title=name, media_keys=[name], num_columns=1)
+
+    def number(name: str) -> wr.ScalarChart:
+        return wr.ScalarChart(title=name, metric=name)
+
+    coordinates = [
+        wr.ParallelCoordinatesPlotColumn(wr.Config("model.optimizer.lr"), log=True),
+        wr.ParallelCoordinatesPlotColumn(wr.Config("data.superpixels.count")),
+        wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric("val/pair_auc.max")),
+    ]
+    sections = {
+        "Training": [
+            line("train/loss"),
+            line("val/loss"),
+            line("train/lr"),
+            line("val/pair_auc"),
+            line("val/miou"),
+        ],
+        "Segmentation": [
+            line("val/miou"),
+            line("val/pixel_accuracy"),
+            line("val/class_accuracy"),
+            line("val/fwiou"),
+            wr.LinePlot(title="IoU by class", x=_STEP, metric_regex="val/iou/.*"),
+            pictures("val/confusion"),
+            wr.WeavePanelSummaryTable(table_name="val/iou_table"),
+            pictures("val/segmentation"),
+        ],
+        "Features": [pictures("val/features")],
+        "System": [
+            line("system/images_per_s"),
+            line("system/data_wait", range_y=(0, 1)),
+            number("model/parameters"),
+            number("model/gflops"),
+        ],
+        "Sweeps": [wr.ParallelCoordinatesPlot(columns=coordinates), wr.RunComparer(diff_only=True)],
+    }
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name="softfeat",
+        sections=[
+            ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()
+        ],
+        settings=ws.WorkspaceSettings(x_axis=_STEP),
+    )
+
+
+@hydra.main(config_path="pkg://softfeat.conf", config_name="dashboard", version_base="1.3")
+@readable_errors
+def main(cfg: DictConfig) -> None:
+    """Saves the dashboard as a new view of the project, and prints its address."""
+    if not has_credentials():
+        raise ValueError(
+            "a dashboard lies on W&B's server, which needs credentials: run wandb login, or set "
+            "WANDB_API_KEY"
+        )
+    try:
+        entity = cfg.entity or wandb.Api().default_entity
+        if not entity:
+            raise ValueError("the account has no default entity: give entity=USER_OR_TEAM")
+        workspace(cfg.project, entity).save()
+    except wandb.Error as error:
+        raise ValueError(f"W&B did not save the dashboard: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

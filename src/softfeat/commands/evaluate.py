@@ -1,0 +1,174 @@
+"""Scores a checkpoint: python -m src.evaluate checkpoint=FILE [data=NAME ...] [split=NAME].
+
+Soft features: pair AUC beside the baselines that need no training, and a linear probe trained on
+the train split. Hard segmentation: the four scores, those of each class, and pictures.
+"""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from softfeat.commands.cli import print_table, readable_errors, register_resolvers
+from softfeat.commands.data_config import data_config, keys_below
+from softfeat.imaging.drawing import confusion_picture
+from softfeat.metrics.segmentation import segmentation_scores
+from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_directory
+from softfeat.models.extractor import extractor_of
+from softfeat.models.test_time_views import ONE_VIEW, Views
+from softfeat.training.callbacks.worst import WorstPhotos
+from softfeat.training.hard_segmentation import (
+    SCORES,
+    HardSegmentationModule,
+    load_hard_segmentation,
+)
+from softfeat.training.metrics_file import write_metrics
+from softfeat.training.soft_features import SoftFeatureModule
+
+register_resolvers()
+
+
+def _trainer(**options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        devices=1,  # one matrix, one writer
+        **options,
+    )
+
+
+def linear_probe(checkpoint: Path, config: Any, steps: int) -> dict[str, float]:
+    """What a linear map of the frozen features knows about the classes.
+
+    Args:
+        checkpoint: of soft features.
+        config: of the data; the probe is trained on its train split.
+        steps: of 8 photos.
+
+    Returns:
+        `test/probe_miou` and so on.
+    """
+    trained = config.copy()
+    trained.update(augmentation=None, variants=1, batch_size=8, steps_per_epoch=steps)
+    data = instantiate(trained)
+    probe = HardSegmentationModule(
+        len(data.layout.class_names),
+        checkpoint,
+        head="linear",
+        optimizer=partial(torch.optim.AdamW, lr=3e-2),
+        total_steps=steps,
+        cache_features=True,
+    )
+    trainer = _trainer(max_epochs=1, limit_val_batches=0)
+    with TemporaryDirectory() as folder:
+        data.features_dir = Path(folder)
+        trainer.fit(probe, data)
+        (tested,) = trainer.test(probe, data, verbose=False)
+    return {f"test/probe_{name}": tested[f"test/{name}"] for name in SCORES}
+
+
+def evaluate(
+    checkpoint: Path,
+    config: Any,
+    split: str,
+    output: Path,
+    views: Views = ONE_VIEW,
+    probe_steps: int = 0,
+    worst: int = 8,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Scores a checkpoint of either system and writes what comes out.
+
+    Args:
+        checkpoint: file.
+        config: of the data, complete.
+        split: train, val or test.
+        output: folder for `metrics.json` and pictures.
+        views: of a photo, over which the scores of hard segmentation are averaged.
+        probe_steps: Training steps of the linear probe of soft features; 0 for none. Mixtures and
+            data with a contrast class have no probe.
+        worst: photos on the sheet of the worst.
+        seed: of what the probe draws.
+
+    Returns:
+        What was measured, keys `<split>/...`.
+    """
+    pl.seed_everything(seed, verbose=False)
+    config = config.copy()
+    config.update(test_split=split, native_labels=True)
+    data = instantiate(config)
+    content = read_checkpoint(checkpoint)
+    output.mkdir(parents=True, exist_ok=True)
+    about = {"checkpoint": str(checkpoint), "split": split, "views": asdict(views), "data": config}
+    OmegaConf.save(about, output / "evaluation.yaml")
+    if "hard_segmentation" in content:
+        module = load_hard_segmentation(checkpoint, views)
+        trainer = _trainer(callbacks=[WorstPhotos(output / "worst.png", worst)])
+        (tested,) = trainer.test(module, data, verbose=False)
+        picture = confusion_picture(module.confusion, module.class_names)
+        Image.fromarray(picture).save(output / "confusion.png")
+        _print_classes(module)
+    else:
+        extractor = extractor_of(content)
+        soft = SoftFeatureModule(extractor, num_superpixels=config.superpixels.count)
+        (tested,) = _trainer().test(soft, data, verbose=False)
+        if probe_steps and data.layout.class_names and not data.layout.contrast:
+            tested = {**tested, **linear_probe(checkpoint, config, probe_steps)}
+    metrics = {f"{split}/{key.removeprefix('test/')}": value for key, value in tested.items()}
+    write_metrics(output / "metrics.json", metrics)
+    return metrics
+
+
+def _print_classes(module: HardSegmentationModule) -> None:
+    scores = segmentation_scores(module.confusion)
+    shares = module.confusion.sum(1) / module.confusion.sum()
+    table = Table("class", "IoU", "accuracy", "share of pixels")
+    for name, iou, accuracy, share in zip(
+        module.class_names, scores["iou"], scores["accuracy"], shares, strict=True
+    ):
+        table.add_row(name, f"{iou:.3f}", f"{accuracy:.3f}", f"{share:.3f}")
+    Console().print(table)
+
+
+@hydra.main(config_path="pkg://softfeat.conf", config_name="evaluate", version_base="1.3")
+@readable_errors
+def main(cfg: DictConfig) -> None:
+    """Evaluates and prints tables."""
+    OmegaConf.set_struct(cfg, False)
+    checkpoint = checkpoint_file(cfg.checkpoint)
+    read_checkpoint(checkpoint)
+    overrides = HydraConfig.get().overrides.task
+    cfg.data = data_config(cfg.data, keys_below("data", list(overrides)), checkpoint)
+    OmegaConf.resolve(cfg)
+    # Weights lie in no run directory.
+    run = run_directory(checkpoint) or Path("outputs") / checkpoint.stem
+    output = Path(cfg.output or run / "evaluation" / cfg.split)
+    metrics = evaluate(
+        checkpoint,
+        cfg.data,
+        cfg.split,
+        output,
+        instantiate(cfg.views),
+        cfg.probe_steps,
+        cfg.worst,
+        cfg.seed,
+    )
+    shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
+    print_table(f"{checkpoint}, {cfg.split} split: {output}", shown)
+
+
+if __name__ == "__main__":
+    main()

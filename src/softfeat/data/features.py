@@ -1,0 +1,179 @@
+"""Outputs of a frozen network, computed once for every photo of a split, read back memory-mapped.
+
+A store is a folder named by the hash of everything that decides its content: photos, labels, how
+they are resized and augmented, and the network. It is filled in order under the name
+`<key>.partial`, with a count of the rows that are safely on disk, and renamed when complete.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from softfeat.data.dataset import Batch, SegmentationDataset
+from softfeat.data.layouts import DataError
+from softfeat.data.records import read_classes
+from softfeat.data.store import reserve, sole_writer
+
+_FORMAT = 1
+_INDEX, _ROWS, _LABELS = "index.json", "rows.txt", "labels.u8"
+_FLUSH_EVERY = 50  # batches
+
+
+class FeatureStore(Dataset[Batch]):
+    """Features and labels of a split, one row for each photo in each augmented version.
+
+    A row holds the maps in half precision, channels last, and the label as uint8.
+
+    Args:
+        folder: of all stores.
+        dataset: the photos.
+        identity: of the network.
+    """
+
+    def __init__(self, folder: str | Path, dataset: SegmentationDataset, identity: str) -> None:
+        self.dataset = dataset
+        key = hashlib.sha256(f"{_FORMAT} {identity} {dataset.identity}".encode()).hexdigest()[:20]
+        self.path = Path(folder) / key
+        self.num_rows = len(dataset) * (dataset.variants or 1)
+        self._arrays: tuple[list[NDArray[np.float16]], NDArray[np.uint8]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_arrays": None}  # every worker maps the files itself
+
+    def __getitems__(self, keys: Sequence[int] | Sequence[tuple[int, int]]) -> Batch:
+        """A batch, as `SegmentationDataset` would give it at these keys, in one copy from the file.
+
+        Returns:
+            features, list of (B,C,h,w) float16 in channels-last memory; label (B,H,W) int64; path;
+            native_label where the dataset has it.
+        """
+        if self._arrays is None:
+            self._arrays = self._open(self.path, "r")
+        maps, labels = self._arrays
+        places = [key if isinstance(key, tuple) else (key, 0) for key in keys]
+        rows = [self.dataset.variant(place) * len(self) + index for index, place in places]
+        records = [self.dataset.records[index] for index, _ in places]
+        batch: dict[str, Any] = {
+            "features": [torch.from_numpy(m[rows]).permute(0, 3, 1, 2) for m in maps],
+            "label": torch.from_numpy(labels[rows]).long(),
+            "path": [str(record.image) for record in records],
+        }
+        if self.dataset.native_labels:
+            batch["native_label"] = [torch.from_numpy(read_classes(r)) for r in records]
+        return batch
+
+    @staticmethod
+    def collate(batch: Any) -> Batch:
+        """What `__getitems__` gives is a batch already."""
+        return batch
+
+    @property
+    def complete(self) -> bool:
+        """Whether the features are all there."""
+        return (self.path / _INDEX).is_file()
+
+    def _open(self, folder: Path, mode: Any) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+        shapes = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["shapes"]
+        size = self.dataset.image_size
+        arrays: list[NDArray[Any]] = []
+        for name, dtype, shape in [
+            *((f"{i}.f16", np.float16, shape) for i, shape in enumerate(shapes)),
+            (_LABELS, np.uint8, size),
+        ]:
+            expected = self.num_rows * int(np.prod(shape)) * np.dtype(dtype).itemsize
+            file = folder / name
+            if not file.is_file() or file.stat().st_size != expected:
+                raise DataError(
+                    f"feature store {file} was damaged after it was written: delete the folder "
+                    f"{folder}; the next run computes it anew"
+                )
+            arrays.append(np.memmap(file, dtype, mode, shape=(self.num_rows, *shape)))
+        return arrays[:-1], arrays[-1]
+
+    @torch.no_grad()
+    def prepare(
+        self,
+        function: Callable[[Tensor], list[Tensor]],
+        make_loader: Callable[[Sequence[tuple[int, int]]], DataLoader[Batch]],
+        device: torch.device,
+        description: str = "features",
+    ) -> None:
+        """Computes what is missing; a run that finds another at it waits for that one.
+
+        Args:
+            function: of photos (B,3,H,W), gives maps (B,C,h,w).
+            make_loader: of `dataset`, for keys (index, place).
+            device: where the function runs.
+            description: what the progress bar says.
+
+        Raises:
+            DataError: the cache cannot be written or is too small.
+            ValueError: features too large for half precision.
+        """
+        if self.complete:
+            return
+        sample = function(self.dataset[0]["image"][None].to(device))
+        shapes = [(m.shape[2], m.shape[3], m.shape[1]) for m in sample]
+        pixels = int(np.prod(self.dataset.image_size))
+        row_bytes = 2 * sum(int(np.prod(shape)) for shape in shapes) + pixels
+        num_bytes = self.num_rows * row_bytes
+        with sole_writer(self.path, num_bytes):
+            if not self.complete:
+                description = f"{description}, {num_bytes / 1e9:.1f} GB"
+                self._compute(function, make_loader, device, description, shapes)
+
+    def _compute(
+        self,
+        function: Callable[[Tensor], list[Tensor]],
+        make_loader: Callable[[Sequence[tuple[int, int]]], DataLoader[Batch]],
+        device: torch.device,
+        description: str,
+        shapes: list[tuple[int, int, int]],
+    ) -> None:
+        partial = self.path.with_suffix(".partial")
+        rows_file, index_file = partial / _ROWS, partial / _INDEX
+        done = int(rows_file.read_text()) if rows_file.is_file() else 0
+        if not done:
+            partial.mkdir(exist_ok=True)
+            sizes = [(f"{i}.f16", 2 * int(np.prod(s))) for i, s in enumerate(shapes)]
+            sizes.append((_LABELS, int(np.prod(self.dataset.image_size))))
+            for name, row_bytes in sizes:
+                with (partial / name).open("wb") as file:
+                    reserve(file.fileno(), self.num_rows * row_bytes)
+            photos = [str(record.image) for record in self.dataset.records]
+            index_file.write_text(json.dumps({"shapes": shapes, "photos": photos}), "utf-8")
+        maps, labels = self._open(partial, "r+")
+
+        keys = [(row % len(self), row) for row in range(done, self.num_rows)]
+        loader = make_loader(keys)
+        for number, batch in enumerate(track(loader, description), 1):
+            end = done + len(batch["path"])
+            for store, level in zip(maps, function(batch["image"].to(device)), strict=True):
+                half = level.permute(0, 2, 3, 1).half()
+                if not half.isfinite().all():
+                    raise ValueError(
+                        "features are too large for half precision: train with "
+                        "model.cache_features=false"
+                    )
+                store[done:end] = half.cpu().numpy()
+            labels[done:end] = batch["label"].byte().numpy()
+            done = end
+            if number % _FLUSH_EVERY == 0 or done == self.num_rows:
+                for array in (*maps, labels):
+                    array.flush()  # type: ignore[attr-defined]
+                unfinished = rows_file.with_suffix(".new")
+                unfinished.write_text(str(done))
+                unfinished.replace(rows_file)
+        partial.rename(self.path)

@@ -1,0 +1,140 @@
+"""The one place where label ids of files become class ids.
+
+After it, ids are classes 0..K-1 or one of the two reserved ids of `ops.labels`, everywhere.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softfeat.ops.labels import CONTRAST, IGNORE
+
+_UNKNOWN = -1  # in a table: an id that the data set does not define
+
+# Raw ids of the 19 evaluation classes, in the order of their class ids (cityscapesScripts,
+# labels.py); the other raw ids in 0..33 are ignored in evaluation.
+CITYSCAPES_IDS = {
+    "road": 7,
+    "sidewalk": 8,
+    "building": 11,
+    "wall": 12,
+    "fence": 13,
+    "pole": 17,
+    "traffic light": 19,
+    "traffic sign": 20,
+    "vegetation": 21,
+    "terrain": 22,
+    "sky": 23,
+    "person": 24,
+    "rider": 25,
+    "car": 26,
+    "truck": 27,
+    "bus": 28,
+    "train": 31,
+    "motorcycle": 32,
+    "bicycle": 33,
+}
+_CITYSCAPES_LAST_RAW = 33
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Turns the ids of one data set's label files into class ids 0..K-1, CONTRAST and IGNORE.
+
+    Attributes:
+        class_names: K names, at most 254. Contrast classes are not among them.
+        table: 256 entries, raw id -> class id, CONTRAST or IGNORE, -1 where the raw id is not
+            defined.
+    """
+
+    class_names: tuple[str, ...]
+    table: tuple[int, ...]
+
+    def __call__(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Maps ids.
+
+        Args:
+            raw: (H,W) uint8.
+
+        Returns:
+            (H,W) uint8, classes 0..K-1, CONTRAST or IGNORE.
+
+        Raises:
+            ValueError: an id outside the class list.
+
+        >>> label_map = LabelMap.shifted(["sky", "tree"])  # ADE20K's convention
+        >>> label_map(np.array([[0, 1, 2, 0]], np.uint8))
+        array([[255,   0,   1, 255]], dtype=uint8)
+        """
+        classes, known = self._translation
+        ids = bytearray(raw.tobytes())  # translated faster than an array is indexed
+        unknown = sorted(set(ids.translate(None, known)))
+        if unknown:
+            raise ValueError(
+                f"label id {', '.join(map(str, unknown[:8]))} is not in the class list: correct "
+                f"the list or the file, or mark those pixels {IGNORE} (ignore)"
+            )
+        return np.frombuffer(ids.translate(classes), np.uint8).reshape(raw.shape)
+
+    @cached_property
+    def _translation(self) -> tuple[bytes, bytes]:
+        """The table, and the raw ids that it defines."""
+        known = bytes(raw for raw, class_id in enumerate(self.table) if class_id != _UNKNOWN)
+        return bytes(class_id % 256 for class_id in self.table), known
+
+    @classmethod
+    def _from_pairs(cls, class_names: Sequence[str], pairs: dict[int, int]) -> "LabelMap":
+        if len(class_names) > CONTRAST or max(pairs) >= IGNORE:
+            raise ValueError(
+                f"{len(class_names)} classes do not fit 8-bit labels (at most {CONTRAST})"
+            )
+        table = [_UNKNOWN] * 256
+        table[IGNORE] = IGNORE
+        for raw, class_id in pairs.items():
+            table[raw] = class_id
+        return cls(tuple(class_names), tuple(table))
+
+    @classmethod
+    def identity(cls, class_names: Sequence[str], contrast: Sequence[str | int] = ()) -> "LabelMap":
+        """Files hold the ids of a class list and 255 = ignore.
+
+        Args:
+            class_names: names by their ids in the files.
+            contrast: names or ids of the classes that become CONTRAST. The others keep their order
+                and are numbered again without gaps.
+
+        Raises:
+            ValueError: a contrast class that the list lacks, or no other class.
+
+        >>> label_map = LabelMap.identity(["background", "cat", "dog"], contrast=["background"])
+        >>> label_map.class_names, label_map(np.array([[0, 1, 2, 255]], np.uint8))
+        (('cat', 'dog'), array([[254,   0,   1, 255]], dtype=uint8))
+        """
+        numbered = dict(enumerate(class_names))
+        if unknown := set(contrast) - set(numbered) - set(class_names):
+            choices = ", ".join(f"{raw} ({name})" for raw, name in numbered.items())
+            raise ValueError(
+                f"data.layout.contrast={list(contrast)}: there is no class "
+                f"{', '.join(sorted(map(str, unknown)))}. Choose ids or names of {choices}"
+            )
+        objects = [raw for raw, name in numbered.items() if not {raw, name} & set(contrast)]
+        if not objects:
+            raise ValueError(f"data.layout.contrast={list(contrast)}: leave at least one class")
+        pairs = dict.fromkeys(numbered, CONTRAST) | {raw: i for i, raw in enumerate(objects)}
+        return cls._from_pairs([numbered[raw] for raw in objects], pairs)
+
+    @classmethod
+    def shifted(cls, class_names: Sequence[str]) -> "LabelMap":
+        """Files hold 0 = other, to be ignored, and 1..K (ADE20K)."""
+        pairs = {i + 1: i for i in range(len(class_names))}
+        return cls._from_pairs(class_names, {0: IGNORE} | pairs)
+
+    @classmethod
+    def cityscapes(cls) -> "LabelMap":
+        """Files hold the raw ids of `*_gtFine_labelIds.png`."""
+        pairs = dict.fromkeys(range(_CITYSCAPES_LAST_RAW + 1), IGNORE)
+        pairs |= {raw: i for i, raw in enumerate(CITYSCAPES_IDS.values())}
+        return cls._from_pairs(tuple(CITYSCAPES_IDS), pairs)

@@ -1,0 +1,306 @@
+"""Superpixel maps of a split, and with `pack` its resized photos and labels too, one row a record.
+
+Rows are computed once in worker processes and read back memory-mapped. A store is a folder named by
+the hash of everything that decides its content. It is filled under the name `<key>.partial` and
+renamed when complete, so a folder without that ending is whole. Every row written is entered in a
+table of checksums after its pixels: whatever a killed run left is checked against it and continued,
+never believed.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from softfeat.data.layouts import DataError, Record
+from softfeat.data.parallel import map_in_workers
+from softfeat.data.records import read_record, resize_label
+from softfeat.imaging.images import file_identity, resize_image
+from softfeat.imaging.slic import Superpixels
+
+_FORMAT = 1
+_CHECKSUMS, _INDEX = "checksums.u64", "index.json"
+_LABELS = "labels.sha256"  # of the labels that were checked with the photos
+_DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
+# Rows after which the disk is waited for: workers go on meanwhile, but not at the end.
+_SYNCED = 256
+
+
+@dataclass(frozen=True)
+class _MakeRow:
+    """Checks one record, and makes its row of a store; what a worker does.
+
+    A worker writes its rows itself: to send them all through one process takes that one a tenth of
+    the time that they take to make.
+    """
+
+    rows: Path | None  # None only checks
+    dtype: np.dtype[Any]
+    superpixels: Superpixels | None
+    image_size: tuple[int, int]
+
+    def __call__(self, item: tuple[int, Record]) -> tuple[int, str | OSError | None]:
+        """The record's index, and what is wrong with it, or with the store."""
+        index, record = item
+        try:
+            image, label = read_record(record)
+        except (ValueError, OSError) as error:
+            return index, str(error)
+        if self.rows is None:
+            return index, None
+        row = np.empty((), self.dtype)
+        image = resize_image(image, self.image_size)
+        if "image" in (self.dtype.names or ()):
+            row["image"] = image
+            row["label"] = resize_label(label, self.image_size)
+        if self.superpixels is not None:
+            row["superpixels"] = self.superpixels(image)
+        content = row.tobytes()
+        checksum = np.uint64(_checksum(content)).tobytes()
+        try:
+            for file, written in zip(self._files, (content, checksum), strict=True):
+                _write(file, index, written)
+        except OSError as error:  # a loader's worker would pass it on without its number
+            return index, error
+        return index, None
+
+    @cached_property
+    def _files(self) -> list[BinaryIO]:
+        """Rows and checksums, opened once a process: to open takes as long as to write."""
+        assert self.rows is not None
+        return [path.open("r+b") for path in (self.rows, self.rows.with_name(_CHECKSUMS))]
+
+
+def _write(file: BinaryIO, row: int, content: bytes) -> None:
+    file.seek(row * len(content))
+    file.write(content)
+    file.flush()
+
+
+@contextmanager
+def sole_writer(path: Path, num_bytes: int) -> Iterator[None]:
+    """Lets one process at a time fill the store at `path`; others wait, and say so.
+
+    Args:
+        path: the store's folder, directly below the folder of its kind in the cache.
+        num_bytes: what the store takes.
+
+    Raises:
+        DataError: in place of an OSError inside: the cache is full or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another process is computing {path.name}; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(path.parent).free
+            what = f"is full: {num_bytes:,} bytes are needed, {free:,} are free"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            what = "cannot be written"
+        else:
+            what = f"failed ({error})"
+        raise DataError(
+            f"the cache folder {path.parent.parent} {what}. Choose another with "
+            "data.cache_dir=FOLDER; what is done so far is kept and continued"
+        ) from error
+
+
+class SampleStore:
+    """What is stored of the records of a split, in one file, a contiguous row a record.
+
+    Args:
+        cache_dir: folder of all stores.
+        records: the split's photos and labels.
+        image_size: (H, W) that photos are resized to, before segmentation.
+        superpixels: parameters of the maps; None for none.
+        pack: store photos and labels, too.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path,
+        records: Sequence[Record],
+        image_size: tuple[int, int],
+        superpixels: Superpixels | None,
+        pack: bool = False,
+    ) -> None:
+        self.records, self.superpixels = list(records), superpixels
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.identity = {
+            "format": _FORMAT,
+            "image_size": list(self.image_size),
+            "superpixels": superpixels and superpixels.identity(),
+        }
+        if pack:
+            self.identity["pillow"] = version("pillow")  # decodes and resizes the photos
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode())
+        labels = hashlib.sha256()
+        for record in self.records:
+            digest.update(json.dumps(file_identity(record.image)).encode())
+            entry = [file_identity(record.label), record.label_map.table]
+            labels.update(json.dumps(entry).encode())
+        if pack:  # else labels decide no row, only whether the set has been checked
+            digest.update(labels.digest())
+        self._labels = labels.hexdigest()
+
+        packed = [("image", np.uint8, (*self.image_size, 3)), ("label", np.uint8, self.image_size)]
+        maps = [("superpixels", np.uint16, self.image_size)]
+        self.dtype = np.dtype(packed * pack + maps * (superpixels is not None))
+        self.kind, self._file = ("packed", "rows.u8") if pack else ("superpixels", "maps.u16")
+        self.path = Path(cache_dir) / self.kind / digest.hexdigest()[:20]
+        self._rows: NDArray[Any] | None = None
+
+    @property
+    def _num_bytes(self) -> int:
+        return len(self) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
+        """The row of record `index`.
+
+        Returns:
+            superpixels (H,W) uint16, unless there are none; with `pack`, image (H,W,3) uint8 RGB
+            and label (H,W) uint8, classes 0..K-1, CONTRAST and IGNORE.
+        """
+        if self._rows is None:  # opened where it is used, for every worker maps the file itself
+            self._rows = self._open()
+        row = self._rows[index].copy()  # one contiguous read
+        return {name: row[name] for name in self.dtype.names or ()}
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_rows": None}
+
+    def _open(self) -> NDArray[Any]:
+        rows = self.path / self._file
+        if not rows.is_file():
+            raise DataError(f"nothing is stored at {self.path}: run python -m src.precompute")
+        if rows.stat().st_size != self._num_bytes:
+            raise DataError(
+                f"{self.kind} store {rows} has {rows.stat().st_size} bytes instead of "
+                f"{self._num_bytes}: it was damaged after it was written. Delete the folder "
+                f"{self.path}; the next run computes it anew"
+            )
+        return np.memmap(rows, self.dtype, "r", shape=(len(self),))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the rows are all there."""
+        return (self.path / _INDEX).is_file()
+
+    def prepare(self, num_workers: int, description: str = "superpixels") -> None:
+        """Computes what is missing; a run that finds another at it waits for that one.
+
+        Args:
+            num_workers: processes.
+            description: what the progress bar says.
+
+        Raises:
+            DataError: bad files, all of them, after all good ones are done (with `pack` these are
+                done again: mended files make another store); a cache that cannot be written or is
+                too small; a damaged store.
+        """
+        if self.complete:
+            self._open()
+            self._check_labels(num_workers, description)
+            return
+        with sole_writer(self.path, self._num_bytes):
+            if not self.complete:
+                self._compute(num_workers, description)
+
+    def _check_labels(self, num_workers: int, description: str) -> None:
+        """Reads the files again if labels or classes have changed since the rows were made."""
+        checked = self.path / _LABELS
+        if checked.is_file() and checked.read_text() == self._labels:
+            return
+        check = _MakeRow(None, self.dtype, None, self.image_size)
+        items = list(enumerate(self.records))
+        results = map_in_workers(check, items, num_workers, f"checking {description}")
+        self._report({index: str(problem) for index, problem in results if problem is not None})
+        with suppress(OSError):  # a read-only cache is checked anew each time
+            checked.write_text(self._labels)
+
+    def _report(self, problems: dict[int, str]) -> None:
+        if problems:
+            raise DataError(
+                f"{len(problems)} of {len(self)} records cannot be used; correct or remove the "
+                "files (python -m src.precompute checks a whole set)",
+                [problems[index] for index in sorted(problems)],
+            )
+
+    def _compute(self, num_workers: int, description: str) -> None:
+        partial = self.path.with_suffix(".partial")
+        partial.mkdir(exist_ok=True)
+        with (partial / self._file).open("ab") as file:
+            reserve(file.fileno(), self._num_bytes)
+        checksum_file = partial / _CHECKSUMS
+        if not checksum_file.is_file() or checksum_file.stat().st_size != 8 * len(self):
+            checksum_file.write_bytes(bytes(8 * len(self)))
+
+        problems: dict[int, str] = {}
+        if len(self):
+            rows = np.memmap(partial / self._file, self.dtype, "r+", shape=(len(self),))
+            checksums = np.fromfile(checksum_file, np.uint64)
+            todo = [
+                (index, record)
+                for index, record in enumerate(self.records)
+                if not checksums[index] or checksums[index] != _checksum(rows[index].tobytes())
+            ]
+            make_row = _MakeRow(partial / self._file, self.dtype, self.superpixels, self.image_size)
+            results = map_in_workers(make_row, todo, num_workers, description)
+            with (partial / self._file).open("r+b") as file:
+                for done, (index, problem) in enumerate(results, 1):
+                    if isinstance(problem, OSError):
+                        raise problem
+                    if problem is not None:
+                        problems[index] = problem
+                    if done % _SYNCED == 0:
+                        os.fsync(file.fileno())
+                os.fsync(file.fileno())
+        if problems and self.kind == "packed":  # files that are mended have another key
+            shutil.rmtree(partial)
+        self._report(problems)
+        if not np.fromfile(checksum_file, np.uint64).all():
+            raise OSError(errno.EIO, f"not all rows of {partial} were written")
+        (partial / _LABELS).write_text(self._labels)
+        with (partial / _INDEX).open("w", encoding="utf-8") as file:
+            photos = [str(record.image) for record in self.records]
+            json.dump(self.identity | {"photos": photos}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(self.path)
+
+
+def reserve(descriptor: int, num_bytes: int) -> None:
+    """Takes the space at once, so that a full disk shows now and not in the middle."""
+    if num_bytes and hasattr(os, "posix_fallocate"):  # Linux
+        os.posix_fallocate(descriptor, 0, num_bytes)
+    else:
+        os.truncate(descriptor, num_bytes)
+
+
+def _checksum(row: bytes) -> int:
+    return zlib.crc32(row) | _DONE_BIT

@@ -1,0 +1,373 @@
+"""Semantic soft segmentation (Aksoy et al. 2018): from a photo and its features to a few alphas.
+
+`analyse` does the work that does not depend on the number of layers, and `layers_of` cuts any
+number of layers from its result. `soft_segment` is both in one call.
+
+Legend: N pixels, S superpixels, M eigenvectors, C components, K layers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from softfeat.imaging.slic import Superpixels
+from softfeat.matting.affinity import soft_segmentation_laplacian, superpixel_graph
+from softfeat.matting.eigen import smallest_eigenvectors, superpixel_basis, superpixel_eigenvectors
+from softfeat.matting.laplacian import matting_laplacian
+from softfeat.matting.layers import SegmentTree, initial_segments, normalise_alphas
+from softfeat.matting.sparsify import (
+    constrained_sparsification,
+    gradient_magnitude,
+    relaxed_sparsification,
+    solve_layers,
+    solve_layers_dense,
+)
+from softfeat.ops.guided_filter import guided_filter
+from softfeat.ops.pca import normalise, principal_axes
+
+_LARGEST_FEATURE = 5.0  # larger values are noise of the network
+_WINDOW, _EPS = 11, 0.01  # guided filter
+_SUPERPIXELS = 2500  # of the graph; small photos get fewer
+_PIXELS_PER_SUPERPIXEL = 16  # at least, in small photos
+_BASIS_SUPERPIXELS = 1000  # superpixels whose functions span the eigenvectors
+_EIGENVECTORS, MOST_LAYERS = 100, 40
+_SMALLEST = 8  # pixels of a side
+_SMALL_ENOUGH = 10_000  # pixels of photos whose eigenvectors are always exact
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How soft segmentation computes. The defaults are fast; `REFERENCE` is the published way.
+
+    Attributes:
+        eigenvectors: "superpixels" searches them in the span of functions on superpixels, "exact"
+            does not. Photos of less than 10,000 pixels always get exact ones.
+        pixels: Number of pixels from which the sums of the constrained sparsification are
+            estimated; None uses all.
+        iterations: Iterations of the constrained sparsification. Layers are as sharp after 10 as
+            after 40, but keep moving: only the sparsity holds them, so small causes have large
+            effects.
+        floor: Least distance to 0 and 1 in the constrained sparsification.
+        dense: Whether its systems are solved as one dense system.
+        relaxed: Iterations of the relaxed sparsification, steps of conjugate gradients in each, and
+            steps in the last one.
+        tolerance: Relative tolerance of the residuals of the relaxed sparsification.
+        preconditioned: Whether its conjugate gradients are preconditioned.
+        precision: Data type of the torch computations.
+    """
+
+    eigenvectors: Literal["superpixels", "exact"] = "superpixels"
+    pixels: int | None = 10_000
+    iterations: int = 10
+    floor: float = 1e-2
+    dense: bool = False
+    relaxed: tuple[int, int, int] = (10, 4, 50)
+    tolerance: float = 1e-4
+    preconditioned: bool = True
+    precision: torch.dtype = torch.float32
+
+
+REFERENCE = Solver("exact", None, 40, 1e-10, True, (20, 100, 1000), 1e-6, False, torch.float64)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything that soft segmentation knows about a photo before the layers are counted.
+
+    Attributes:
+        image: (H,W,3) in [0,1].
+        features: (H,W,D) in [0,1], D <= 3; the features that the layers follow.
+        superpixels: (H,W) ids 0..S-1.
+        laplacian: (N,N).
+        eigenvalues: (M,).
+        eigenvectors: (N,M).
+        tree: Hierarchy of the superpixels.
+        segments: (S,) initial segment of each superpixel, at most 40 of them.
+        survivors: (C,) initial segments that the constrained sparsification kept.
+        coefficients: (M,C) components of the constrained sparsification: their alphas are
+            eigenvectors @ coefficients.
+        solver: Settings of the computation.
+        seconds: Seconds per stage.
+    """
+
+    image: NDArray[np.float64]
+    features: NDArray[np.float64]
+    superpixels: NDArray[np.uint16]
+    laplacian: sparse.csr_array
+    eigenvalues: NDArray[np.float64]
+    eigenvectors: NDArray[np.float64]
+    tree: SegmentTree
+    segments: NDArray[np.int64]
+    survivors: Tensor
+    coefficients: Tensor
+    solver: Solver
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SoftSegmentation:
+    """Layers of a photo.
+
+    Attributes:
+        alphas: (K,H,W) float32 in [0,1], adding up to 1 at every pixel, largest layer first.
+        features: (H,W,D) in [0,1], D <= 3; the features that the layers follow.
+        superpixels: (H,W) ids.
+        eigenvalues: (M,).
+        eigenvectors: (M,H,W).
+        seconds: Seconds per stage.
+    """
+
+    alphas: NDArray[np.float32]
+    features: NDArray[np.float64]
+    superpixels: NDArray[np.uint16]
+    eigenvalues: NDArray[np.float64]
+    eigenvectors: NDArray[np.float64]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self.seconds[stage] = perf_counter() - start
+
+
+def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
+    """Reduces features to three dimensions in [0,1]: clamp, guided filter, PCA, scaling.
+
+    The filter is linear in the features, so it does not have to filter all of them. The principal
+    axes of the filtered features are computed at a quarter of the resolution, and only the
+    projections are filtered at full resolution.
+
+    Args:
+        features: (1,D,H,W) features. They are returned as they are if D <= 3.
+        image: (1,3,H,W) in [0,1].
+
+    Returns:
+        (1,3,H,W), or (1,D,H,W) if D <= 3. A constant component becomes 0.
+    """
+    if features.shape[1] <= 3:
+        return features
+    clamped = features.float().clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
+    factor = max(1, min(4, min(image.shape[2:]) // 16))
+    coarse, coarse_image = (avg_pool2d(x, factor, ceil_mode=True) for x in (clamped, image))
+    window = max(1, _WINDOW // factor)
+    axes = principal_axes(guided_filter(coarse, coarse_image, window, _EPS))
+    projected = torch.einsum("bdhw,bdk->bkhw", clamped, axes)
+    return normalise(guided_filter(projected, image, _WINDOW, _EPS))
+
+
+def _check(image: NDArray, features: NDArray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < _SMALLEST:
+        raise ValueError(f"the image must be (H,W,3), H and W {_SMALLEST} or more: {image.shape}")
+    if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
+        raise ValueError("the image must be in [0,1]: divide by 255")
+    if features.ndim != 3 or features.shape[:2] != image.shape[:2]:
+        raise ValueError(
+            f"features {features.shape} must be (H,W,D) at the size of the image {image.shape}"
+        )
+    if not np.isfinite(features).all():
+        raise ValueError("the features hold NaN or infinity: look at the checkpoint's training")
+    if features.shape[2] <= 3 and (features.min() < 0 or features.max() > 1):
+        raise ValueError("features of three or fewer dimensions are used as they are: in [0,1]")
+
+
+def _check_number(num_layers: int | Literal["auto"]) -> None:
+    if num_layers != "auto" and not 1 <= num_layers <= MOST_LAYERS:
+        raise ValueError(f"{num_layers=}: choose 1..{MOST_LAYERS}, or auto")
+
+
+def analyse(
+    image: NDArray,
+    features: NDArray,
+    seed: int = 0,
+    solver: Solver | None = None,
+    device: str | torch.device = "cpu",
+    backend: Literal["fast_slic", "skimage"] = "fast_slic",
+) -> Analysis:
+    """Computes everything that does not depend on the number of layers.
+
+    Args:
+        image: (H,W,3) RGB in [0,1].
+        features: (H,W,D) features of the network. Three or fewer dimensions are used as they are
+            and must be in [0,1].
+        seed: Random seed of the start vector of the eigenvector iterations. Nothing else is random.
+        solver: Settings of the computation; `Solver()` by default.
+        device: Device of the features and the sparsifications. The eigenvectors are computed on the
+            CPU.
+        backend: Library that computes the superpixels.
+
+    Returns:
+        The analysis, from which `layers_of` cuts layers.
+
+    Raises:
+        ValueError: The image or the features have a wrong size or range.
+    """
+    _check(image, features)
+    solver = solver or Solver()
+    height, width = image.shape[:2]
+    size = height * width
+    image = np.asarray(image, np.float64)
+    clock = _Clock()
+
+    with clock("features"), torch.inference_mode():
+        guide, raw = (
+            torch.tensor(array.transpose(2, 0, 1).copy(), device=device)[None]
+            for array in (image, features)
+        )  # (1,3,H,W), (1,D,H,W)
+        maps = preprocess_features(raw, guide.float())[0].permute(1, 2, 0)
+        reduced = maps.cpu().double().numpy()  # (H,W,3)
+
+    with clock("graph"):
+        photo = (image * 255).round().astype(np.uint8)
+        count = min(_SUPERPIXELS, size // _PIXELS_PER_SUPERPIXEL)
+        ids = Superpixels(count, backend=backend)(photo)
+        graph = superpixel_graph(ids, image, reduced)
+        matting = matting_laplacian(image)
+        laplacian = soft_segmentation_laplacian(matting, graph)  # (N,N)
+
+    with clock("eigenvectors"):
+        if solver.eigenvectors == "exact" or size < _SMALL_ENOUGH:
+            values, vectors = smallest_eigenvectors(laplacian, _EIGENVECTORS, seed=seed)
+        else:
+            basis = superpixel_basis(image, Superpixels(_BASIS_SUPERPIXELS, backend=backend)(photo))
+            values, vectors = superpixel_eigenvectors(
+                laplacian, matting, basis, _EIGENVECTORS, seed=seed
+            )  # (M,), (N,M)
+
+    with clock("segments"):
+        tree = SegmentTree(graph.feature)
+        labels, segments = initial_segments(tree, reduced.reshape(size, -1), MOST_LAYERS)
+
+    with clock("constrained"), torch.inference_mode():
+        sampled = None
+        if solver.pixels is not None and solver.pixels < size:
+            # Pixels at equal steps through the superpixels, one after the other: each superpixel
+            # gets its share.
+            order = np.argsort(ids.ravel(), kind="stable")
+            middles = (np.arange(solver.pixels) + 0.5) * (size / solver.pixels)
+            sampled = torch.from_numpy(np.sort(order[middles.astype(np.int64)])).to(device)
+        coefficients, survivors = constrained_sparsification(
+            torch.from_numpy(vectors).to(device, solver.precision),
+            torch.from_numpy(values).to(device),
+            torch.from_numpy(labels).to(device),
+            sampled,
+            solver.iterations,
+            solver.floor,
+            solve_layers_dense if solver.dense else solve_layers,
+        )  # (M,C), (C,)
+
+    return Analysis(
+        image=image,
+        features=reduced,
+        superpixels=ids,
+        laplacian=laplacian,
+        eigenvalues=values,
+        eigenvectors=vectors,
+        tree=tree,
+        segments=segments,
+        survivors=survivors,
+        coefficients=coefficients,
+        solver=solver,
+        seconds=clock.seconds,
+    )
+
+
+def layers_of(analysis: Analysis, num_layers: int | Literal["auto"] = 5) -> SoftSegmentation:
+    """Cuts the layers of a photo from its analysis.
+
+    The components of the constrained sparsification are grouped by a cut of the segment tree, their
+    sums are refined pixel by pixel, and the results become alphas.
+
+    Args:
+        analysis: Analysis of the photo. It serves any number of cuts.
+        num_layers: Number of layers K, 1 to 40. "auto" chooses 2 to 8 by the segment tree. Fewer
+            layers come out where the features do not differ.
+
+    Returns:
+        The layers, largest first. `seconds` includes the analysis.
+
+    Raises:
+        ValueError: The number of layers is out of range.
+    """
+    _check_number(num_layers)
+    solver, coefficients = analysis.solver, analysis.coefficients
+    height, width = analysis.superpixels.shape
+    device = coefficients.device
+    clock = _Clock()
+
+    with clock("relaxed"), torch.inference_mode():
+        tree = analysis.tree
+        # Both cuts are of one tree, so each initial segment belongs to one group as a whole.
+        groups = np.zeros(analysis.segments.max() + 1, np.int64)
+        groups[analysis.segments] = tree.cut(
+            tree.best_count() if num_layers == "auto" else num_layers
+        )
+        group = torch.from_numpy(groups).to(device)[analysis.survivors]  # (C,)
+        grouped = coefficients.new_zeros(len(coefficients), groups.max() + 1)
+        grouped.index_add_(1, group, coefficients)
+        grouped = grouped[:, grouped.any(0)]  # (M,K)
+        spanned = torch.from_numpy(analysis.eigenvectors).to(device, solver.precision)
+        relaxed = relaxed_sparsification(
+            analysis.laplacian,
+            spanned @ grouped.to(spanned),
+            torch.from_numpy(gradient_magnitude(analysis.image).ravel()),
+            *solver.relaxed,
+            solver.tolerance,
+            solver.preconditioned,
+        )  # (N,K)
+        # In double precision, because sums of float32 fractions are off by about 1e-7.
+        normalised = normalise_alphas(relaxed.double())
+        normalised = normalised[:, normalised.sum(0).argsort(descending=True, stable=True)]
+
+    return SoftSegmentation(
+        alphas=normalised.T.reshape(-1, height, width).float().cpu().numpy(),
+        features=analysis.features,
+        superpixels=analysis.superpixels,
+        eigenvalues=analysis.eigenvalues,
+        eigenvectors=analysis.eigenvectors.T.reshape(-1, height, width),
+        seconds=analysis.seconds | clock.seconds,
+    )
+
+
+def soft_segment(
+    image: NDArray,
+    features: NDArray,
+    num_layers: int | Literal["auto"] = 5,
+    seed: int = 0,
+    solver: Solver | None = None,
+    device: str | torch.device = "cpu",
+    backend: Literal["fast_slic", "skimage"] = "fast_slic",
+) -> SoftSegmentation:
+    """Divides a photo into soft layers: `analyse`, then `layers_of`.
+
+    Args:
+        image: (H,W,3) RGB in [0,1].
+        features: (H,W,D) features; see `analyse`.
+        num_layers: Number of layers K, or "auto"; see `layers_of`.
+        seed: Random seed of the eigenvectors; see `analyse`.
+        solver: Settings of the computation; `Solver()` by default.
+        device: Device of the features and the sparsifications.
+        backend: Library that computes the superpixels.
+
+    Returns:
+        The layers, largest first.
+
+    Raises:
+        ValueError: An argument has a wrong size or range.
+    """
+    _check_number(num_layers)  # before the slow part
+    return layers_of(analyse(image, features, seed, solver, device, backend), num_layers)

@@ -1,1 +1,0 @@
-"""Small helpers that belong to no part of the method."""

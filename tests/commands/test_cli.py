@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from softfeat.commands.cli import readable_errors
+
+
+def failing(error: Exception) -> object:
+    @readable_errors
+    def main() -> None:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FloatingPointError, ImportError])
+def test_user_errors_are_one_line(kind: type, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        failing(kind("look here"))()  # type: ignore[operator]
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: look here\n"
+
+
+def test_what_hydra_wraps_is_unwrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    error = InstantiationException("wrapped")
+    error.__cause__ = ValueError("the cause")
+    with pytest.raises(SystemExit):
+        failing(error)()  # type: ignore[operator]
+    assert capsys.readouterr().err == "error: the cause\n"
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyError):
+        failing(KeyError("x"))()  # type: ignore[operator]
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="x"):
+        failing(ValueError("x"))()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ValueError("a\nb"), "a"), (KeyError("a"), "KeyError: 'a'"), (ValueError(), "ValueError")],
+)
+def test_a_job_of_a_multirun_writes_its_error(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = {"hydra": {"mode": RunMode.MULTIRUN, "runtime": {"output_dir": str(tmp_path)}}}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create(job))
+    assert failing(error)() is None  # type: ignore[operator]
+    lines = (tmp_path / "error.txt").read_text().splitlines()
+    assert lines[0] == reason
+    assert "Traceback (most recent call last):" in lines
+    with pytest.raises(KeyboardInterrupt):
+        failing(KeyboardInterrupt())()  # type: ignore[operator,arg-type]

@@ -1,0 +1,358 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from PIL import Image
+from psd_tools import PSDImage
+
+from softfeat.commands.segment import main
+from softfeat.imaging.images import find_photos, resize_image
+from softfeat.matting import files
+from softfeat.matting.photo import features_of, working_size
+from softfeat.models.extractor import BottleneckExtractor, Extractor
+
+ALWAYS = {"layers.psd", "layers.ora", "overview.png", "summary.json"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a tiny network that was not trained."""
+    torch.manual_seed(0)
+    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8, readout_scale=1.0)
+    state = {f"extractor.{name}": value for name, value in extractor.state_dict().items()}
+    path = tmp_path_factory.mktemp("run") / "best.ckpt"
+    torch.save({"extractor": extractor.hparams, "state_dict": state}, path)
+    return path
+
+
+def picture(height: int = 60, width: int = 80, seed: int = 0) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with one photo."""
+    (tmp_path / "photos").mkdir()
+    picture().save(tmp_path / "photos" / "a.png")
+    return tmp_path / "photos"
+
+
+class Command:
+    """The command line, in this process, with its exit status."""
+
+    def __init__(self, checkpoint: Path, photos: Path, output: Path) -> None:
+        self.given = {"input": photos, "output": output, "checkpoint": checkpoint}
+
+    def __call__(self, *options: str, **given: object) -> int:
+        keys = {**self.given, "size": 48, "layers": 3, **given}
+        overrides = [*(f"{key}={value}" for key, value in keys.items()), *options]
+        with initialize_config_module("softfeat.conf", version_base="1.3"):
+            cfg = compose("segment", overrides=overrides)
+        try:
+            main(cfg)
+        except SystemExit as stopped:
+            return int(stopped.code or 0)
+        return 0
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def command(checkpoint: Path, photos: Path, output: Path) -> Command:
+    return Command(checkpoint, photos, output)
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_photo_becomes_layers(command: Command, photos: Path, output: Path) -> None:
+    assert command("select.point=[40,30]", bits=16) == 0
+    folder = output / "a"
+    told = summary(folder)
+    count = len(told["coverage"])
+    assert 2 <= count <= 3
+    numbers = range(1, count + 1)
+    layers = {f"layer_{k}.png" for k in numbers} | {f"alpha_{k}.png" for k in numbers}
+    assert {p.name for p in folder.iterdir()} == ALWAYS | layers | {"selection.png", "cutout.png"}
+    assert [p.name for p in output.iterdir()] == ["a"]
+
+    photo = read(photos / "a.png")
+    alphas = np.stack([read(folder / f"alpha_{k}.png") for k in numbers])
+    assert alphas.dtype == np.uint16
+    assert alphas.shape[1:] == photo.shape[:2]
+    assert np.abs(alphas.sum(0, dtype=int) - 65535).max() <= count
+    assert alphas.mean((1, 2)) / 65535 == pytest.approx(told["coverage"], abs=1e-3)
+    colours = np.stack([read(folder / f"layer_{k}.png") for k in numbers])
+    assert np.abs(colours[..., 3] / 255 - alphas / 65535).max() <= 0.51 / 255
+    mixed = (colours[..., :3] * (alphas / 65535)[..., None]).sum(0)
+    assert np.abs(mixed - photo).mean() < 6  # what the layers' own colours add up to
+    psd = PSDImage.open(folder / "layers.psd")
+    for layer, rgba in zip(list(psd)[1:], colours, strict=True):
+        assert np.array_equal(np.asarray(layer.topil()), rgba)
+    matte = read(folder / "selection.png")
+    assert matte[30, 40] >= alphas[:, 30, 40].max()
+    assert np.array_equal(read(folder / "cutout.png")[..., 3], np.rint(matte / 257))
+
+    assert (told["photo"], told["size"], told["working_size"]) == ("a.png", [80, 60], [48, 36])
+    assert told["settings"] == {
+        "layers": 3, "size": 48, "seed": 0, "bits": 16, "point": [40, 30], "box": None,
+        "backend": "fast_slic", "features_sizes": [224, 320, 448],
+    }  # fmt: skip
+    assert told["checkpoint"][0] == str(command.given["checkpoint"])
+    assert all(seconds >= 0 for seconds in told["seconds"].values())
+
+
+def test_what_is_done_is_not_done_again(
+    command: Command, photos: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command() == 0
+    capsys.readouterr()
+    folder = output / "a"
+
+    def changed(**given: object) -> bool:
+        before = (folder / "summary.json").stat().st_mtime_ns
+        assert command(**given) == 0
+        return (folder / "summary.json").stat().st_mtime_ns != before
+
+    assert not changed()
+    assert "done before" in capsys.readouterr().out
+    assert changed(layers=2)
+    assert not (folder / "alpha_3.png").exists()  # of the run before
+    assert changed(seed=1)
+    assert not changed(seed=1)
+    os.utime(photos / "a.png", (1, 1))
+    assert changed(seed=1)
+    (folder / "layers.psd").unlink()
+    assert changed(seed=1)
+    other = folder.parent / "other.ckpt"
+    shutil.copy(command.given["checkpoint"], other)
+    assert changed(seed=1, checkpoint=other)
+
+
+def test_what_others_wrote_stays(command: Command, output: Path) -> None:
+    mine = output / "a"
+    mine.mkdir(parents=True)
+    (mine / "alpha_mine.png").write_text("mine")
+    (mine / "overview.png").write_text("mine")
+    for text in (None, '{"photo": "a.png"', '{"input": []}', '{"input": [], "files": [1]}'):
+        if text is not None:
+            (mine / "summary.json").write_text(text)
+        assert command() == 0
+        assert (mine / "overview.png").read_text() == "mine"
+        assert (mine / "alpha_mine.png").read_text() == "mine"
+        assert (output / "a-2" / "summary.json").is_file()
+    assert {p.name for p in output.iterdir()} == {"a", "a-2"}
+
+
+def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(
+    command: Command, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_ora", full)
+        assert command() == 1
+    assert not list(output.iterdir())
+    assert command() == 0
+    assert (output / "a" / "summary.json").is_file()
+
+
+def test_a_bad_photo_does_not_stop_the_others(
+    command: Command, photos: Path, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "b.jpg").write_text("not a picture")
+    (photos / "c.jpg").mkdir()
+    picture(20, 90).save(photos / "d.jpg")
+    picture().save(photos / "e.jpg")
+    assert command() == 1
+    said = capsys.readouterr()
+    assert {p.name for p in output.iterdir()} == {"a", "e"}
+    assert "3 of 5 photos failed" in said.err
+    for name in ("b.jpg", "c.jpg", "d.jpg"):
+        assert name in said.out
+
+
+def test_photos_of_one_name_have_folders_of_their_own(
+    command: Command, photos: Path, output: Path
+) -> None:
+    picture(seed=1).save(photos / "a.jpg")
+    (photos / "deeper").mkdir()
+    picture(seed=2).save(photos / "deeper" / "a.png")
+    inputs = f"[{photos},{photos / 'deeper'}]"
+    for _ in range(2):
+        assert command(input=inputs) == 0
+        names = {p.name: summary(p)["input"][0] for p in output.iterdir()}
+        assert names == {
+            "a": str(photos / "a.jpg"),
+            "a-2": str(photos / "a.png"),
+            "a-3": str(photos / "deeper" / "a.png"),
+        }
+    before = (output / "a" / "summary.json").stat().st_mtime_ns
+    assert command(input=photos / "deeper") == 0
+    assert (output / "a" / "summary.json").stat().st_mtime_ns == before
+    assert len(list(output.iterdir())) == 3
+
+
+def upright(path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    picture(40, 70).save(path, exif=exif)
+
+
+def sixteen_bits(path: Path) -> None:
+    Image.fromarray(np.asarray(picture().convert("L")).astype(np.uint16) * 257).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "size"),
+    [
+        ("exif.jpg", upright, (40, 70)),
+        ("grey.png", lambda path: picture().convert("L").save(path), (80, 60)),
+        ("bilevel.png", lambda path: picture().convert("1").save(path), (80, 60)),
+        ("palette.gif", lambda path: picture().convert("P").save(path), (80, 60)),
+        ("alpha.png", lambda path: picture().convert("RGBA").save(path), (80, 60)),
+        ("sixteen.png", sixteen_bits, (80, 60)),
+        ("cmyk.jpg", lambda path: picture().convert("CMYK").save(path), (80, 60)),
+        ("tiny.png", lambda path: picture(32, 32).save(path), (32, 32)),
+        ("wide.png", lambda path: picture(40, 2000).save(path), (2000, 40)),
+        ("constant.png", lambda path: Image.new("RGB", (64, 48), "teal").save(path), (64, 48)),
+    ],
+)
+def test_any_photo(
+    command: Command, tmp_path: Path, output: Path, name: str, make: object, size: tuple[int, int]
+) -> None:
+    path = tmp_path / name
+    make(path)  # type: ignore[operator]
+    assert command(input=path) == 0
+    told = summary(output / path.stem)
+    assert told["size"] == list(size)
+    assert sum(told["coverage"]) == pytest.approx(1, abs=1e-3)
+    assert Image.open(output / path.stem / "alpha_1.png").size == size
+    assert PSDImage.open(output / path.stem / "layers.psd").size == size
+
+
+@pytest.mark.parametrize(
+    ("photo", "reason"),
+    [((31, 90), "32 or more"), ((32, 3300), "100 times"), ((60, 80), "not inside the photo")],
+)
+def test_photos_that_cannot_be_done_are_named(
+    command: Command,
+    photos: Path,
+    photo: tuple[int, int],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    picture(*photo).save(photos / "a.png")
+    options = ["select.box=[0,0,81,60]"] if photo == (60, 80) else []
+    assert command(*options) == 1
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "a.png" in said
+    assert reason in said
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("layers=0", "layers=0"),
+        ("layers=many", "layers=many"),
+        ("size=16", "size=16"),
+        ("bits=12", "bits=12"),
+        ("seed=0.5", "seed=0.5"),
+        ("select.point=[1]", "select.point=[1]"),
+        ("select.point=5", "select.point=5"),
+        ("select={point:[1,1],box:[0,0,5,5]}", "set one of them"),
+        ("input=nowhere/*.jpg", "nowhere/*.jpg: set input"),
+        ("checkpoint=nowhere.ckpt", "no checkpoint at nowhere.ckpt"),
+        ("output=LICENSE", "output=LICENSE"),
+        ("output=LICENSE/deeper", "output=LICENSE/deeper"),
+    ],
+)
+def test_bad_settings_stop_before_any_work(
+    command: Command, output: Path, option: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, _, value = option.partition("=")
+    assert (command(option) if "." in key or key == "select" else command(**{key: value})) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert reason in said.err
+    assert "segmenting" not in said.out
+    assert not list(output.glob("*"))
+
+
+def test_photos_are_found_by_pattern(photos: Path) -> None:
+    for name in ("b.JPG", "notes.txt", "a[1].png"):
+        (photos / name).touch()
+    (photos / "deeper").mkdir()
+    found = [p.name for p in find_photos([str(photos / "*")])]
+    assert found == ["a.png", "a[1].png", "b.JPG"]
+    assert find_photos([str(photos / "a[1].png")]) == [photos / "a[1].png"]
+    with pytest.raises(FileNotFoundError, match="input="):
+        find_photos([str(photos / "deeper")])
+
+
+def test_the_network_sees_large_photos_small() -> None:
+    torch.manual_seed(0)
+    photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+
+    def enlarged(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        planes = [Image.fromarray(plane) for plane in maps[0].detach().numpy()]
+        resized = [p.resize(size[::-1], Image.Resampling.BILINEAR) for p in planes]
+        return torch.from_numpy(np.stack(resized))[None]
+
+    def seen(extractor: Extractor, picture: np.ndarray) -> torch.Tensor:
+        """Levels at the resolution of the finest level of the whole photo."""
+        image = torch.tensor(picture.copy()).permute(2, 0, 1)[None] / 255
+        pairs = zip(extractor.pyramid(image), extractor.pyramid(image.flip(3)), strict=True)
+        return torch.cat([enlarged((a + b.flip(3)) / 2, (30, 45)) for a, b in pairs], 1)
+
+    for widths in ([8], [8, 16]):
+        extractor = BottleneckExtractor(widths=widths, blocks=[1] * len(widths), dim=8).eval()
+        plain, reduced = seen(extractor, photo), seen(extractor, resize_image(photo, (30, 45)))
+        for sides, mean in (([90, 200], plain), ([45, 90, 200], (plain + reduced) / 2)):
+            expected = enlarged(mean, (60, 90))[0].permute(1, 2, 0)
+            found = features_of(extractor, photo, sides)  # the photo is never enlarged
+            np.testing.assert_allclose(found, expected, atol=1e-4)
+    # With one level there is nothing between the level and F.
+    extractor = BottleneckExtractor(widths=[8], blocks=[1], dim=8).eval()
+    image = torch.tensor(photo).permute(2, 0, 1)[None] / 255
+    both = (extractor(image) + extractor(image.flip(3)).flip(3)) / 2
+    np.testing.assert_allclose(
+        features_of(extractor, photo), both[0].permute(1, 2, 0).detach(), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [((31, 90), "32 or more"), ((32, 3300), "crop"), ((400, 30_001), "30000")]
+)
+def test_bad_sizes(size: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        working_size(*size, 640)
+
+
+@pytest.mark.parametrize(
+    ("size", "working"),
+    [((600, 800), (480, 640)), ((60, 80),) * 2, ((40, 2000), (32, 1600)), ((32, 33),) * 2],
+)
+def test_working_sizes(size: tuple[int, int], working: tuple[int, int]) -> None:
+    assert working_size(*size, 640) == working
+
+
+def test_without_input_a_photo_is_at_hand(command: Command, output: Path) -> None:
+    assert command(input="null") == 0
+    assert summary(output / "astronaut")["size"] == [512, 512]

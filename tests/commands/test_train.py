@@ -1,0 +1,356 @@
+"""Training from the first to the last file it writes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import warnings
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import wandb
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from softfeat.commands.train import resumed_config, train
+from softfeat.models.extractor import build_extractor, load_extractor
+from softfeat.training.loggers import finish_wandb
+from tests.conftest import TINY, compose_train, real_data, tiny_hard_run, tiny_run
+
+
+def state(run_dir: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(run_dir: Path) -> list[tuple[str, str]]:
+    return [(r["step"], r["train/loss"]) for r in rows(run_dir) if r["train/loss"]]
+
+
+def equal(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return bool(first == second)
+
+
+def test_a_run_directory_holds_everything(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    metrics = train(tiny_run(folder_root, run))
+    written = json.loads((run / "metrics.json").read_text())
+    assert written == pytest.approx(metrics)
+    for key in ("test/pair_auc", "val/loss", "val/pair_auc", "test/pair_auc_untrained"):
+        assert isinstance(written[key], float)
+    assert {"test/pair_auc_lab", "test/pair_auc_lab_position", "seconds/fit"} <= written.keys()
+    assert written["steps"] == 6
+    cfg = OmegaConf.load(run / "config.yaml")
+    assert cfg.trainer.max_epochs == 2
+    assert "${" not in (run / "config.yaml").read_text()
+    assert {r["step"] for r in rows(run)} >= {"0", "5"}
+    assert any(r["val/pair_auc"] for r in rows(run))
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(p.name for p in (run / "pictures").iterdir()) == [
+        "step_000003.png", "step_000006.png",
+    ]  # fmt: skip
+    assert not [k for k in state(run)["state_dict"] if "_orig_mod" in k]
+    assert load_extractor(run / "checkpoints" / "best.ckpt").hparams["dim"] == 8
+
+
+def test_best_is_the_validation_with_the_highest_auc(folder_root: Path, tmp_path: Path) -> None:
+    metrics = train(tiny_run(folder_root, tmp_path / "run"))
+    scores = [float(r["val/pair_auc"]) for r in rows(tmp_path / "run") if r["val/pair_auc"]]
+    assert metrics["val/pair_auc"] == pytest.approx(max(scores))
+
+
+def test_the_same_seed_gives_the_same_run(folder_root: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tiny_run(folder_root, tmp_path / name, f"seed={seed}"))
+    first, second, other = (state(tmp_path / n)["state_dict"] for n in "abc")
+    assert equal(first, second)
+    assert not equal(first, other)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("system", "workers"),
+    [
+        *product(["soft", "hard, stored features", "hard, end to end"], [0, 2]),
+        ("soft, sampled pixels", 0),
+        ("soft, classifier", 0),
+        ("soft, sampled pixels and classifier", 0),
+        ("soft, classifier, average", 0),
+    ],
+)
+def test_two_epochs_equal_one_and_a_resume(
+    folder_root: Path, mixture_root: Path, tmp_path: Path, system: str, workers: int
+) -> None:
+    options = [f"data.num_workers={workers}", "data.augmentation.scale=[0.7,1.5]"]
+    root = folder_root
+    if system == "hard, end to end":
+        options += ["model.end_to_end=true", "model.cache_features=false"]
+
+    if "classifier" in system:
+        options += ["data=mixture", "model.classifier_weight=0.5", "data.augmentation.colour=0.2"]
+        options += ["model.class_weights=frequency"]
+        root = mixture_root
+    if "sampled pixels" in system:
+        options += ["loss=pixel_npair", "model.sample_pixels.num_samples=20"]
+    if "average" in system:
+        options += ["callbacks/average=ema", "callbacks.average.decay=0.5"]
+
+    def configured(run: Path, *more: str) -> DictConfig:
+        if system.startswith("soft"):
+            return tiny_run(root, run, *options, *more)
+        return tiny_hard_run(folder_root, run, None, *options, *more)
+
+    train(configured(tmp_path / "whole"))
+    broken = tmp_path / "broken"
+    train(configured(broken, "trainer.max_epochs=1"))
+    assert state(broken)["global_step"] == 3
+    train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
+
+    whole, resumed = state(tmp_path / "whole"), state(broken)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert equal(whole[key], resumed[key]), key
+    if "average" in system:
+        assert equal(whole["current_model_state"], resumed["current_model_state"])
+        assert not equal(whole["current_model_state"], whole["state_dict"])
+    assert losses(tmp_path / "whole") == losses(broken)
+    if "classifier" in system:
+        assert whole["state_dict"]["classifier.map.weight"].shape == (2 + 3 + 4 + 5 + 6, 8)
+        assert load_extractor(broken).hparams["dim"] == 8
+    expected, got = (
+        json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "broken")
+    )
+    for key in expected.keys() - {"seconds/fit"}:
+        assert got[key] == pytest.approx(expected[key]), key
+
+
+def test_a_resumed_head_keeps_the_extractor_it_had(folder_root: Path, tmp_path: Path) -> None:
+    """Though the soft features have been trained on, or are gone."""
+    soft, whole, broken = (tmp_path / name for name in ("soft", "whole", "broken"))
+    train(tiny_run(folder_root, soft))
+    train(tiny_hard_run(folder_root, whole, soft))
+    train(tiny_hard_run(folder_root, broken, soft, "trainer.max_epochs=1"))
+    (soft / "checkpoints" / "best.ckpt").unlink()
+    train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
+    assert equal(state(whole)["state_dict"], state(broken)["state_dict"])
+
+
+@pytest.mark.parametrize("cached", ["true", "false"])
+def test_a_whole_training_leaves_a_frozen_extractor_alone(
+    folder_root: Path, tmp_path: Path, cached: str
+) -> None:
+    train(tiny_run(folder_root, tmp_path / "soft"))
+    option = f"model.cache_features={cached}"
+    train(tiny_hard_run(folder_root, tmp_path / "hard", tmp_path / "soft", option))
+    before, after = (state(tmp_path / n, "best")["state_dict"] for n in ("soft", "hard"))
+    for key in (key for key in before if key.startswith("extractor.")):
+        assert torch.equal(before[key], after[key]), key
+
+
+def test_hard_segmentation_runs_on_cityscapes_as_it_comes(tmp_path: Path) -> None:
+    root = real_data("cityscapes_sample")
+    options = [f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", "debug=one_step"]
+    options += [f"run_dir={tmp_path / 'run'}", "run_id=abc", *TINY, "data.image_size=[64,128]"]
+    cfg = compose_train("experiment=hardseg_cityscapes", "model.features_checkpoint=null", *options)
+    metrics = train(cfg)
+    assert cfg.model.num_classes == 19
+    assert 0 <= metrics["test/miou"] <= 1
+    assert {key for key in metrics if key.startswith("test/iou/")} >= {"test/iou/road"}
+
+
+def test_a_killed_epoch_is_run_again_without_double_rows(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    with (run / "metrics.csv").open("a") as file:  # what the killed epoch had logged
+        file.write(",".join(["3" if n == "step" else "" for n in rows(run)[0]]) + "\n")
+    train(resumed_config(run, ["trainer.max_epochs=2"]), resume=True)
+    steps = [step for step, _ in losses(run)]
+    assert steps == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_a_longer_training_may_be_resumed(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run))
+    cfg = resumed_config(run, ["resume=x", "trainer.max_epochs=3"])
+    assert cfg.model.total_steps == 9
+    assert train(cfg, resume=True)["steps"] == 9
+
+
+def test_a_moved_run_is_resumed_where_it_lies(folder_root: Path, tmp_path: Path) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    run.rename(moved)
+    train(resumed_config(moved, ["trainer.max_epochs=2"]), resume=True)
+    assert state(moved)["global_step"] == 6
+    assert not run.exists()
+
+
+def test_a_run_directory_is_not_used_twice(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    with pytest.raises(ValueError, match="holds a run"):
+        train(tiny_run(folder_root, run))
+
+
+def test_resume_refuses_what_it_cannot_do(folder_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        resumed_config(tmp_path, [])
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    for override in ("data=ade20k", "experiment=softfeat_scenes", "model.optimizer.lr=1", "sedd=3"):
+        with pytest.raises(ValueError, match="can only change"):
+            resumed_config(run, [override])
+
+
+def test_a_non_finite_loss_names_its_photos_and_spares_the_checkpoints(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    cfg = tiny_run(folder_root, run, "model.optimizer.lr=1e38", "trainer.max_epochs=9")
+    with pytest.raises(
+        FloatingPointError, match=r"(?s)loss of step \d+ is .*/images/train/\d\.jpg"
+    ):
+        train(cfg)
+    if (run / "checkpoints" / "last.ckpt").is_file():
+        assert all(
+            v.isfinite().all() for k, v in state(run)["state_dict"].items() if "readout" in k
+        )
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_bf16_trains_and_says_where_it_is_slow(
+    folder_root: Path, tmp_path: Path, instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": instructions})
+    cfg = tiny_run(folder_root, tmp_path / "run", "trainer.precision=bf16-mixed")
+    with warnings.catch_warnings(record=True) as caught:
+        assert 0 <= train(cfg)["test/pair_auc"] <= 1
+    told = [w for w in caught if "trainer.precision=32-true" in str(w.message)]
+    assert len(told) == (not instructions)
+
+
+@pytest.mark.parametrize("mode", ["auto", "offline", "disabled"])
+def test_wandb_needs_neither_credentials_nor_answers(
+    folder_root: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc
+    run = tmp_path / "run"
+    train(tiny_run(folder_root, run, "logger=wandb", f"logger.mode={mode}", "trainer.max_epochs=1"))
+    finish_wandb()
+    runs = list((run / "wandb").glob("offline-run-*-abc")) if (run / "wandb").is_dir() else []
+    assert len(runs) == (mode != "disabled")
+    if runs:
+        assert list(runs[0].glob("*.wandb"))
+
+
+def test_a_failed_run_is_failed_in_wandb(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, finish = [], wandb.finish
+    monkeypatch.setattr(wandb, "finish", lambda code: (codes.append(code), finish(code)))
+    options = ("logger=wandb", "logger.mode=offline", "trainer.max_epochs=9")
+    with pytest.raises(FloatingPointError):
+        train(tiny_run(folder_root, tmp_path / "bad", *options, "model.optimizer.lr=1e38"))
+    assert wandb.run is None
+    train(tiny_run(folder_root, tmp_path / "good", *options))
+    assert codes == [1, 0]
+    assert wandb.run is None
+
+
+def test_a_run_that_failed_at_the_start_can_start_again(folder_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InstantiationException, match="choose 1"):
+        train(tiny_run(folder_root, tmp_path / "run", "data.superpixels.count=-5"))
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").data.superpixels.count == -5
+    assert train(tiny_run(folder_root, tmp_path / "run"))["steps"] == 6
+
+
+def command(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "400"},
+        check=False,
+    )
+
+
+def test_the_command_trains_and_resumes(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = [
+        "experiment=softfeat_camvid",
+        f"data.root={folder_root}",
+        f"data.cache_dir={tmp_path / 'cache'}",
+        *TINY,
+        "data.steps_per_epoch=2",
+        "model.total_steps=4",
+        "trainer.max_epochs=1",
+        f"run_dir={run}",
+    ]
+    first = command("src.train", *options)
+    assert first.returncode == 0, first.stderr
+    assert "test/pair_auc" in first.stdout
+    identity = OmegaConf.load(run / "config.yaml").run_id
+    second = command("src.train", f"resume={run}", "trainer.max_epochs=2")
+    assert second.returncode == 0, second.stderr
+    assert state(run)["global_step"] == 4
+    assert OmegaConf.load(run / "config.yaml").run_id == identity
+
+
+def test_errors_are_for_people() -> None:
+    result = command("src.train", "experiment=softfeat_ade20k", "data.root=/nowhere")
+    assert result.returncode == 1
+    assert "csail.mit.edu" in result.stderr
+    assert "ADEChallengeData2016/" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_precompute_command_lists_every_bad_file(ade20k_root: Path, tmp_path: Path) -> None:
+    options = ["data=ade20k", f"data.root={ade20k_root}", f"data.cache_dir={tmp_path / 'cache'}"]
+    bad = [
+        ade20k_root / "annotations" / "training" / "ADE_training_00000001.png",
+        ade20k_root / "annotations" / "validation" / "ADE_validation_00000000.png",
+    ]
+    kept = [path.read_bytes() for path in bad]
+    bad[0].unlink()
+    bad[1].write_bytes(kept[1][:40])
+    result = command("src.precompute", *options)
+    assert result.returncode == 1
+    assert all(path.name in result.stderr for path in bad)
+    assert "2 bad files" in result.stderr
+    assert "Traceback" not in result.stderr
+    for path, content in zip(bad, kept, strict=True):
+        path.write_bytes(content)
+    result = command("src.precompute", *options)
+    assert result.returncode == 0, result.stderr
+    assert "training" in result.stdout or "train" in result.stdout
+    result = command("src.precompute", *options, "data.pack=true")
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "cache" / "packed").glob("*/rows.u8"))) == 2  # test is val
+
+
+def test_an_untrained_network_scores_as_the_baseline(folder_root: Path, tmp_path: Path) -> None:
+    """At step 0 with the baseline's seed the trained network is the untrained one."""
+    cfg = tiny_run(folder_root, tmp_path / "run", "seed=0", "model.optimizer.lr=0.0")
+    cfg.model.optimizer.weight_decay = 0.0
+    train(cfg)
+    trained = load_extractor(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    torch.manual_seed(0)
+    fresh = build_extractor(trained.hparams)
+    for key, value in fresh.named_parameters():
+        assert torch.equal(value, trained.get_parameter(key)), key
