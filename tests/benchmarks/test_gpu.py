@@ -120,7 +120,7 @@ def test_batches_grow_until_memory_is_full_or_nothing_is_gained(
     assert len(images_per_second(make, 4, 64, repeats=1, steps=1)) == 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 def test_on_a_gpu(tiny_data: Callable[..., SegmentationData]) -> None:
     result = run(tiny_extractor(), tiny_data(pack=True), device="cuda")
     assert {row["result"] for row in result["tables"]["Checks"]} == {"within bounds", "none"}

@@ -16,7 +16,7 @@ from softfeat.models.checkpoints import write_weights
 from softfeat.models.extractor import BottleneckExtractor, load_extractor
 from softfeat.models.test_time_views import Views
 from softfeat.training.hard_segmentation import HardSegmentationModule, load_hard_segmentation
-from tests.conftest import tiny_hard_run, tiny_run
+from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 SOFT = ("pair_auc", "pair_auc_lab", "pair_auc_lab_position", "pair_auc_untrained")
 HARD = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
@@ -24,7 +24,7 @@ HARD = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.conftest import make_folder
+    from tests.helpers.datasets import make_folder
 
     return make_folder(tmp_path_factory.mktemp("data") / "folder")
 
@@ -168,7 +168,7 @@ def test_views_are_used(hard_run: tuple[Path, dict], tmp_path: Path) -> None:
 
 
 def test_other_data_than_the_trainings(hard_run: tuple[Path, dict], tmp_path: Path) -> None:
-    from tests.conftest import make_folder
+    from tests.helpers.datasets import make_folder
 
     other = make_folder(tmp_path / "other", num_classes=4)
     checkpoint = hard_run[0] / "checkpoints" / "best.ckpt"

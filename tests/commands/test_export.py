@@ -10,7 +10,7 @@ from softfeat.commands.train import train
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
 from softfeat.models.extractor import BottleneckExtractor, build_extractor, load_extractor
 from softfeat.training.hard_segmentation import HardSegmentationModule, load_hard_segmentation
-from tests.conftest import tiny_hard_run, tiny_run
+from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 
 def export(*overrides: str) -> None:
