@@ -179,7 +179,7 @@ def test_nothing_is_asked_even_in_a_terminal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=no_account(tmp_path),
-        timeout=60,
+        timeout=300,
         check=False,
         **options,
     )
