@@ -308,30 +308,6 @@ def test_errors_are_for_people() -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_the_precompute_command_lists_every_bad_file(ade20k_root: Path, tmp_path: Path) -> None:
-    options = ["data=ade20k", f"data.root={ade20k_root}", f"data.cache_dir={tmp_path / 'cache'}"]
-    bad = [
-        ade20k_root / "annotations" / "training" / "ADE_training_00000001.png",
-        ade20k_root / "annotations" / "validation" / "ADE_validation_00000000.png",
-    ]
-    kept = [path.read_bytes() for path in bad]
-    bad[0].unlink()
-    bad[1].write_bytes(kept[1][:40])
-    result = run_module("src.precompute", *options)
-    assert result.returncode == 1
-    assert all(path.name in result.stderr for path in bad)
-    assert "2 bad files" in result.stderr
-    assert "Traceback" not in result.stderr
-    for path, content in zip(bad, kept, strict=True):
-        path.write_bytes(content)
-    result = run_module("src.precompute", *options)
-    assert result.returncode == 0, result.stderr
-    assert "training" in result.stdout or "train" in result.stdout
-    result = run_module("src.precompute", *options, "data.pack=true")
-    assert result.returncode == 0, result.stderr
-    assert len(list((tmp_path / "cache" / "packed").glob("*/rows.u8"))) == 2  # test is val
-
-
 def test_an_untrained_network_scores_as_the_baseline(folder_root: Path, tmp_path: Path) -> None:
     """At step 0 with the baseline's seed the trained network is the untrained one."""
     cfg = tiny_run(folder_root, tmp_path / "run", "seed=0", "model.optimizer.lr=0.0")

@@ -1,6 +1,7 @@
 """Directories as sweeps and their jobs leave them."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,15 @@ def make_job(
         (folder / "metrics.json").write_text(json.dumps(metrics))
     if error:
         (folder / "error.txt").write_text(f"{error}\n\nTraceback ...")
+
+
+def make_study(folder: Path) -> Path:
+    """A sweep of five jobs: three have a score (one is NaN), one failed, one is unfinished."""
+    make_sweep(folder)
+    make_job(folder / "0", count=100, auc=0.7)
+    make_job(folder / "1", count=250, error="too | many")
+    make_job(folder / "2", count=1000, auc=0.9)
+    make_job(folder / "10", count=1000)
+    make_job(folder / "11", count=1000, auc=math.nan)
+    (folder / ".submitit").mkdir()
+    return folder
