@@ -237,6 +237,7 @@ def many_photos(root: Path, count: int) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_kill_at_any_point_leaves_nothing_that_is_taken_for_finished(tmp_path: Path) -> None:
     root, cache = many_photos(tmp_path / "set", 60), tmp_path / "cache"
     records = Folder(root).records("train")
