@@ -46,7 +46,7 @@ def compose_group(group: str, choice: str) -> DictConfig:
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_of_a_group_composes_and_is_read(group: str) -> None:
     for choice in groups(group):
-        if (group, choice) != ("data", "default"):  # what the others build on
+        if (group, choice) != ("data", "default"):  # the base of the others
             check_keys(compose_group(group, choice), SOURCES)
 
 

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is committed without what it gave."""
+"""Every notebook runs from top to bottom and is committed without outputs."""
 
 from pathlib import Path
 

@@ -11,7 +11,7 @@ from tests.helpers.paths import CONF
 
 
 def unread_keys(node: Any, where: str = "") -> list[str]:
-    """Keys below a `_target_` that are no parameter of it."""
+    """Keys next to a `_target_` that are not among its parameters."""
     unread = []
     if isinstance(node, dict):
         if "_target_" in node:

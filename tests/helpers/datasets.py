@@ -1,4 +1,4 @@
-"""Small data sets, and the real ones where they are at hand."""
+"""Small data sets in every layout, and the real ones where they are installed."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.helpers.paths import ROOT
 
 
 def real_data(name: str) -> Path:
-    """A folder of the real data sets, or a skip that says where they are looked for."""
+    """The folder of a real data set. Skips the test where there is none."""
     root = Path(os.environ.get("SOFTFEAT_DATA", ROOT.parent / "shared" / "data")) / name
     if not root.is_dir():
         pytest.skip(f"no real data at {root}: set SOFTFEAT_DATA to the folder that holds {name}")
@@ -39,6 +39,7 @@ def make_folder(
     size: tuple[int, int] = (40, 48),
     counts: tuple[int, int, int] = (4, 2, 2),
 ) -> Path:
+    """A small data set in the layout `folder`; `counts` are photos for train, val and test."""
     rng = np.random.default_rng(0)
     for split, count in zip(("train", "val", "test"), counts, strict=True):
         for i in range(count):

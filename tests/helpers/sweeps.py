@@ -1,4 +1,4 @@
-"""Directories as sweeps and their jobs leave them."""
+"""Directories such as sweeps and their jobs write."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def make_sweep(folder: Path, **overrides: Any) -> Path:
 def make_job(
     folder: Path, count: int, loss: str = "symmetric", auc: float | None = None, error: str = ""
 ) -> None:
-    """What a training leaves; without result and error it is unfinished."""
+    """Writes what a training leaves. Without `auc` and `error` it is unfinished."""
     folder.mkdir()
     config = {
         "optimized_metric": "val/auc",
