@@ -43,11 +43,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 test: lint ## lint, then all tests that are not marked slow: ten minutes on two cores; WORKERS=N, ARGS="..."
 	$(PYTEST) --dist loadfile -m 'not slow' $(ARGS)
 
-test-slow: $(INSTALLED) ## the tests marked slow: the wheel, notebooks at full size, kills; 20 minutes
+test-slow: $(INSTALLED) ## the tests marked slow: the wheel, notebooks at full size, kills; 15 minutes
 	$(PYTEST) --dist loadgroup -m slow $(ARGS)
 
-test-fast: $(INSTALLED) ## the first quick test of each file and module: one minute
-	$(PYTEST) --dist loadfile -m 'not slow' --first 1 $(ARGS)
+test-fast: $(INSTALLED) ## the first two tests of each file and module, not slow: a minute
+	$(PYTEST) --dist loadfile -m 'not slow' --first 2 $(ARGS)
 
 lint: $(INSTALLED) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
