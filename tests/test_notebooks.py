@@ -33,8 +33,7 @@ def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("SOFTFEAT_NOTEBOOKS", "small")
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where small runs go
     notebook = nbformat.read(path, nbformat.NO_CONVERT)
-    # The first cell finds its way from here; from the root it has nothing to do.
-    start = {"metadata": {"path": str(path.parent)}}
+    start = {"metadata": {"path": str(tmp_path)}}  # it depends on no folder
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources=start).execute()
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
