@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install train segment test lint format bench bench-gpu notebooks docs clean
+.PHONY: help install train segment test test-slow test-fast lint format bench bench-gpu notebooks docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,8 +35,19 @@ train: $(INSTALLED) ## train soft features on the embedded scenes; ARGS="key=val
 segment: $(INSTALLED) ## a photo into layers, with the shipped weights; ARGS="input=PHOTO_OR_FOLDER output=FOLDER ..."
 	$(BIN)/python -m src.segment $(ARGS)
 
-test: lint ## lint, then all tests
-	$(BIN)/python -m pytest $(ARGS)
+# WORKERS processes share the tests, so each of them computes with one thread. A file's tests stay in
+# one process, because they share what its fixtures compute; the slow ones are few and long.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
+
+test: lint ## lint, then all tests that are not marked slow: ten minutes on two cores; WORKERS=N, ARGS="..."
+	$(PYTEST) --dist loadfile -m 'not slow' $(ARGS)
+
+test-slow: $(INSTALLED) ## the tests marked slow: the wheel, notebooks at full size, kills; 20 minutes
+	$(PYTEST) --dist loadgroup -m slow $(ARGS)
+
+test-fast: $(INSTALLED) ## the first quick test of each file and module: one minute
+	$(PYTEST) --dist loadfile -m 'not slow' --first 1 $(ARGS)
 
 lint: $(INSTALLED) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

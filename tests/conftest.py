@@ -1,26 +1,57 @@
-"""What the tests share: small data sets in every true layout, and the devices at hand."""
+"""Fixtures that several folders of tests share. Functions they share are in tests/helpers."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.dataset import Augmentation
 from softfeat.data.layouts import Folder
 from softfeat.imaging.slic import Superpixels
+from tests.helpers.datasets import make_ade20k, make_cityscapes, make_folder, make_mixture
+from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--first",
+        type=int,
+        metavar="N",
+        help="run the first N tests of each file only, each with the first of its parameters",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after -m and -k
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if (limit := config.getoption("--first")) is None:
+        return
+    names: dict[Path, set[str]] = defaultdict(set)
+    chosen, others = [], []
+    for item in items:
+        name = getattr(item, "originalname", item.name)  # without the parameters
+        is_chosen = len(names[item.path]) < limit and name not in names[item.path]
+        names[item.path] |= {name} if is_chosen else set()
+        (chosen if is_chosen else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+
+
+DEVICES: list[Any] = ["cpu"]
+if torch.cuda.is_available():
+    DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
 
 
 @pytest.fixture(params=DEVICES)
@@ -33,45 +64,6 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def real_data(name: str) -> Path:
-    """A folder of the real data sets, or a skip that says where they are looked for."""
-    root = Path(os.environ.get("SOFTFEAT_DATA", "../shared/data")) / name
-    if not root.is_dir():
-        pytest.skip(f"no real data at {root}: set SOFTFEAT_DATA to the folder that holds {name}")
-    return root
-
-
-def _picture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3)).astype(np.uint8))
-    return np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC))
-
-
-def _label(rng: np.random.Generator, size: tuple[int, int], ids: list[int]) -> np.ndarray:
-    coarse = Image.fromarray(rng.choice(ids, (3, 4)).astype(np.uint8))
-    return np.asarray(coarse.resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
-
-
-def make_folder(
-    root: Path,
-    num_classes: int = 3,
-    size: tuple[int, int] = (40, 48),
-    counts: tuple[int, int, int] = (4, 2, 2),
-) -> Path:
-    rng = np.random.default_rng(0)
-    for split, count in zip(("train", "val", "test"), counts, strict=True):
-        for i in range(count):
-            _save(root / "images" / split / f"{i}.jpg", _picture(rng, size))
-            ids = [*range(num_classes), 255]
-            _save(root / "labels" / split / f"{i}.png", _label(rng, size, ids))
-    (root / "classes.txt").write_text("".join(f"class {i}\n" for i in range(num_classes)))
-    return root
-
-
 @pytest.fixture
 def folder_root(tmp_path: Path) -> Path:
     return make_folder(tmp_path / "folder")
@@ -79,112 +71,17 @@ def folder_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mixture_root(tmp_path: Path) -> Path:
-    names = (
-        "camvid",
-        "idd_lite",
-        "stanford_background",
-        "msrc_v2",
-        "clothing_coparsing",
-        "nyuv2",
-        "voc2012",
-        "coco_objects",
-        "pascal_person_part",
-        "pets_oxford",
-        "hair_figaro",
-    )
-    for number, name in enumerate(names):
-        make_folder(tmp_path / "mixture" / name, num_classes=2 + number)
-    return tmp_path / "mixture"
+    return make_mixture(tmp_path / "mixture")
 
 
 @pytest.fixture
 def ade20k_root(tmp_path: Path) -> Path:
-    root = tmp_path / "ADEChallengeData2016"
-    rng = np.random.default_rng(1)
-    for split, count in (("training", 4), ("validation", 2)):
-        for i in range(count):
-            name = f"ADE_{split}_{i:08d}"
-            _save(root / "images" / split / f"{name}.jpg", _picture(rng, (40, 48)))
-            _save(root / "annotations" / split / f"{name}.png", _label(rng, (40, 48), [0, 1, 150]))
-    rows = [
-        "Idx\tRatio\tTrain\tVal\tName",
-        *(f"{i + 1}\t0.1\t1\t1\tthing{i}, it" for i in range(150)),
-    ]
-    (root / "objectInfo150.txt").write_text("\n".join(rows))
-    return root
+    return make_ade20k(tmp_path / "ADEChallengeData2016")
 
 
 @pytest.fixture
 def cityscapes_root(tmp_path: Path) -> Path:
-    root = tmp_path / "cityscapes"
-    rng = np.random.default_rng(2)
-    for split, count in (("train", 4), ("val", 2)):
-        for i in range(count):
-            stem = f"ulm_{i:06d}_000019"
-            photo = root / "leftImg8bit" / split / "ulm" / f"{stem}_leftImg8bit.png"
-            _save(photo, _picture(rng, (32, 64)))
-            label = root / "gtFine" / split / "ulm" / f"{stem}_gtFine_labelIds.png"
-            _save(label, _label(rng, (32, 64), [0, 7, 26, 33]))
-    return root
-
-
-def compose_train(*overrides: str) -> DictConfig:
-    """The configuration of a training, as the command line would compose it."""
-    with initialize_config_module("softfeat.conf", version_base="1.3"):
-        cfg = compose("train", overrides=list(overrides))
-    OmegaConf.set_struct(cfg, False)
-    return cfg
-
-
-# A network, photos and superpixels small enough for many trainings.
-TINY = (
-    "trainer.accelerator=cpu",
-    "trainer.log_every_n_steps=1",
-    "data.image_size=[32,32]",
-    "data.superpixels.count=16",
-    "data.num_workers=0",
-    "extractor.widths=[8,16]",
-    "extractor.blocks=[1,1]",
-    "extractor.dim=8",
-)
-
-
-def tiny_run(root: Path, run_dir: Path, *overrides: str) -> DictConfig:
-    """A training of two epochs of three steps on a small folder."""
-    return compose_train(
-        "experiment=softfeat_camvid",
-        f"data.root={root}",
-        f"data.cache_dir={root.parent / 'cache'}",
-        f"run_dir={run_dir}",
-        "run_id=abc",
-        *TINY,
-        "data.steps_per_epoch=3",
-        "trainer.max_epochs=2",
-        "model.total_steps=6",
-        *overrides,
-    )
-
-
-def tiny_hard_run(
-    root: Path, run_dir: Path, checkpoint: Path | None, *overrides: str
-) -> DictConfig:
-    """A training of a head, two epochs of three steps, on a small folder."""
-    return compose_train(
-        "experiment=hardseg_camvid",
-        f"data.root={root}",
-        f"data.cache_dir={root.parent / 'cache'}",
-        f"run_dir={run_dir}",
-        f"model.features_checkpoint={checkpoint or 'null'}",
-        "run_id=abc",
-        *TINY,
-        "data.batch_size=2",
-        "data.steps_per_epoch=3",
-        "trainer.max_epochs=2",
-        "model.total_steps=6",
-        "model.warmup_steps=0",
-        "model.optimizer.lr=0.05",
-        *overrides,
-    )
+    return make_cityscapes(tmp_path / "cityscapes")
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,18 @@
 """Every entry of conf/ is read by something, and every experiment runs."""
 
-import inspect
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.plugins import Plugins
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from softfeat.commands.train import train
-from tests.conftest import compose_train
+from tests.helpers.configs import check_keys, unread_keys
+from tests.helpers.paths import CONF, ROOT
+from tests.helpers.trainings import compose_train
 
-ROOT = Path(__file__).parents[1]
-CONF = ROOT / "conf"
 SOURCES = "".join(p.read_text() for p in (ROOT / "src").rglob("*.py"))
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
 ROOTS = {
@@ -30,34 +27,6 @@ ROOTS = {
 
 def groups(name: str) -> list[str]:
     return sorted(p.stem for p in (CONF / name).glob("*.yaml"))
-
-
-def unread_keys(node: Any, where: str = "") -> list[str]:
-    """Keys below a `_target_` that are no parameter of it."""
-    unread = []
-    if isinstance(node, dict):
-        if "_target_" in node:
-            parameters = inspect.signature(get_object(node["_target_"])).parameters
-            kinds = {p.kind for p in parameters.values()}
-            known = set(parameters) | {"_target_", "_partial_", "_convert_"}
-            if inspect.Parameter.VAR_KEYWORD not in kinds:
-                unread += [f"{where}.{k}" for k in node if k not in known]
-        for key, value in node.items():
-            unread += unread_keys(value, f"{where}.{key}")
-    return unread
-
-
-def check(cfg: DictConfig, sources: str = SOURCES) -> None:
-    cfg = OmegaConf.create({k: v for k, v in cfg.items() if k != "hydra"})
-    plain = OmegaConf.to_container(cfg)
-    assert not unread_keys(plain)
-    text = "".join(p.read_text() for p in CONF.rglob("*.yaml"))
-    for key, value in plain.items():  # type: ignore[union-attr]
-        if not isinstance(value, dict):
-            read = rf"cfg\.{key}\b" in sources or re.search(
-                rf"cfg\.{key}\b|\$\{{{key}\}}", sources + text
-            )
-            assert read, f"nothing reads {key}"
 
 
 GROUPS = [
@@ -77,8 +46,8 @@ def compose_group(group: str, choice: str) -> DictConfig:
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_of_a_group_composes_and_is_read(group: str) -> None:
     for choice in groups(group):
-        if (group, choice) != ("data", "default"):  # what the others build on
-            check(compose_group(group, choice))
+        if (group, choice) != ("data", "default"):  # the base of the others
+            check_keys(compose_group(group, choice), SOURCES)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +60,7 @@ def test_other_entry_points_compose_and_are_read(name: str) -> None:
             "export": ["checkpoint=x", "output=x"],
             "figures": ["checkpoint=x", "input=x", "output=x"],
         }
-        check(compose(name, overrides=required.get(name, [])))
+        check_keys(compose(name, overrides=required.get(name, [])), SOURCES)
 
 
 def test_photos_are_eleven_sets_five_of_them_with_a_contrast_class(mixture_root: Path) -> None:
@@ -141,7 +110,7 @@ def test_a_search_sets_keys_that_are_read(name: str) -> None:
     before = OmegaConf.to_container(cfg.model)
     assert instantiate(cfg.search).run_trial(cfg, lambda _: metrics) == 0.5
     assert OmegaConf.to_container(cfg.model) != before
-    check(cfg)
+    check_keys(cfg, SOURCES)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -168,7 +137,7 @@ def test_every_experiment_makes_one_step(
     if name == "softfeat_photos":  # the sets here are too small for it
         options.append("data.hold_back=false")
     cfg = compose_train(*options)
-    check(cfg)
+    check_keys(cfg, SOURCES)
     assert cfg.name == name
     metrics = train(cfg)
     assert metrics["steps"] == 1

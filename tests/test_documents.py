@@ -25,9 +25,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from softfeat.commands.train import train
-from tests.conftest import compose_train, make_folder
+from tests.helpers.datasets import make_folder
+from tests.helpers.paths import ROOT
+from tests.helpers.trainings import compose_train
 
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -83,7 +84,7 @@ def first_of_each(overrides: list[str]) -> list[str]:
 
 
 def compose_command(words: list[str]) -> DictConfig:
-    """The configuration of `python -m src.NAME ...`, `softfeat-NAME ...` or `... benchmarks ...`."""
+    """The configuration of `python -m src.NAME ...`, `softfeat-NAME ...` or `-m benchmarks ...`."""
     if words[:2] == ["python", "-m"]:
         module, arguments = words[2], words[3:]
         assert importlib.util.find_spec(module), f"no module {module}"
@@ -372,9 +373,9 @@ def test_packages_import_what_the_table_allows() -> None:
             top, _, rest = name.partition(".")
             assert top not in ("benchmarks", "tests", "src"), f"{file} imports {name}"
             other = rest.partition(".")[0]
-            if top == "softfeat" and room in allowed and other in rooms - {room}:
-                if other not in allowed[room]:
-                    wrong.append(f"{room} imports {name}")
+            foreign = top == "softfeat" and other in rooms - {room}
+            if foreign and room in allowed and other not in allowed[room]:
+                wrong.append(f"{room} imports {name}")
     assert wrong == []
 
 

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is committed without what it gave."""
+"""Every notebook runs from top to bottom and is committed without outputs."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -28,13 +29,14 @@ def test_committed_without_outputs(path: Path) -> None:
         assert cell.outputs == [], f"run: nbstripout {path.relative_to(ROOT)}"
 
 
+@pytest.mark.parametrize("size", ["small", pytest.param("full", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOFTFEAT_NOTEBOOKS", "small")
+def test_runs(path: Path, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTFEAT_NOTEBOOKS", size)
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where small runs go
     notebook = nbformat.read(path, nbformat.NO_CONVERT)
     start = {"metadata": {"path": str(tmp_path)}}  # it depends on no folder
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=start).execute()
+    NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=start).execute()
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)

@@ -16,7 +16,8 @@ from softfeat.metrics.segmentation import confusion_matrix, segmentation_scores
 from softfeat.models.checkpoints import WEIGHTS, read_checkpoint, shipped
 from softfeat.models.extractor import BottleneckExtractor, EfficientNetExtractor
 from softfeat.training.hard_segmentation import load_hard_segmentation
-from tests.conftest import real_data
+from tests.helpers.datasets import real_data
+from tests.helpers.paths import RESULTS
 
 NAMES = ("general", "road")
 NETWORKS = {
@@ -43,7 +44,7 @@ def test_they_are_small_and_rebuild_their_networks(name: str) -> None:
 def test_cards_are_up_to_date(name: str) -> None:
     text = (WEIGHTS / f"{name}.md").read_text()
     assert f"<!-- weights: {name} -->" in text
-    assert fill(text, Path("benchmarks/results")) == text
+    assert fill(text, RESULTS) == text
 
 
 def some_of(name: str, split: str, step: int, root: Path) -> Path:
@@ -101,10 +102,9 @@ def test_road_names_classes(tmp_path: Path) -> None:
 
 
 def test_a_training_with_another_seed_came_as_near_as_the_card_says() -> None:
-    results = Path("benchmarks/results")
     (points,) = re.findall(r"expect mIoU within (\d+) points", (WEIGHTS / "road.md").read_text())
     first, anew = (
-        json.loads((results / "runs" / f"{name}.json").read_text())["metrics"]["test/miou"]
+        json.loads((RESULTS / "runs" / f"{name}.json").read_text())["metrics"]["test/miou"]
         for name in ("hardseg_road_equal", "hardseg_road_equal_features_1")
     )
     assert abs(first - anew) < float(points) / 100

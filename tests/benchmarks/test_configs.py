@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-from tests.test_configs import ROOT, check
+from tests.helpers.configs import check_keys
+from tests.helpers.paths import ROOT
 
 SOURCES = "".join(p.read_text() for p in (ROOT / "benchmarks").glob("*.py"))
 SUITES = sorted(p.stem for p in (ROOT / "benchmarks" / "conf" / "suite").glob("*.yaml"))
@@ -14,12 +15,12 @@ SUITES = sorted(p.stem for p in (ROOT / "benchmarks" / "conf" / "suite").glob("*
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_is_read(suite: str) -> None:
     with initialize_config_module("benchmarks.conf", version_base="1.3"):
-        check(compose("benchmark", overrides=[f"suite={suite}"]), SOURCES)
+        check_keys(compose("benchmark", overrides=[f"suite={suite}"]), SOURCES)
 
 
 def test_the_report_is_read() -> None:
     with initialize_config_module("benchmarks.conf", version_base="1.3"):
-        check(compose("report"), SOURCES)
+        check_keys(compose("report"), SOURCES)
 
 
 def test_pair_auc_scores_the_sets_of_the_training(mixture_root: Path) -> None:

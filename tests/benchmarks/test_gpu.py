@@ -47,8 +47,9 @@ def test_what_needs_no_gpu_runs_on_the_cpu(tiny_data: Callable[..., Segmentation
     assert [row["loop"] for row in loops] == [
         f"{loop}, {way}" for way in ways for loop in ("bare PyTorch", "Lightning")
     ]
-    for row in loops:  # of 60,000 steps, beside the rounding of both cells
-        assert row["60000 steps, minutes"] == pytest.approx(1000 / row["steps/s"], rel=0.05)
+    for row in loops:  # both values are rounded to a tenth
+        minutes, rate = row["60000 steps, minutes"], row["steps/s"]
+        assert (minutes - 0.05) * (rate - 0.05) <= 1000 <= (minutes + 0.05) * (rate + 0.05)
     assert set(result["ratios"]) == {
         "time, eager, contiguous / eager", "time, eager, contiguous / bf16",
         *(f"waiting for data, % of the time of Lightning, {way}" for way in ways),
@@ -120,7 +121,7 @@ def test_batches_grow_until_memory_is_full_or_nothing_is_gained(
     assert len(images_per_second(make, 4, 64, repeats=1, steps=1)) == 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 def test_on_a_gpu(tiny_data: Callable[..., SegmentationData]) -> None:
     result = run(tiny_extractor(), tiny_data(pack=True), device="cuda")
     assert {row["result"] for row in result["tables"]["Checks"]} == {"within bounds", "none"}

@@ -10,7 +10,7 @@ from benchmarks.pair_auc import pair_auc_of_sets
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import Folder, Layout
 from softfeat.imaging.slic import Superpixels
-from tests.conftest import make_folder
+from tests.helpers.datasets import make_folder
 
 SETS: dict[str, Callable[..., Layout]] = {
     "camvid": Folder,

@@ -12,8 +12,9 @@ from softfeat.models import checkpoints
 from softfeat.models.checkpoints import write_weights
 from softfeat.models.extractor import BottleneckExtractor
 from softfeat.models.test_time_views import ONE_VIEW
-from tests.conftest import tiny_hard_run, tiny_run
-from tests.sweeps.test_jobs import make_job, make_sweep
+from tests.helpers.paths import RESULTS, ROOT
+from tests.helpers.sweeps import make_job, make_sweep
+from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
@@ -114,15 +115,16 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "tables"), [("README.md", 4), ("docs/costs.md", 4), ("docs/features.md", 2)]
+    ("document", "tables"),
+    [("README.md", 1), ("docs/costs.md", 4), ("docs/features.md", 2), ("docs/results.md", 5)],
 )
 def test_documents_are_up_to_date(document: str, tables: int) -> None:
     """Every figure in them comes from a file in benchmarks/results."""
-    text = Path(document).read_text()
-    assert fill(text, Path("benchmarks/results")) == text
+    text = (ROOT / document).read_text()
+    assert fill(text, RESULTS) == text
     kinds = "<!-- (runs|losses|segmentation|ratios|benchmark): .+ -->"
     assert len(re.findall(kinds, text)) >= tables
-    for path in Path("benchmarks/results/runs").glob("*.json"):
+    for path in (RESULTS / "runs").glob("*.json"):
         assert json.loads(path.read_text())["metrics"]["steps"] > 0
 
 

@@ -1,5 +1,4 @@
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,8 @@ from wandb_workspaces.workspaces import Workspace
 from wandb_workspaces.workspaces.internal import WorkspaceViewspec
 
 from softfeat.commands import dashboard
+from tests.helpers.commands import no_account, run_module
 from tests.helpers.wandb_offline import OfflineRun, read
-from tests.training.test_wandb import no_account
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +92,7 @@ def test_the_command_saves_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_an_account_it_says_so_and_asks_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "src.dashboard"],
-        env=no_account(tmp_path),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_module("src.dashboard", env=no_account(tmp_path))
     assert done.returncode == 1
     assert "wandb login" in done.stderr
     assert "Traceback" not in done.stderr

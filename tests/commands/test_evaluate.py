@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -12,11 +11,10 @@ from softfeat.commands.data_config import data_config
 from softfeat.commands.evaluate import evaluate
 from softfeat.commands.train import train
 from softfeat.data.records import read_label
-from softfeat.models.checkpoints import write_weights
-from softfeat.models.extractor import BottleneckExtractor, load_extractor
+from softfeat.models.extractor import load_extractor
 from softfeat.models.test_time_views import Views
 from softfeat.training.hard_segmentation import HardSegmentationModule, load_hard_segmentation
-from tests.conftest import tiny_hard_run, tiny_run
+from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 SOFT = ("pair_auc", "pair_auc_lab", "pair_auc_lab_position", "pair_auc_untrained")
 HARD = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
@@ -24,7 +22,7 @@ HARD = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.conftest import make_folder
+    from tests.helpers.datasets import make_folder
 
     return make_folder(tmp_path_factory.mktemp("data") / "folder")
 
@@ -168,7 +166,7 @@ def test_views_are_used(hard_run: tuple[Path, dict], tmp_path: Path) -> None:
 
 
 def test_other_data_than_the_trainings(hard_run: tuple[Path, dict], tmp_path: Path) -> None:
-    from tests.conftest import make_folder
+    from tests.helpers.datasets import make_folder
 
     other = make_folder(tmp_path / "other", num_classes=4)
     checkpoint = hard_run[0] / "checkpoints" / "best.ckpt"
@@ -182,34 +180,3 @@ def test_other_data_than_the_trainings(hard_run: tuple[Path, dict], tmp_path: Pa
     config.root = str(names.parent)
     with pytest.raises(ValueError, match=r"class 1, class 0.*trained for class 0, class 1"):
         evaluate(checkpoint, config, "test", tmp_path / "out")
-
-
-def test_a_checkpoint_on_its_own_asks_for_data(tmp_path: Path) -> None:
-    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
-    state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
-    content = {"extractor": extractor.hparams, "state_dict": state}
-    file, weights = tmp_path / "best.ckpt", tmp_path / "a.safetensors"
-    torch.save(content, file)
-    write_weights(weights, content, {"data.image_size": [16, 24]})
-    for checkpoint in (file, weights):
-        with pytest.raises(ValueError, match=r"data=NAME data\.root"):
-            data_config(OmegaConf.create({"root": None}), [], checkpoint)
-    given = OmegaConf.create({"_target_": "x", "image_size": [8, 8]})
-    assert data_config(given, [], file) == given
-    assert data_config(given, [], weights).image_size == [16, 24]  # that they were trained at
-    assert data_config(given, ["image_size"], weights).image_size == [8, 8]
-
-
-def test_another_data_set_keeps_the_sizes_of_the_training(
-    folder: Path, hard_run: tuple[Path, dict]
-) -> None:
-    options = ["checkpoint=x", "data=folder", f"data.root={folder}", "data.batch_size=7"]
-    options.append("data.superpixels.backend=skimage")
-    with initialize_config_module("softfeat.conf", version_base="1.3"):
-        given = compose("evaluate", overrides=options).data
-    checkpoint = hard_run[0] / "checkpoints" / "best.ckpt"
-    config = data_config(given, ["root", "batch_size", "superpixels.backend"], checkpoint)
-    assert (list(config.image_size), config.batch_size) == ([32, 32], 7)
-    assert (config.superpixels.count, config.num_workers) == (16, 0)
-    assert config.superpixels.backend == "skimage"
-    assert config.layout._target_.endswith("Folder")

@@ -10,7 +10,7 @@ from softfeat.commands.train import train
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
 from softfeat.models.extractor import BottleneckExtractor, build_extractor, load_extractor
 from softfeat.training.hard_segmentation import HardSegmentationModule, load_hard_segmentation
-from tests.conftest import tiny_hard_run, tiny_run
+from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 
 def export(*overrides: str) -> None:
@@ -73,7 +73,11 @@ def test_level_norm_can_be_chosen_after_training(
 
 @pytest.mark.parametrize(
     ("network", "hard"),
-    [("bottleneck", False), ("bottleneck", True), ("efficientnet_lite0", False)],
+    [
+        ("bottleneck", False),
+        ("bottleneck", True),
+        pytest.param("efficientnet_lite0", False, marks=pytest.mark.slow),
+    ],
 )
 def test_onnx_gives_the_same_at_any_size(tmp_path: Path, network: str, hard: bool) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

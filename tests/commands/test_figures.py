@@ -15,7 +15,7 @@ from softfeat.imaging.images import find_photos
 from softfeat.imaging.slic import Superpixels
 from softfeat.models.extractor import load_extractor
 from softfeat.training.callbacks.guided_filter import GuidedFilter
-from tests.conftest import tiny_hard_run, tiny_run
+from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 
 @pytest.mark.parametrize("system", ["soft", "hard"])

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 import warnings
 from itertools import product
 from pathlib import Path
@@ -19,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from softfeat.commands.train import resumed_config, train
 from softfeat.models.extractor import build_extractor, load_extractor
 from softfeat.training.loggers import finish_wandb
-from tests.conftest import TINY, compose_train, real_data, tiny_hard_run, tiny_run
+from tests.helpers.commands import run_module
+from tests.helpers.datasets import real_data
+from tests.helpers.trainings import TINY, compose_train, tiny_hard_run, tiny_run
 
 
 def state(run_dir: Path, name: str = "last") -> dict[str, Any]:
@@ -279,17 +278,6 @@ def test_a_run_that_failed_at_the_start_can_start_again(folder_root: Path, tmp_p
     assert train(tiny_run(folder_root, tmp_path / "run"))["steps"] == 6
 
 
-def command(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | {"COLUMNS": "400"},
-        check=False,
-    )
-
-
 def test_the_command_trains_and_resumes(folder_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = [
@@ -302,46 +290,22 @@ def test_the_command_trains_and_resumes(folder_root: Path, tmp_path: Path) -> No
         "trainer.max_epochs=1",
         f"run_dir={run}",
     ]
-    first = command("src.train", *options)
+    first = run_module("src.train", *options)
     assert first.returncode == 0, first.stderr
     assert "test/pair_auc" in first.stdout
     identity = OmegaConf.load(run / "config.yaml").run_id
-    second = command("src.train", f"resume={run}", "trainer.max_epochs=2")
+    second = run_module("src.train", f"resume={run}", "trainer.max_epochs=2")
     assert second.returncode == 0, second.stderr
     assert state(run)["global_step"] == 4
     assert OmegaConf.load(run / "config.yaml").run_id == identity
 
 
 def test_errors_are_for_people() -> None:
-    result = command("src.train", "experiment=softfeat_ade20k", "data.root=/nowhere")
+    result = run_module("src.train", "experiment=softfeat_ade20k", "data.root=/nowhere")
     assert result.returncode == 1
     assert "csail.mit.edu" in result.stderr
     assert "ADEChallengeData2016/" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_the_precompute_command_lists_every_bad_file(ade20k_root: Path, tmp_path: Path) -> None:
-    options = ["data=ade20k", f"data.root={ade20k_root}", f"data.cache_dir={tmp_path / 'cache'}"]
-    bad = [
-        ade20k_root / "annotations" / "training" / "ADE_training_00000001.png",
-        ade20k_root / "annotations" / "validation" / "ADE_validation_00000000.png",
-    ]
-    kept = [path.read_bytes() for path in bad]
-    bad[0].unlink()
-    bad[1].write_bytes(kept[1][:40])
-    result = command("src.precompute", *options)
-    assert result.returncode == 1
-    assert all(path.name in result.stderr for path in bad)
-    assert "2 bad files" in result.stderr
-    assert "Traceback" not in result.stderr
-    for path, content in zip(bad, kept, strict=True):
-        path.write_bytes(content)
-    result = command("src.precompute", *options)
-    assert result.returncode == 0, result.stderr
-    assert "training" in result.stdout or "train" in result.stdout
-    result = command("src.precompute", *options, "data.pack=true")
-    assert result.returncode == 0, result.stderr
-    assert len(list((tmp_path / "cache" / "packed").glob("*/rows.u8"))) == 2  # test is val
 
 
 def test_an_untrained_network_scores_as_the_baseline(folder_root: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import DataError, Folder, Layout, Mixture
 from softfeat.imaging.slic import Superpixels
 from softfeat.ops.superpixels import superpixel_majority
-from tests.conftest import make_folder
+from tests.helpers.datasets import make_folder
 
 
 def make(layout: Any, root: Path, cache: Path, **options: Any) -> SegmentationData:

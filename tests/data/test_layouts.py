@@ -14,7 +14,7 @@ from softfeat.data.layouts import (
     label_spaces,
 )
 from softfeat.data.records import read_classes, read_record
-from tests.conftest import real_data
+from tests.helpers.datasets import real_data
 
 
 def test_ade20k(ade20k_root: Path) -> None:

@@ -1,4 +1,4 @@
-"""A callback that leaves what a process of a training saw and computed, for tests.test_ddp."""
+"""A callback that writes down what each process of a training saw and computed."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Probe(pl.Callback):
-    """Trains with batch norms in eval mode, for their statistics are each process's own.
+    """Records a training, whose batch norms it keeps in eval mode: their statistics are not shared.
 
-    At the end, `folder/rank_<n>.pt` holds the gradients of every step by the parameters' names, the
-    photos of every validation and test, and the folders of stored features.
+    At the end, `folder/rank_<n>.pt` holds the gradients of every step by parameter name, the photos
+    of every split in the order they were seen, and the folders of stored features.
     """
 
     def __init__(self, folder: str) -> None:

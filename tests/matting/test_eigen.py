@@ -8,16 +8,7 @@ from softfeat.imaging.slic import Superpixels
 from softfeat.matting.affinity import soft_segmentation_laplacian, superpixel_graph
 from softfeat.matting.eigen import smallest_eigenvectors, superpixel_basis, superpixel_eigenvectors
 from softfeat.matting.laplacian import matting_laplacian
-
-
-def photo(side: int = 32, seed: int = 0) -> np.ndarray:
-    """Smooth regions with an edge, some noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:side, :side] / side
-    inside = (x - 0.5) ** 2 + (y - 0.45) ** 2 < 0.1
-    smooth = np.stack([0.2 + 0.4 * x, 0.5 - 0.3 * y, 0.3 + 0.1 * x * y], -1)
-    return (np.where(inside[..., None], [0.9, 0.6, 0.2], smooth)
-            + 0.02 * rng.standard_normal((side, side, 3))).clip(0, 1)  # fmt: skip
+from tests.helpers.photos import drawn_photo
 
 
 def whole_laplacian(image: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -32,7 +23,7 @@ def projector_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_against_a_dense_solver() -> None:
-    laplacian, _ = whole_laplacian(photo())
+    laplacian, _ = whole_laplacian(drawn_photo())
     values, vectors = smallest_eigenvectors(laplacian, 30)
     every, basis = np.linalg.eigh(laplacian.toarray())
     nearest = np.sort(np.argsort(np.abs(every))[:30])
@@ -43,7 +34,7 @@ def test_against_a_dense_solver() -> None:
 
 
 def test_generalised() -> None:
-    laplacian, _ = whole_laplacian(photo())
+    laplacian, _ = whole_laplacian(drawn_photo())
     size = laplacian.shape[0]
     mass = sparse.diags_array(np.random.default_rng(0).uniform(0.5, 2, size)).tocsr()
     values, vectors = smallest_eigenvectors(laplacian, 20, mass)
@@ -53,20 +44,20 @@ def test_generalised() -> None:
 
 
 def test_a_matrix_smaller_than_asked_for() -> None:
-    laplacian = matting_laplacian(photo(5))
+    laplacian = matting_laplacian(drawn_photo(5))
     values, vectors = smallest_eigenvectors(laplacian, 100)
     assert vectors.shape == (25, 25)
     np.testing.assert_allclose(laplacian @ vectors, vectors * values, atol=1e-9)
 
 
 def test_the_same_every_time() -> None:
-    laplacian, _ = whole_laplacian(photo())
+    laplacian, _ = whole_laplacian(drawn_photo())
     first, second = (smallest_eigenvectors(laplacian, 20)[1] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_the_basis_is_orthonormal_and_affine_in_colour() -> None:
-    image = photo()
+    image = drawn_photo()
     ids = Superpixels(20)((image * 255).astype(np.uint8))
     basis = superpixel_basis(image, ids)
     np.testing.assert_allclose((basis.T @ basis).toarray(), np.eye(basis.shape[1]), atol=1e-6)
@@ -84,7 +75,7 @@ def test_a_flat_superpixel_has_its_constant_only() -> None:
 
 
 def test_every_pixel_a_superpixel_is_exact() -> None:
-    image = photo(20)
+    image = drawn_photo(20)
     laplacian, matting = whole_laplacian(image)
     basis = superpixel_basis(image, np.arange(400).reshape(20, 20))
     values, vectors = superpixel_eigenvectors(laplacian, matting, basis, 20, smoothing=0)
@@ -94,7 +85,7 @@ def test_every_pixel_a_superpixel_is_exact() -> None:
 
 
 def test_smoothing_brings_the_span_nearer_to_the_exact_one() -> None:
-    image = photo(64)
+    image = drawn_photo(64)
     laplacian, matting = whole_laplacian(image)
     _, exact = smallest_eigenvectors(laplacian, 40)
     basis = superpixel_basis(image, Superpixels(150)((image * 255).astype(np.uint8)))

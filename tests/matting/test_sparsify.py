@@ -19,13 +19,13 @@ from softfeat.matting.sparsify import (
     sparsity_weights,
     weighted_grams,
 )
-from tests.matting.test_eigen import photo
+from tests.helpers.photos import drawn_photo
 
 LEAST = 0.3**0.8
 
 
 def spanned(side: int = 24, count: int = 30) -> tuple[Tensor, Tensor]:
-    laplacian = matting_laplacian(photo(side)).toarray()
+    laplacian = matting_laplacian(drawn_photo(side)).toarray()
     values, vectors = np.linalg.eigh(laplacian)
     return torch.from_numpy(values[:count]), torch.from_numpy(vectors[:, :count].copy())
 
@@ -205,7 +205,7 @@ def relaxed_reference(
 
 @pytest.mark.parametrize("preconditioned", [True, False])
 def test_relaxed_stage_against_the_assembled_matrix(preconditioned: bool) -> None:
-    image = photo(12)
+    image = drawn_photo(12)
     laplacian = matting_laplacian(image)
     alphas = torch.softmax(4 * torch.randn(144, 3, generator=torch.Generator().manual_seed(0)), 1)
     gradient = gradient_magnitude(image).ravel()
@@ -224,7 +224,7 @@ def test_relaxed_stage_against_the_assembled_matrix(preconditioned: bool) -> Non
 
 
 def test_the_preconditioner_pays() -> None:
-    image = photo(24)
+    image = drawn_photo(24)
     laplacian = matting_laplacian(image)
     alphas = torch.rand(576, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradient = torch.from_numpy(gradient_magnitude(image).ravel())
@@ -236,7 +236,7 @@ def test_the_preconditioner_pays() -> None:
 
 
 def test_relaxed_layers_of_a_pixel_without_any() -> None:
-    laplacian = sparse.csr_array(matting_laplacian(photo(8)))
+    laplacian = sparse.csr_array(matting_laplacian(drawn_photo(8)))
     alphas = torch.zeros(64, 2)
     alphas[1:, 0] = 1
     found = relaxed_sparsification(laplacian, alphas, torch.zeros(64))

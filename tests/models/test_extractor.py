@@ -152,7 +152,7 @@ def test_bad_checkpoints_are_named_and_never_executed(tmp_path: Path) -> None:
         load_extractor(tmp_path / "evil.ckpt")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same_features() -> None:
     extractor, image = BottleneckExtractor().eval(), torch.rand(1, 3, 64, 64)
     expected = extractor(image)

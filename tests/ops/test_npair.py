@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from softfeat.ops.distance import pairwise_distance
 from softfeat.ops.labels import CONTRAST, IGNORE
 from softfeat.ops.npair import superpixel_npair_loss
 
@@ -346,16 +345,6 @@ def test_compiled_equals_eager() -> None:
     eager.backward()
     compiled.backward()
     torch.testing.assert_close(x.grad, y.grad)
-
-
-def test_distances_equal_differences() -> None:
-    x = torch.randn(2, 12, 5)
-    x[0, 3] = x[0, 7]
-    expected = (x[:, :, None] - x[:, None]).double().norm(dim=-1).float()
-    distance = pairwise_distance(x)
-    torch.testing.assert_close(distance, expected)
-    assert distance[0, 3, 7] == 0
-    assert not distance.diagonal(dim1=1, dim2=2).any()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -1,71 +1,19 @@
 """Reports of sweeps, from what jobs leave in their directories."""
 
-import csv
-import json
-import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 
-from softfeat.commands import sweep_report
 from softfeat.sweeps.jobs import Sweep, SweepCallback
-
-COMPOSED = {
-    "hydra": {"overrides": {"task": ["data.count=1,2"]}},
-    "optimized_metric": "val/auc",
-    "run_dir": "outputs/${name}",
-    "run_id": None,
-    "data": {"count": 9, "size": [4, 4]},
-    "model": {"count": "${data.count}", "loss": "${loss}"},
-    "loss": {"negative": "symmetric"},
-    "save": "${run_dir}/checkpoints",
-}
-
-
-def make_sweep(folder: Path, **overrides: Any) -> Path:
-    folder.mkdir(parents=True)
-    OmegaConf.save(COMPOSED | overrides, folder / "multirun.yaml")
-    return folder
-
-
-def make_job(
-    folder: Path, count: int, loss: str = "symmetric", auc: float | None = None, error: str = ""
-) -> None:
-    """What a training leaves; without result and error it is unfinished."""
-    folder.mkdir()
-    config = {
-        "optimized_metric": "val/auc",
-        "run_dir": str(folder),
-        "run_id": folder.name,
-        "data": {"count": count, "size": [4, 4]},
-        "model": {"count": count, "loss": {"negative": loss}},
-        "loss": {"negative": loss},
-        "save": f"{folder}/checkpoints",
-        "search": {"trials": count},
-    }
-    OmegaConf.save(config, folder / "config.yaml")
-    if auc is not None:
-        metrics = {"val/auc": auc, "test/auc": 0.5, "test/loss": 1.0, "seconds/fit": 120.0}
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-    if error:
-        (folder / "error.txt").write_text(f"{error}\n\nTraceback ...")
+from tests.helpers.sweeps import COMPOSED, make_job, make_study, make_sweep
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    folder = make_sweep(tmp_path / "sweep")
-    make_job(folder / "0", count=100, auc=0.7)
-    make_job(folder / "1", count=250, error="too | many")
-    make_job(folder / "2", count=1000, auc=0.9)
-    make_job(folder / "10", count=1000)
-    make_job(folder / "11", count=1000, auc=math.nan)
-    (folder / ".submitit").mkdir()
-    return folder
+    return make_study(tmp_path / "sweep")
 
 
 def test_jobs_stand_best_first(sweep: Path) -> None:
@@ -91,26 +39,6 @@ def test_a_derived_key_set_by_hand_is_compared(sweep: Path) -> None:
     assert Sweep(sweep).keys == ["data.count", "model.count"]
 
 
-def test_the_report_is_printed_and_written(
-    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for argument in (str(sweep), f"dir={sweep}"):
-        monkeypatch.setattr(sys, "argv", ["sweep_report", argument])
-        sweep_report.main()
-        printed = capsys.readouterr().out
-        assert "job 1 failed with data.count=250: too | many" in printed
-        assert str(sweep / "1" / "error.txt") in printed
-    with (sweep / "report.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(r["job"], r["data.count"], r["val/auc"]) for r in rows[:3]] == [
-        ("2", "1000", "0.9"), ("0", "100", "0.7"), ("1", "250", ""),
-    ]  # fmt: skip
-    lines = (sweep / "report.md").read_text().splitlines()
-    assert lines[2].startswith("| 2 | 1000 | 0.9 |")
-    assert len({line.count("|") for line in lines}) == 1
-    assert Image.open(sweep / "report.png").width > 300
-
-
 def test_sweeps_side_by_side_are_one_report(tmp_path: Path) -> None:
     for name, auc in (("monday", 0.6), ("tuesday", 0.8)):
         folder = make_sweep(tmp_path / "study" / name)
@@ -127,15 +55,6 @@ def test_every_kind_of_setting_is_drawn(tmp_path: Path, values: list[Any]) -> No
         make_job(folder / str(number), count=value, auc=0.5)
     Sweep(folder).write()
     assert (folder / "report.png").is_file()
-
-
-def test_what_is_no_sweep_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["sweep_report", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        sweep_report.main()
-    assert "no multirun.yaml" in capsys.readouterr().err
 
 
 def test_a_sweep_without_jobs_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,14 @@
 """Sweeps by the command line, from the first job to the report."""
 
 import csv
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import optuna
 from omegaconf import OmegaConf
 
-from tests.conftest import TINY
+from tests.helpers.commands import run_module
+from tests.helpers.trainings import TINY
 
 
 def sweep(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -22,14 +21,7 @@ def sweep(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         "data.steps_per_epoch=2",
         "trainer.max_epochs=1",
     ]
-    return subprocess.run(
-        [sys.executable, "-m", "src.train", "-m", *options, *arguments],
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | {"COLUMNS": "200"},
-        check=False,
-    )
+    return run_module("src.train", "-m", *options, *arguments)
 
 
 def report(folder: Path) -> dict[str, dict[str, str]]:

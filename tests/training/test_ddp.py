@@ -18,7 +18,8 @@ from softfeat.commands.train import train
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import Folder
 from softfeat.imaging.slic import Superpixels
-from tests.conftest import TINY, compose_train, make_folder
+from tests.helpers.datasets import make_folder
+from tests.helpers.trainings import TINY, compose_train
 
 # A process has fewer photos than the other, and in val and test, 2 photos a batch, a batch less.
 COUNTS = {"train": 5, "val": 5, "test": 5}

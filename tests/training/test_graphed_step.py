@@ -20,8 +20,6 @@ from softfeat.ops.pixels import sample_pixels
 from softfeat.training.graphed_step import GraphedGradients
 from softfeat.training.soft_features import SoftFeatureModule
 
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-
 
 @pytest.fixture
 def data(tiny_data: Callable[..., SegmentationData]) -> SegmentationData:
@@ -135,7 +133,7 @@ def test_an_ordinary_batch_is_told_of(data: SegmentationData) -> None:
     assert all(p.grad is not None for p in model.extractor.parameters())
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("options", "precision", "tolerance"),
     [
@@ -165,7 +163,7 @@ def test_a_replayed_training_is_the_eager_one(
             assert torch.equal(value, replayed[name]), name
 
 
-@gpu
+@pytest.mark.gpu
 def test_every_batch_has_its_own_gradients(data: SegmentationData) -> None:
     model = module().cuda()
     batches = [batch.to("cuda") for batch in loader(data, model)]
@@ -185,7 +183,7 @@ def test_every_batch_has_its_own_gradients(data: SegmentationData) -> None:
             assert (p.grad - q.grad).abs().max() <= 2e-2 * q.grad.abs().max()  # type: ignore[union-attr]
 
 
-@gpu
+@pytest.mark.gpu
 def test_a_batch_of_another_layout_goes_without(data: SegmentationData) -> None:
     model = module().cuda()
     batch = next(iter(loader(data, model))).to("cuda")
@@ -204,7 +202,7 @@ def test_a_batch_of_another_layout_goes_without(data: SegmentationData) -> None:
             assert (p.grad - gradient).abs().max() <= 2e-2 * gradient.abs().max()
 
 
-@gpu
+@pytest.mark.gpu
 def test_a_step_that_waits_for_the_gpu_is_refused(data: SegmentationData) -> None:
     def waits(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return features[labels != 255].square().mean()
@@ -213,7 +211,7 @@ def test_a_step_that_waits_for_the_gpu_is_refused(data: SegmentationData) -> Non
         fit(module(loss=waits), data, accelerator="gpu")
 
 
-@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("options", "trainer"),
     [

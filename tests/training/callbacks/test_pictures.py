@@ -9,7 +9,7 @@ from softfeat.ops.guided_filter import guided_filter
 from softfeat.ops.pca import normalise, pca
 from softfeat.ops.superpixels import superpixel_mean, superpixel_scatter
 from softfeat.training.callbacks.pictures import feature_columns
-from tests.conftest import tiny_hard_run, tiny_run
+from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 
 def test_features_are_seen_in_three_ways_with_and_without_the_filter() -> None:
