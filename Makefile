@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install train segment test test-slow test-fast lint format bench bench-gpu notebooks clean
+.PHONY: help install train segment test test-slow test-fast lint format bench bench-gpu notebooks docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +70,9 @@ bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, te
 notebooks: $(INSTALLED) ## run all notebooks; executed copies in outputs/notebooks
 	mkdir -p outputs/notebooks
 	$(BIN)/jupyter execute --timeout=-1 --output=../outputs/notebooks/{notebook_name} notebooks/*.ipynb
+
+docs: $(INSTALLED) ## the documents and an API reference as a site, in outputs/site
+	$(BIN)/python -m mkdocs build --strict
 
 clean: ## remove .venv and the tools' caches, keep runs and superpixel maps
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
