@@ -2,7 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.cached_features import cached_features
-from benchmarks.measure import markdown
+from benchmarks.tables import markdown
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import BottleneckExtractor
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.measure import markdown
 from benchmarks.objects import draw_objects, lab_features, largest_objects, objects
+from benchmarks.tables import markdown
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import Folder
 from softfeat.ops.labels import CONTRAST, IGNORE

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import markdown
 from benchmarks.precompute import precompute
+from benchmarks.tables import markdown
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import Folder
 from softfeat.imaging.slic import Superpixels

@@ -7,14 +7,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from benchmarks.report import collect, collect_sweep, fill
+from benchmarks.time_to_quality import compare
 from softfeat.commands.train import train
 from softfeat.models import checkpoints
 from softfeat.models.checkpoints import write_weights
 from softfeat.models.extractor import BottleneckExtractor
 from softfeat.models.test_time_views import ONE_VIEW
 from tests.conftest import tiny_hard_run, tiny_run
-from tests.sweeps.test_jobs import make_job, make_sweep
+from tests.helpers.sweeps import make_job, make_sweep
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 
@@ -134,3 +136,25 @@ def test_the_table_of_ratios_names_each_benchmark(tmp_path: Path) -> None:
     assert "| `loss` | time, a / b | 3.1 | 2.0 | 4.0 |" in filled
     assert "| `loss` | memory | 9.0 |  |  |" in filled
     assert filled.endswith("Measured on: device CPU.\n<!-- end -->")
+    ratios["quality"] = {"median": 2.0, "min": None, "max": 4.0}
+    (tmp_path / "loss.json").write_text(json.dumps(content))
+    filled = fill("<!-- ratios: loss -->\n<!-- end -->", tmp_path)
+    assert "| `loss` | quality | 2.0 | not reached | 4.0 |" in filled
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("mattes_*.json")), ids=lambda path: path.stem)
+def test_stored_quartiles_are_called_so(path: Path) -> None:
+    for ratio in json.loads(path.read_text())["ratios"].values():
+        assert set(ratio) == {"median", "q1", "q3"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("time_to_quality*.json")), ids=lambda path: path.stem
+)
+def test_stored_ratios_are_computed_from_their_runs(path: Path) -> None:
+    content = json.loads(path.read_text())
+    first, shorter, *others = content["runs"]
+    seeds = range(content["settings"]["seeds"])
+    rows, ratios = compare(content["runs"], seeds, first, shorter, others)
+    assert content["ratios"] == ratios
+    assert content["tables"]["Who is as good as the other at its end"] == rows

@@ -1,7 +1,6 @@
 """Reports of sweeps, from what jobs leave in their directories."""
 
 import csv
-import json
 import math
 import sys
 from pathlib import Path
@@ -14,46 +13,7 @@ from PIL import Image
 
 from softfeat.commands import sweep_report
 from softfeat.sweeps.jobs import Sweep, SweepCallback
-
-COMPOSED = {
-    "hydra": {"overrides": {"task": ["data.count=1,2"]}},
-    "optimized_metric": "val/auc",
-    "run_dir": "outputs/${name}",
-    "run_id": None,
-    "data": {"count": 9, "size": [4, 4]},
-    "model": {"count": "${data.count}", "loss": "${loss}"},
-    "loss": {"negative": "symmetric"},
-    "save": "${run_dir}/checkpoints",
-}
-
-
-def make_sweep(folder: Path, **overrides: Any) -> Path:
-    folder.mkdir(parents=True)
-    OmegaConf.save(COMPOSED | overrides, folder / "multirun.yaml")
-    return folder
-
-
-def make_job(
-    folder: Path, count: int, loss: str = "symmetric", auc: float | None = None, error: str = ""
-) -> None:
-    """What a training leaves; without result and error it is unfinished."""
-    folder.mkdir()
-    config = {
-        "optimized_metric": "val/auc",
-        "run_dir": str(folder),
-        "run_id": folder.name,
-        "data": {"count": count, "size": [4, 4]},
-        "model": {"count": count, "loss": {"negative": loss}},
-        "loss": {"negative": loss},
-        "save": f"{folder}/checkpoints",
-        "search": {"trials": count},
-    }
-    OmegaConf.save(config, folder / "config.yaml")
-    if auc is not None:
-        metrics = {"val/auc": auc, "test/auc": 0.5, "test/loss": 1.0, "seconds/fit": 120.0}
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-    if error:
-        (folder / "error.txt").write_text(f"{error}\n\nTraceback ...")
+from tests.helpers.sweeps import COMPOSED, make_job, make_sweep
 
 
 @pytest.fixture
