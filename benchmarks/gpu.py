@@ -145,7 +145,8 @@ def _step(
 ) -> Step:
     """Makes a step on `batch` photos (default: `batch_size`) on `to` (default: `device`)."""
     if to not in (None, device):
-        recipe = replace(recipe, optimizer=torch.optim.SGD)  # the given one may need the device
+        # The optimiser of the suite may need the GPU.
+        recipe = replace(recipe, optimizer=torch.optim.SGD)
     elif device == "cuda":
         # A step that is captured keeps its number of steps on the device.
         recipe = replace(recipe, optimizer=partial(recipe.optimizer, capturable=True))

@@ -242,7 +242,7 @@ def score_rows(
     """
     folders = [f for f in dict.fromkeys(job.folder for job in jobs) if f != _REGIONS]
     rows = []
-    for way in [way for way, of_cut in outcomes[0].scores if of_cut == number]:
+    for way in [way for way, layers in outcomes[0].scores if layers == number]:
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
         for job, outcome in zip(jobs, outcomes, strict=True):
             for score in outcome.scores[way, number]:
@@ -252,10 +252,10 @@ def score_rows(
         count = np.mean([outcome.counts[way, number] for outcome in outcomes])
         row = {"way": way, "layers per photo": f"{count:.1f}"}
         for name, form in _MEASURES.items():
-            of_sets = {folder: means[folder, name] for folder in folders}
-            row |= {f"{folder} {name}": f"{mean:{form}}" for folder, mean in of_sets.items()}
-            if of_sets:
-                row[f"mean {name}"] = f"{np.mean(list(of_sets.values())):{form}}"
+            by_set = {folder: means[folder, name] for folder in folders}
+            row |= {f"{folder} {name}": f"{mean:{form}}" for folder, mean in by_set.items()}
+            if by_set:
+                row[f"mean {name}"] = f"{np.mean(list(by_set.values())):{form}}"
         if (_REGIONS, "covering") in means:
             row[f"{_REGIONS} covering"] = f"{means[_REGIONS, 'covering']:.3f}"
         rows.append(row)

@@ -41,8 +41,7 @@ def pair_auc_of_sets(
     Args:
         root: Folder of the sets.
         layouts: Layouts by the names of their folders, called with `root=`.
-        networks: Checkpoints by the names of their rows. Colours and an untrained network with the
-            architecture of the first one are added.
+        networks: Checkpoints by the names of their rows. An untrained network and colours join them.
         split: Split of every set.
         image_size: (H, W) that photos are resized to.
         superpixels: Parameters of the superpixels.
@@ -108,7 +107,7 @@ def _rows(scores: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
 
 
 def _modules(networks: Mapping[str, str], count: int) -> dict[str, SoftFeatureModule]:
-    """Loads networks for `count` superpixels and adds an untrained one."""
+    """Loads networks for `count` superpixels; adds an untrained one with the first architecture."""
     trained = {name: load_extractor(checkpoint) for name, checkpoint in networks.items()}
     like = next(iter(trained.values())).hparams if trained else {"network": "bottleneck"}
     with torch.random.fork_rng(devices=[]):

@@ -128,7 +128,7 @@ def time_to_quality(
     name: str = "time_to_quality",
     **shared: Any,
 ) -> dict[str, Any]:
-    """Trains the same network on superpixels and on sampled pixels, for the same time each.
+    """Trains the same network on superpixels and on sampled pixels, with the same time for each.
 
     The learning rate falls to 0 over the time of a training, and much of the quality is gained at
     its end. Therefore there are also shorter trainings on superpixels, which may reach a quality

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import gpu as module
 from benchmarks.gpu import compare, gpu, images_per_second, speeds, training_loops
-from benchmarks.step import Step, Way
+from benchmarks.step import Recipe, Step, Way
 from benchmarks.tables import markdown
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import Extractor
@@ -115,6 +115,15 @@ def test_batches_grow_until_memory_is_full_or_nothing_is_gained(
     # The time grows with the batch, so that nothing is gained.
     monkeypatch.setattr(module, "times_in_turn", lambda sides, repeats: {"run": [sizes[-1] / 4]})
     assert len(images_per_second(make, 4, 64, repeats=1, steps=1)) == 2
+
+
+def test_the_reference_does_not_need_the_gpu() -> None:
+    recipe = Recipe(tiny_extractor(), superpixel_npair_loss, OPTIMIZER, (32, 48), 12)
+    step = module._step(recipe, "cuda", 2, Way(), to="cpu", double=True)
+    assert isinstance(step.optimizer, torch.optim.SGD)
+    assert step.batch["image"].dtype == torch.float64
+    assert {p.dtype for p in step.extractor.parameters()} == {torch.float64}
+    assert {p.dtype for p in recipe.extractor.parameters()} == {torch.float32}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

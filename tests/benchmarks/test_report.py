@@ -16,11 +16,12 @@ from softfeat.models.test_time_views import ONE_VIEW
 from tests.conftest import tiny_hard_run, tiny_run
 from tests.helpers.sweeps import make_job, make_sweep
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 
-def test_the_readme_table_is_what_the_run_wrote(folder_root: Path, tmp_path: Path) -> None:
+def test_the_table_of_a_run_has_its_metrics(folder_root: Path, tmp_path: Path) -> None:
     run, results = tmp_path / "run", tmp_path / "results"
     metrics = train(tiny_run(folder_root, run, "name=tiny"))
     collect(run, results / "runs")
@@ -33,7 +34,7 @@ def test_the_readme_table_is_what_the_run_wrote(folder_root: Path, tmp_path: Pat
     assert fill(filled, results) == filled
 
 
-def test_a_sweep_is_kept_as_its_table(tmp_path: Path) -> None:
+def test_a_sweep_is_stored_as_its_table(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "trials-1" / "first")
     make_job(folder / "0", count=50, error=f"no {tmp_path}")
     with pytest.raises(FileNotFoundError, match=r"no job of .*trials.* has finished"):
@@ -98,13 +99,13 @@ def test_seeds_are_joined_and_classes_listed(tmp_path: Path) -> None:
     assert "| road | 25.0 | 25.0 |" in filled
 
 
-def test_weights_say_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_have_a_table_of_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
     extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
     state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
     content = {"extractor": extractor.hparams, "state_dict": state}
-    told = {"name": "hard", "features": {"name": "soft", "seed": 3}}
-    digest = write_weights(tmp_path / "tiny.safetensors", content, told)
+    about = {"name": "hard", "features": {"name": "soft", "seed": 3}}
+    digest = write_weights(tmp_path / "tiny.safetensors", content, about)
     filled = fill("<!-- weights: tiny -->\n<!-- end -->", tmp_path)
     for row in (f"| SHA-256 | `{digest}` |", "| name | `hard` |", "| features seed | `3` |"):
         assert row in filled
@@ -119,12 +120,12 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     ("document", "tables"), [("README.md", 4), ("docs/costs.md", 4), ("docs/features.md", 2)]
 )
 def test_documents_are_up_to_date(document: str, tables: int) -> None:
-    """Every figure in them comes from a file in benchmarks/results."""
-    text = Path(document).read_text()
-    assert fill(text, Path("benchmarks/results")) == text
+    """Every figure in the tables comes from a file in benchmarks/results."""
+    text = (ROOT / document).read_text()
+    assert fill(text, RESULTS) == text
     kinds = "<!-- (runs|losses|segmentation|ratios|benchmark): .+ -->"
     assert len(re.findall(kinds, text)) >= tables
-    for path in Path("benchmarks/results/runs").glob("*.json"):
+    for path in (RESULTS / "runs").glob("*.json"):
         assert json.loads(path.read_text())["metrics"]["steps"] > 0
 
 

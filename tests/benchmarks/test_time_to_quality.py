@@ -19,7 +19,7 @@ from softfeat.ops.pixels import sample_pixels
 from softfeat.training.classifier import SpacesClassifier
 
 
-def test_runs_are_measured_kept_and_drawn(
+def test_runs_are_measured_stored_and_drawn(
     tiny_data: Callable[..., SegmentationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tiny_data()
@@ -38,7 +38,7 @@ def test_runs_are_measured_kept_and_drawn(
         folder=tmp_path / "runs",
         plot=tmp_path / "plot.png",
     )
-    ticks = iter(range(10**6))  # every look at the clock is a second
+    ticks = iter(range(10**6))  # every reading of the clock adds a second
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     result = run(seeds=[0, 1], seconds=8)
     assert [row["steps"] for row in result["rows"]] == [
@@ -144,11 +144,11 @@ def test_a_mixture_is_scored_set_by_set(
     assert [row["trained on"] for row in each] == list(result["runs"])
     assert each[0]["msrc_v2"].startswith(f"{run[-1]['msrc_v2']:.3f}")
 
-    # The kept weights are those that were scored.
-    kept = {"trained": str(tmp_path / "runs/superpixels_seed0.safetensors")}
+    # The stored weights are the scored ones.
+    stored = {"trained": str(tmp_path / "runs/superpixels_seed0.safetensors")}
     split = "train" if held_out else "val"
     again = pair_auc_of_sets(
-        mixture_root, layouts, kept, split, (32, 40), Superpixels(count=20), tmp_path, 0
+        mixture_root, layouts, stored, split, (32, 40), Superpixels(count=20), tmp_path, 0
     )
     trained, untrained, *_ = again["rows"]
     for name in layouts:
