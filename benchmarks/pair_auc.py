@@ -41,7 +41,7 @@ def pair_auc_of_sets(
     Args:
         root: Folder of the sets.
         layouts: Layouts by the names of their folders, called with `root=`.
-        networks: Checkpoints by the names of their rows. An untrained network and colours join them.
+        networks: Checkpoints by row name. Colours and an untrained network are added.
         split: Split of every set.
         image_size: (H, W) that photos are resized to.
         superpixels: Parameters of the superpixels.
