@@ -60,7 +60,7 @@ format: $(INSTALLED) ## let ruff mend what it can
 
 SUITES := pooling loss train_step precompute loader cached_features time_to_quality
 
-bench: $(INSTALLED) ## the benchmarks that need neither data nor trained features, an hour on two cores; results in outputs/benchmarks
+bench: $(INSTALLED) ## the benchmarks without data or trained features, an hour on two cores; results in outputs/benchmarks
 	for suite in $(SUITES); do \
 	  $(BIN)/python -m benchmarks suite=$$suite $(ARGS) || exit 1; done
 

@@ -1,8 +1,7 @@
-"""An epoch of a head on stored features against one that computes them again."""
+"""Epochs of a head on stored features compared with epochs that compute them again."""
 
 import copy
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
@@ -11,15 +10,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import ratio
+from benchmarks.measure import ratio, timed
+from benchmarks.tables import size_text
 from softfeat.data.datamodule import SegmentationData
 from softfeat.metrics.segmentation import SegmentationScores, confusion_matrix
 from softfeat.models.extractor import Extractor
 from softfeat.training.hard_segmentation import HardSegmentationModule
 
+_COMPUTED, _STORED = "computed anew", "stored"
+
 
 class _Training:
-    """A head in training; every side has one."""
+    """The training of a head on one side."""
 
     def __init__(self, module: HardSegmentationModule, data: SegmentationData, seed: int) -> None:
         self.module, self.data, self.seed = module, data, seed
@@ -27,24 +29,22 @@ class _Training:
         self.optimizer = configured["optimizer"]
         self.scheduler = configured["lr_scheduler"]["scheduler"]
 
-    def epoch(self, number: int) -> float:
-        """Trains an epoch, loading included; seconds."""
+    def epoch(self, number: int) -> None:
+        """Trains for an epoch, loading included."""
         self.module.train()
         loader = self.data.train_dataloader()
         loader.sampler.seed = self.seed  # type: ignore[union-attr, attr-defined]
         loader.sampler.set_epoch(number)  # type: ignore[union-attr, attr-defined]
-        started = time.perf_counter()
         for batch in loader:
             loss = self.module.loss(self.module.batch_scores(batch), batch["label"])
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             self.scheduler.step()
-        return time.perf_counter() - started
 
     @torch.no_grad()
     def miou(self) -> float:
-        """Of the validation split."""
+        """Measures mIoU on the validation split."""
         self.module.eval()
         metric = SegmentationScores(self.module.num_classes)
         for batch in self.data.val_dataloader():
@@ -56,28 +56,29 @@ class _Training:
 def cached_features(
     data: SegmentationData, extractor: Extractor, epochs: int, seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """Trains the same head on photos and on stored features, epoch by epoch in turn.
+    """Trains the same head on photos and on stored features, alternating between epochs.
 
     Args:
-        data: photos; with `variants`, so that both sides see the same ones.
-        extractor: what gives the features; its weights do not matter here.
-        epochs: of a training, to the end of its schedule; the first one of all is not timed.
-        seeds: of the head and of the order of photos; a pair of trainings each.
+        data: Photos, with `variants`, so that both sides see the same ones.
+        extractor: Network that computes the features; its weights do not matter here.
+        epochs: Number of epochs of a training. The first epoch of all is not timed.
+        seeds: Random seeds of the heads and of the order of photos, one pair of trainings each.
 
     Returns:
-        Title, settings, rows (seconds an epoch, scores at the end) and ratios.
+        Result with one row per side.
 
     Raises:
-        ValueError: a single epoch, which is not timed.
+        ValueError: There is only one epoch.
     """
     if epochs * len(seeds) < 2:
-        raise ValueError(f"suite.epochs={epochs}, suite.seeds={list(seeds)}: two epochs or more")
+        raise ValueError(
+            f"suite.epochs={epochs}, suite.seeds={list(seeds)}: the first epoch is not timed; "
+            "choose two epochs or more"
+        )
     data.prepare_data()
     data.setup("fit")
     stored = copy.copy(data)
-    sides = {"computed anew": data, "stored": stored}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    scores: dict[str, list[float]] = {name: [] for name in sides}
+    sides = {_COMPUTED: data, _STORED: stored}
 
     def new_head(seed: int) -> HardSegmentationModule:
         torch.manual_seed(seed)
@@ -90,21 +91,58 @@ def cached_features(
 
     with TemporaryDirectory() as folder:
         stored.features_dir, stored.features = Path(folder), {}
-        started = time.perf_counter()
-        stored.store_features(new_head(0).eval().inputs, "benchmark", torch.device("cpu"))
-        storing = time.perf_counter() - started
+        inputs = new_head(0).eval().inputs
+        _, storing = timed(lambda: stored.store_features(inputs, "benchmark", torch.device("cpu")))
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
         num_bytes = sum(file.stat().st_size for file in files)
-        for seed in seeds:
-            head = new_head(seed)
-            trainings = {n: _Training(copy.deepcopy(head), d, seed) for n, d in sides.items()}
-            for number in range(epochs):
-                for name, training in trainings.items():
-                    seconds[name].append(training.epoch(number))
+        seconds, scores = _train(new_head, sides, epochs, seeds)
+    differences = [b - a for a, b in zip(*scores.values(), strict=True)]
+    return {
+        "title": "Epochs of a head on frozen features",
+        "rows": _rows(seconds, scores),
+        "ratios": {"epoch time": ratio(seconds[_COMPUTED], seconds[_STORED])},
+        "settings": {
+            "data": data.datasets["train"].records[0].image.parents[2].name,
+            "photos an epoch": data.steps_per_epoch * data.batch_size,
+            "image": size_text(data.image_size),
+            "epochs": epochs,
+            "seeds": ", ".join(map(str, seeds)),
+            "mIoU, stored less anew": ", ".join(f"{d:+.4f}" for d in differences),
+            "seconds to store": f"{storing:.1f}",
+            "megabytes stored": f"{num_bytes / 1e6:.0f}",
+        },
+    }
+
+
+def _train(
+    new_head: Callable[[int], HardSegmentationModule],
+    sides: Mapping[str, SegmentationData],
+    epochs: int,
+    seeds: Sequence[int],
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Trains a head per seed and side.
+
+    Returns:
+        seconds: Seconds of every epoch except the very first, by side.
+        scores: mIoU on the validation split at the end of every training, by side.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    scores: dict[str, list[float]] = {name: [] for name in sides}
+    for seed in seeds:
+        head = new_head(seed)
+        trainings = {n: _Training(copy.deepcopy(head), d, seed) for n, d in sides.items()}
+        for number in range(epochs):
             for name, training in trainings.items():
-                scores[name].append(training.miou())
-    seconds = {name: values[1:] for name, values in seconds.items()}  # the first warms up
-    rows = [
+                seconds[name].append(timed(partial(training.epoch, number))[1])
+        for name, training in trainings.items():
+            scores[name].append(training.miou())
+    return {name: values[1:] for name, values in seconds.items()}, scores
+
+
+def _rows(
+    seconds: Mapping[str, list[float]], scores: Mapping[str, list[float]]
+) -> list[dict[str, str]]:
+    return [
         {
             "features": name,
             "s an epoch (median)": f"{median(values):.1f}",
@@ -115,19 +153,3 @@ def cached_features(
         }
         for name, values in seconds.items()
     ]
-    differences = [b - a for a, b in zip(*scores.values(), strict=True)]
-    return {
-        "title": "Epochs of a head on frozen features",
-        "rows": rows,
-        "ratios": {"epoch time": ratio(seconds["computed anew"], seconds["stored"])},
-        "settings": {
-            "data": data.datasets["train"].records[0].image.parents[2].name,
-            "photos an epoch": data.steps_per_epoch * data.batch_size,
-            "image": "x".join(map(str, data.image_size)),
-            "epochs": epochs,
-            "seeds": ", ".join(map(str, seeds)),
-            "mIoU, stored less anew": ", ".join(f"{d:+.4f}" for d in differences),
-            "seconds to store": f"{storing:.1f}",
-            "megabytes stored": f"{num_bytes / 1e6:.0f}",
-        },
-    }

@@ -1,32 +1,22 @@
-"""The training step on a CUDA GPU: is it right, does it keep the GPU busy, and how fast is it?
+"""The training step on a CUDA GPU: is it correct, does it keep the GPU busy, how fast is it?
 
-The reference of the checks is the same step on the CPU in float64. float32 is checked without
-TF32, which the measurements allow, as PyTorch does by default. Differences of the gradients are
-large by nature: rounding grows on its way through twenty blocks of batch norm.
+The checks compare with the same step on the CPU in float64. float32 is checked without TF32; the
+measurements allow TF32, as PyTorch does by default. Large differences of the gradients are normal,
+because rounding errors grow on their way through twenty blocks of batch norm.
 """
 
 import contextlib
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.loops import measured_loops
-from benchmarks.measure import milliseconds, ratio, times_in_turn
-from benchmarks.photos import photo_batch
-from benchmarks.step import (
-    Loss,
-    MakeOptimizer,
-    Step,
-    Way,
-    batch_to,
-    differences,
-    reason,
-    step_batch,
-)
+from benchmarks.loops import loop_settings, measured_loops
+from benchmarks.measure import milliseconds, percent, ratio, spread, times_in_turn
+from benchmarks.step import Loss, MakeOptimizer, Recipe, Step, Way, differences, reason
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import Extractor
 from softfeat.training.graphed_step import warm_up
@@ -45,14 +35,15 @@ MEASURED = {
 }
 LOOPS = {"eager, bf16": False, "passes in one CUDA graph, bf16": True}
 _GRAPH = "whole step in one CUDA graph, bf16"
-_PAPER_STEPS = 60_000  # of batch 4: 12 hours on a Titan Xp
-_WARM_UP = 20  # steps of a loop before those that count: graphs are recorded within the first few
-# Largest differences, relative to the largest value.
+_REFERENCE = "eager, contiguous"
+_PAPER_STEPS = 60_000  # at batch size 4; 12 hours on a Titan Xp
+_WARM_UP = 20  # uncounted steps of a loop; graphs are recorded within the first few
+# Largest allowed differences, relative to the largest value; the keys say whether bf16 is used.
 _ALLOWED = {
     False: {"loss": 1e-3, "features": 1e-2, "gradients": 5e-2},
-    True: {"loss": 5e-2, "features": 6e-1, "gradients": 3e-1},  # bf16
+    True: {"loss": 5e-2, "features": 6e-1, "gradients": 3e-1},
 }
-_SATURATED = 1.05  # a doubled batch that gains less ends the search
+_SATURATED = 1.05  # the search ends when a doubled batch gains less
 
 
 def gpu(
@@ -68,123 +59,126 @@ def gpu(
     compiled: bool = True,
     device: str = "cuda",
 ) -> dict[str, Any]:
-    """Checks and measures; what fails or does not fit into memory is noted, and the rest goes on.
+    """Checks and measures the step. Parts that fail or run out of memory are noted and left out.
 
     Args:
-        extractor: the network; its weights do not matter here.
-        loss: of features and labels.
-        optimizer: made from the parameters; for single steps on a GPU given `capturable=True`, too.
-        data: what the loops read; its batch size, photo size and number of superpixels hold for
-            the single steps, too, but where batches grow.
-        repeats: counted rounds of single steps.
-        steps: of each round, in a row.
-        loop_steps: counted steps of a loop.
-        loop_rounds: of each loop.
-        largest_batch: where the batch stops growing.
-        compiled: check and measure `torch.compile`, too.
-        device: "cpu" runs all of it that needs no GPU.
+        extractor: Network; its weights do not matter here.
+        loss: Loss function.
+        optimizer: Constructor of the optimiser; on a GPU also called with `capturable=True`.
+        data: Data of the trainings. Single steps use its batch size (except where batches grow),
+            photo size and number of superpixels.
+        repeats: Number of counted rounds of single steps.
+        steps: Number of steps in a round.
+        loop_steps: Number of counted steps of a training.
+        loop_rounds: Number of trainings in each loop.
+        largest_batch: Batch size at which the growth of batches ends.
+        compiled: Whether to check and measure `torch.compile` too.
+        device: "cuda", or "cpu" to run everything that needs no GPU.
 
     Returns:
-        Name (of the result's file), title, settings, `rows` (one a way), `tables` and ratios.
+        Result with one row per way of computing a step.
 
     Raises:
-        ValueError: no such device.
+        ValueError: There is no such device.
     """
     on_gpu = device == "cuda"
-    if on_gpu and not torch.cuda.is_available():
-        raise ValueError(
-            "suite=gpu needs a CUDA GPU and a PyTorch built for it, and torch.cuda.is_available() "
-            "is False. On a machine with a GPU, look at nvidia-smi and install PyTorch from PyPI "
-            "(without TORCH= in make); without one, python -m benchmarks suite=train_step "
-            "measures the CPU"
-        )
-    # A step that is captured keeps its count of steps on the device.
-    capturable = partial(optimizer, capturable=True) if on_gpu else optimizer
-    batch_size, image_size = data.batch_size, data.image_size
-    num_superpixels = data.superpixels.count
-    sizes = extractor.level_sizes(image_size)
-
-    def make(way: Way, batch: int = batch_size, to: str = device, double: bool = False) -> Step:
-        images, superpixels = photo_batch(batch, image_size, num_superpixels)
-        images = images.double() if double else images
-        values = step_batch(images, superpixels, num_superpixels, sizes)
-        network = copy.deepcopy(extractor).double() if double else extractor
-        made_by = capturable if to == device else torch.optim.SGD
-        return Step(network, loss, made_by, batch_to(values, to), num_superpixels, way)
-
-    checks = [
-        *compare(make, [n for n in CHECKED if compiled or CHECKED[n].compile is None]),
-        *synchronisations(make, on_gpu),
-        *(replays(make) if on_gpu else []),
-    ]
-    measured = {n: w for n, w in MEASURED.items() if compiled or w.compile is None}
-    seconds, failures = speeds(make, measured, repeats, steps, on_gpu)
-
-    def of_batch(batch: int) -> Callable[[], None]:
-        step = make(Way(bf16=True), batch)
-        return captured(step) if on_gpu else step
-
-    growth = images_per_second(of_batch, batch_size, largest_batch, repeats, steps)
-
-    def module(cuda_graph: bool, total_steps: int) -> SoftFeatureModule:
-        return SoftFeatureModule(
-            copy.deepcopy(extractor),
-            loss,
-            optimizer,
-            num_superpixels,
-            total_steps=total_steps,
-            cuda_graph=cuda_graph,
-        ).to(device)
-
-    loops, waits, failed = loops_of(module, data, loop_steps, loop_rounds)
-    reference = "eager, contiguous"
+    _require(device)
+    recipe = Recipe(extractor, loss, optimizer, data.image_size, data.superpixels.count)
+    make = partial(_step, recipe, device, data.batch_size)
+    checks = _checks(make, compiled, on_gpu)
+    ways = {name: way for name, way in MEASURED.items() if compiled or way.compile is None}
+    seconds, failures = speeds(make, ways, repeats, steps, on_gpu)
+    growth = _growth(make, on_gpu, data.batch_size, largest_batch, repeats, steps)
+    module = partial(recipe.module, device=device)
+    loops, waits, loop_failures = training_loops(module, data, loop_steps, loop_rounds)
     return {
         "name": "gpu_" + _slug(torch.cuda.get_device_name() if on_gpu else device),
         "title": "The training step on a GPU",
         "settings": {
-            "batch": batch_size,
-            "image": "x".join(map(str, image_size)),
-            "superpixels": num_superpixels,
+            **loop_settings(data, loop_steps, loop_rounds),
             "rounds": f"{repeats} of {steps} steps",
-            "loops": f"{loop_rounds} times {loop_steps} steps each on "
-            f"{data.layout.__class__.__name__}{', packed' if data.pack else ''}, "
-            f"{data.num_workers} loader processes",
             **({} if compiled else {"torch.compile": "not measured"}),
             **failures,
-            **failed,
+            **loop_failures,
         },
-        "rows": [
-            {"step": name, **milliseconds(s), "steps/s": round(1 / median(s), 1)}
-            for name, s in seconds.items()
-        ]
-        or [{"step": "none ran"}],
-        "tables": {
-            "Checks": checks,
-            "Loops, the loader included": [
-                {
-                    "loop": name,
-                    **milliseconds(s),
-                    "steps/s": round(1 / median(s), 1),
-                    f"{_PAPER_STEPS} steps, minutes": round(_PAPER_STEPS * median(s) / 60, 1),
-                }
-                for name, s in loops.items()
-            ]
-            or [{"loop": "none ran"}],
-            f"Batches, {_GRAPH if on_gpu else 'eager, bf16'}": growth,
-        },
-        "ratios": {
-            f"time, {reference} / {name}": ratio(seconds[reference], s)
-            for name, s in seconds.items()
-            if reference in seconds and name != reference
-        }
-        | {
-            f"waiting for data, % of the time of Lightning, {name}": {
-                "median": 100 * median(shares),
-                "min": 100 * min(shares),
-                "max": 100 * max(shares),
-            }
-            for name, shares in waits.items()
-        },
+        "rows": _rows("step", seconds),
+        "tables": {"Checks": checks, "Loops, the loader included": _loop_rows(loops), **growth},
+        "ratios": _ratios(seconds, waits),
+    }
+
+
+def _require(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "suite=gpu needs a CUDA GPU and a PyTorch built for it, and torch.cuda.is_available() "
+            "is False. On a machine with a GPU, run nvidia-smi and install PyTorch from PyPI "
+            "(without TORCH= in make); without one, python -m benchmarks suite=train_step "
+            "measures the CPU"
+        )
+
+
+def _checks(make: Callable[..., Step], compiled: bool, on_gpu: bool) -> list[dict[str, str]]:
+    names = [name for name, way in CHECKED.items() if compiled or way.compile is None]
+    rows = compare(make, names) + synchronisations(make, on_gpu)
+    return rows + replays(make) if on_gpu else rows
+
+
+def _growth(
+    make: Callable[..., Step], on_gpu: bool, smallest: int, largest: int, repeats: int, steps: int
+) -> dict[str, list[dict[str, object]]]:
+    def of_batch(batch: int) -> Callable[[], None]:
+        step = make(Way(bf16=True), batch)
+        return captured(step) if on_gpu else step
+
+    way = _GRAPH if on_gpu else "eager, bf16"
+    return {f"Batches, {way}": images_per_second(of_batch, smallest, largest, repeats, steps)}
+
+
+def _step(
+    recipe: Recipe,
+    device: str,
+    batch_size: int,
+    way: Way,
+    batch: int | None = None,
+    to: str | None = None,
+    double: bool = False,
+) -> Step:
+    """Makes a step on `batch` photos (default: `batch_size`) on `to` (default: `device`)."""
+    if to not in (None, device):
+        # The optimiser of the suite may need the GPU.
+        recipe = replace(recipe, optimizer=torch.optim.SGD)
+    elif device == "cuda":
+        # A step that is captured keeps its number of steps on the device.
+        recipe = replace(recipe, optimizer=partial(recipe.optimizer, capturable=True))
+    return recipe.step(recipe.batch(batch or batch_size, to or device, double), way)
+
+
+def _rows(name: str, seconds: Mapping[str, list[float]]) -> list[dict[str, object]]:
+    rows = [
+        {name: key, **milliseconds(values), "steps/s": round(1 / median(values), 1)}
+        for key, values in seconds.items()
+    ]
+    return rows or [{name: "none ran"}]
+
+
+def _loop_rows(seconds: Mapping[str, list[float]]) -> list[dict[str, object]]:
+    rows = _rows("loop", seconds)
+    for row, values in zip(rows, seconds.values(), strict=False):  # no loop may have run
+        minutes = _PAPER_STEPS * median(values) / 60
+        row[f"{_PAPER_STEPS} steps, minutes"] = round(minutes, 1)
+    return rows
+
+
+def _ratios(
+    seconds: Mapping[str, list[float]], waits: Mapping[str, list[float]]
+) -> dict[str, dict[str, float]]:
+    return {
+        f"time, {_REFERENCE} / {name}": ratio(seconds[_REFERENCE], values)
+        for name, values in seconds.items()
+        if _REFERENCE in seconds and name != _REFERENCE
+    } | {
+        f"waiting for data, % of the time of Lightning, {name}": percent(spread(shares))
+        for name, shares in waits.items()
     }
 
 
@@ -203,14 +197,15 @@ def _without_tf32() -> Iterator[None]:
 
 
 def compare(make: Callable[..., Step], names: Sequence[str]) -> list[dict[str, str]]:
-    """Loss, pooled features and gradients of one step beside those on the CPU in float64.
+    """Compares loss, pooled features and gradients of one step with the CPU in float64.
 
     Args:
-        make: a step of a way, on the device or (`to="cpu", double=True`) as the reference.
-        names: of ways in CHECKED.
+        make: Constructor of a step from its way: on the device, or the reference with `to="cpu",
+            double=True`.
+        names: Ways of CHECKED.
 
     Returns:
-        A row a way, whose `result` is "within bounds", "out of bounds" or why there is none.
+        One row per way. Its "result" is "within bounds", "out of bounds" or the error.
     """
     expected = make(Way(), to="cpu", double=True).gradients()
     rows = []
@@ -219,12 +214,12 @@ def compare(make: Callable[..., Step], names: Sequence[str]) -> list[dict[str, s
         row = {"check": f"{name}, as float64 on the CPU", "allowed": _list(allowed, ".0e")}
         try:
             with _without_tf32():
-                found = differences(make(CHECKED[name]).gradients(), expected)
-            row["differences"] = _list(found, ".1e")
-            # a value that is no number is not below its bound
-            equal = all(found[key] <= allowed[key] for key in allowed)
+                relative = differences(make(CHECKED[name]).gradients(), expected)
+            row["differences"] = _list(relative, ".1e")
+            # NaN is not below its bound.
+            equal = all(relative[key] <= allowed[key] for key in allowed)
             row["result"] = "within bounds" if equal else "out of bounds"
-        except Exception as error:  # the other parts still tell something
+        except Exception as error:  # the other parts are still of use
             row |= {"differences": "", "result": reason(error)}
         rows.append(row)
     return rows
@@ -241,7 +236,7 @@ def _no_synchronisation() -> Iterator[None]:
 
 
 def synchronisations(make: Callable[..., Step], on_gpu: bool) -> list[dict[str, str]]:
-    """Whether a step lets the host run ahead: nothing in it may wait for the GPU."""
+    """Checks that a step lets the host run ahead: nothing in it may wait for the GPU."""
     guard = _no_synchronisation if on_gpu else contextlib.nullcontext
     rows = []
     for name, way in {"eager": Way(), "bf16": Way(bf16=True)}.items():
@@ -260,15 +255,15 @@ def synchronisations(make: Callable[..., Step], on_gpu: bool) -> list[dict[str, 
 
 
 def replays(make: Callable[..., Step]) -> list[dict[str, str]]:
-    """Whether a step that is replayed from a CUDA graph trains as an eager one does."""
+    """Checks that a step replayed from a CUDA graph trains like an eager one."""
     row = {"check": "loss after four steps, captured and eager", "allowed": "1e-01"}
     try:
         eager, graphed = make(Way()), make(Way())
         for _ in range(4):
             eager()
         captured(graphed)()  # three steps before the capture, one replayed
-        expected, found = (step.forward()[0].item() for step in (eager, graphed))
-        difference = abs(found - expected) / abs(expected)
+        expected, replayed = (step.forward()[0].item() for step in (eager, graphed))
+        difference = abs(replayed - expected) / abs(expected)
         row["differences"] = f"{difference:.1e}"
         row["result"] = "within bounds" if difference <= 0.1 else "out of bounds"
     except Exception as error:
@@ -277,10 +272,10 @@ def replays(make: Callable[..., Step]) -> list[dict[str, str]]:
 
 
 def captured(step: Step) -> Callable[[], None]:
-    """The whole step as one CUDA graph: forward, pooling, loss, backward, optimiser.
+    """Captures the whole step in one CUDA graph: forward, pooling, loss, backward, optimiser.
 
-    The graph holds its batch and its learning rate as they are; a training that replays one
-    copies each batch into the captured tensors, and holds the rate in a tensor.
+    The graph always uses the same batch and learning rate. A training that replays one would copy
+    each batch into the captured tensors, and keep the rate in a tensor.
     """
     warm_up(step, 3)
     graph = torch.cuda.CUDAGraph()
@@ -291,23 +286,24 @@ def captured(step: Step) -> Callable[[], None]:
 
 
 def _replay(graph: torch.cuda.CUDAGraph, step: Step) -> None:  # noqa: ARG001
-    graph.replay()  # reads the tensors of the step, and does not keep them
+    graph.replay()  # reads the tensors of the step, which the argument keeps alive
 
 
 def speeds(
     make: Callable[..., Step], ways: dict[str, Way], repeats: int, steps: int, on_gpu: bool
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Seconds a step of every way, in turn, and on a GPU of the whole step in one graph.
+    """Times the steps of all ways alternately, on a GPU also the whole step in one graph.
 
     Args:
-        make: a step of a way.
-        ways: by name.
-        repeats: counted rounds.
-        steps: of each round.
-        on_gpu: whether there are graphs.
+        make: Constructor of a step from its way.
+        ways: Ways by name.
+        repeats: Number of counted rounds.
+        steps: Number of steps in a round.
+        on_gpu: Whether CUDA graphs can be used.
 
     Returns:
-        Seconds a step by name, and why by the names of the ways that failed.
+        seconds: Seconds per step in every round, by name.
+        failures: Errors of the ways that failed, by name.
     """
     makers: dict[str, Callable[[], Callable[[], None]]] = {
         name: partial(make, way) for name, way in ways.items()
@@ -328,36 +324,37 @@ def speeds(
     return {name: [s / steps for s in values] for name, values in seconds.items()}, failures
 
 
-def loops_of(
-    make: Callable[..., SoftFeatureModule],
+def training_loops(
+    make: Callable[[int, bool], SoftFeatureModule],
     data: SegmentationData,
     steps: int,
     rounds: int,
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], dict[str, str]]:
-    """Trainings in bfloat16 with their loader: a bare PyTorch loop and Lightning, of every way.
+    """Times bfloat16 trainings in a bare PyTorch loop and with Lightning, loading included.
 
     Args:
-        make: a module, of whether it replays a CUDA graph and the number of steps.
-        data: what they read.
-        steps: counted steps of a loop.
-        rounds: of each loop.
+        make: Constructor of a module, from the number of steps and whether to replay a CUDA graph.
+        data: Data of the trainings.
+        steps: Number of counted steps.
+        rounds: Number of trainings in each loop.
 
     Returns:
-        Seconds a step by loop and way; shares of Lightning's time in [0,1] that it waited for data
-        by way; why by the names of the ways that failed.
+        seconds: Seconds per step, by loop and way.
+        waits: Shares in [0,1] of their time that Lightning's steps waited for data, by way.
+        failures: Errors of the ways that failed, by way.
     """
     seconds: dict[str, list[float]] = {}
     waits, failures = {}, {}
     for name, cuda_graph in LOOPS.items():
-        module = partial(make, cuda_graph, _WARM_UP + steps)
+        module = partial(make, _WARM_UP + steps, cuda_graph)
         try:
-            found = measured_loops(module, data, steps, rounds, _WARM_UP, bf16=True)
-        except Exception as error:  # the other parts still tell something
+            measured = measured_loops(module, data, steps, rounds, _WARM_UP, bf16=True)
+        except Exception as error:  # the other parts are still of use
             failures[f"loops, {name}"] = f"left out ({reason(error)})"
             continue
-        waits[name] = found["waits"]
+        waits[name] = measured["waits"]
         for loop in ("bare PyTorch", "Lightning"):
-            seconds[f"{loop}, {name}"] = [s / steps for s in found[loop]]
+            seconds[f"{loop}, {name}"] = [s / steps for s in measured[loop]]
     return seconds, waits, failures
 
 
@@ -372,23 +369,23 @@ def _repeated(function: Callable[[], None], steps: int) -> Callable[[], None]:
 def images_per_second(
     make: Callable[[int], Callable[[], None]], smallest: int, largest: int, repeats: int, steps: int
 ) -> list[dict[str, object]]:
-    """Throughput of batches that double, until it is saturated or the memory is full.
+    """Measures throughput at growing batch sizes until it is saturated or the memory is full.
 
     Args:
-        make: a step of a batch size.
-        smallest: batch.
-        largest: batch.
-        repeats: counted rounds.
-        steps: of each round.
+        make: Constructor of a step from a batch size.
+        smallest: First batch size; each further one is twice as large.
+        largest: Largest batch size.
+        repeats: Number of counted rounds.
+        steps: Number of steps in a round.
 
     Returns:
-        A row a batch size; the last one may hold why it ended.
+        One row per batch size; the last one may say that the memory is full.
     """
     rows: list[dict[str, object]] = []
     best, batch = 0.0, smallest
     while batch <= largest:
         try:
-            # Nothing holds on to a batch that is done with: the next may need its memory.
+            # No variable keeps a measured batch alive, because the next one may need its memory.
             seconds = times_in_turn({"run": _repeated(make(batch), steps)}, repeats)["run"]
         except torch.OutOfMemoryError:
             rows.append({"batch": batch, "images/s": "out of memory"})

@@ -1,15 +1,16 @@
-"""Photos a second of the training loader: decoded for every batch, or packed once."""
+"""Photos per second of the training loader: decoded for every batch, or packed once."""
 
 import copy
 from collections.abc import Sequence
 from functools import partial
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader
 
-from benchmarks.measure import Function, ratio, times_in_turn
+from benchmarks.measure import Function, cells, ratio, times_in_turn
+from benchmarks.tables import size_text
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.dataset import Batch, SegmentationDataset
 from softfeat.data.records import read_record, resize_label
@@ -20,13 +21,13 @@ _BASE = "one thread: decode, resize, augment"
 
 
 def _read(dataset: SegmentationDataset, count: int) -> None:
-    """What no loader can do without where nothing is packed: photos and labels alone."""
-    for place in range(count):
-        image, label = read_record(dataset.records[place % len(dataset)])
+    """Reads, resizes and augments photos and labels, which every unpacked loader has to do."""
+    for number in range(count):
+        image, label = read_record(dataset.records[number % len(dataset)])
         image = resize_image(image, dataset.image_size)
         label = resize_label(label, dataset.image_size)
         if dataset.augmentation is not None:
-            dataset.augmentation(np.random.default_rng(place), image, label, None)
+            dataset.augmentation(np.random.default_rng(number), image, label, None)
 
 
 def _epoch(batches: DataLoader[Batch]) -> None:
@@ -37,49 +38,30 @@ def _epoch(batches: DataLoader[Batch]) -> None:
 def loader(
     data: SegmentationData, extractor: Extractor, num_workers: Sequence[int], rounds: int
 ) -> dict[str, Any]:
-    """Draws the same training batches, pooling matrices included, in every way.
+    """Loads the same training batches, pooling matrices included, in every way.
 
-    Workers stay between the rounds, as between the epochs of a training.
+    Workers stay alive between rounds, as they do between the epochs of a training.
 
     Args:
-        data: photos; packed and not packed here, whatever it says.
-        extractor: whose levels the matrices are for.
-        num_workers: loader processes, one pair of rows each.
-        rounds: counted ones.
+        data: Photos; measured both packed and not packed.
+        extractor: Network whose levels the pooling matrices are for.
+        num_workers: Numbers of loader processes, with two rows each.
+        rounds: Number of counted rounds.
 
     Returns:
-        Title, settings, rows (photos a second) and ratios.
+        Result with one row per way, in photos per second.
     """
+    sides = _loaders(data, extractor, num_workers)
     count = data.steps_per_epoch * data.batch_size
-    sides: dict[str, Function] = {}
-    for name, pack in (("decoded", False), ("packed", True)):
-        data.pack = pack
-        data.prepare_data()
-        data.setup("fit")
-        data.pool_at(extractor.level_sizes(data.image_size))
-        for workers in num_workers:
-            ready = copy.copy(data)
-            ready.num_workers = workers
-            sides[f"{name}, num_workers={workers}"] = partial(_epoch, ready.train_dataloader())
     dataset = data.datasets["train"]
     sides[_BASE] = partial(_read, dataset, count)
-
     seconds = times_in_turn(sides, rounds)
-    pairs = [(f"decoded, num_workers={n}", f"packed, num_workers={n}") for n in num_workers]
-    files = [record.image for record in dataset.records]
-    first = read_image(files[0])
-    kilobytes = mean(file.stat().st_size for file in files) / 1e3
-    kinds = ", ".join(sorted({file.suffix for file in files}))
+    pairs = [(_way(False, workers), _way(True, workers)) for workers in num_workers]
     assert dataset.store is not None
     return {
         "title": "Loading of training batches",
         "rows": [
-            {
-                "way": name,
-                "photos/s (median)": round(count / median(times)),
-                "photos/s (min)": round(count / max(times)),
-                "photos/s (max)": round(count / min(times)),
-            }
+            {"way": name, **cells([count / s for s in times], "photos/s", None)}
             for name, times in seconds.items()
         ],
         "ratios": {
@@ -87,9 +69,8 @@ def loader(
             **{f"{fast} / one thread": ratio(seconds[_BASE], seconds[fast]) for _, fast in pairs},
         },
         "settings": {
-            "files": f"{len(files)} {kinds}, the first {first.shape[0]}x{first.shape[1]}, "
-            f"{kilobytes:.0f} kB on average",
-            "image": "x".join(map(str, data.image_size)),
+            "files": _files(dataset),
+            "image": size_text(data.image_size),
             "packed": f"{dataset.store.dtype.itemsize / 1e3:.0f} kB a photo, in the page cache",
             "batch": data.batch_size,
             "superpixels": f"{data.superpixels.count}, {data.superpixels.mode}",
@@ -97,3 +78,33 @@ def loader(
             "rounds": rounds,
         },
     }
+
+
+def _loaders(
+    data: SegmentationData, extractor: Extractor, num_workers: Sequence[int]
+) -> dict[str, Function]:
+    """Makes a function for each loader that runs through an epoch."""
+    loaders: dict[str, Function] = {}
+    for pack in (False, True):
+        data.pack = pack
+        data.prepare_data()
+        data.setup("fit")
+        data.pool_at(extractor.level_sizes(data.image_size))
+        for workers in num_workers:
+            side = copy.copy(data)
+            side.num_workers = workers
+            loaders[_way(pack, workers)] = partial(_epoch, side.train_dataloader())
+    return loaders
+
+
+def _way(pack: bool, workers: int) -> str:
+    return f"{'packed' if pack else 'decoded'}, num_workers={workers}"
+
+
+def _files(dataset: SegmentationDataset) -> str:
+    """Describes the photos of a data set."""
+    files = [record.image for record in dataset.records]
+    height, width = read_image(files[0]).shape[:2]
+    kilobytes = mean(file.stat().st_size for file in files) / 1e3
+    kinds = ", ".join(sorted({file.suffix for file in files}))
+    return f"{len(files)} {kinds}, the first {height}x{width}, {kilobytes:.0f} kB on average"

@@ -1,4 +1,4 @@
-"""A training as a bare PyTorch loop and by Lightning, the loader included."""
+"""Trainings as a bare PyTorch loop and with Lightning, loading included."""
 
 import copy
 import csv
@@ -12,6 +12,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, RichProgressBar
 
+from benchmarks.measure import synchronise
+from benchmarks.tables import size_text
 from softfeat.data.datamodule import SegmentationData
 from softfeat.training.callbacks.finite import StopOnNonFinite
 from softfeat.training.callbacks.throughput import Throughput
@@ -20,7 +22,7 @@ from softfeat.training.soft_features import SoftFeatureModule
 
 
 class _Ticks(pl.Callback):
-    """The times at which the last step that does not count and the last one of all ended."""
+    """Records when the last warm-up step and the last counted step end."""
 
     def __init__(self, warm_up: int) -> None:
         self.warm_up = warm_up
@@ -31,8 +33,7 @@ class _Ticks(pl.Callback):
             self.tick()
 
     def tick(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronise()
         self.times.append(time.perf_counter())
 
     @property
@@ -48,24 +49,24 @@ def measured_loops(
     warm_up: int = 1,
     bf16: bool = False,
 ) -> dict[str, Any]:
-    """Trains in a bare loop and by Lightning, in turn, from the same weights.
+    """Trains alternately in a bare loop and with Lightning, from the same weights.
 
-    Lightning has the logger and callbacks of a real training but checkpoints, pictures and
+    Lightning has the logger and callbacks of a real training, except checkpoints, pictures and
     validation.
 
     Args:
-        make: a module on its device, with the same weights every time.
-        data: what both read.
-        steps: counted steps a loop.
-        rounds: of each.
-        warm_up: steps before the counted ones, with what each does once: starting the loader's
-            processes, allocating the optimiser's state, compiling.
-        bf16: train under autocast to bfloat16.
+        make: Constructor of a module on its device, with the same weights every time.
+        data: Data of both loops.
+        steps: Number of counted steps in a loop.
+        rounds: Number of trainings in each loop.
+        warm_up: Number of steps before the counted ones. They include what happens once: starting
+            loader processes, allocating the optimiser's state, compiling.
+        bf16: Whether to train under autocast to bfloat16.
 
     Returns:
-        Seconds of the counted steps of every round, by name; `waits`, shares in [0,1] of the time
-        that Lightning's steps waited for data, as `Throughput` measures them; `difference`, the
-        largest between the weights after the last round.
+        "bare PyTorch" and "Lightning": seconds of the counted steps, one value per round. "waits":
+        shares in [0,1] of their time that Lightning's steps waited for data, as measured by
+        `Throughput`. "difference": largest difference of the weights after the last round.
     """
     data = copy.copy(data)
     data.steps_per_epoch = warm_up + steps
@@ -82,10 +83,29 @@ def measured_loops(
         duration, shares = _lightning_loop(trained, copy.copy(data), steps, warm_up, bf16)
         seconds["Lightning"].append(duration)
         waits += shares
-    # On the CPU, where Lightning leaves its own.
+    # On the CPU, because Lightning moves its module there after the training.
     pairs = zip(bare.cpu().parameters(), trained.cpu().parameters(), strict=True)
     difference = max(float((a - b).detach().abs().max()) for a, b in pairs)
     return {**seconds, "waits": waits, "difference": difference}
+
+
+def loop_settings(data: SegmentationData, steps: int, rounds: int) -> dict[str, object]:
+    """Describes the batches and the trainings of a benchmark."""
+    packed = ", packed" if data.pack else ""
+    return {
+        **batch_settings(data),
+        "loops": f"{rounds} times {steps} steps each on {data.layout.__class__.__name__}{packed}, "
+        f"{data.num_workers} loader processes",
+    }
+
+
+def batch_settings(data: SegmentationData) -> dict[str, object]:
+    """Describes the batches of a data set."""
+    return {
+        "batch": data.batch_size,
+        "image": size_text(data.image_size),
+        "superpixels": data.superpixels.count,
+    }
 
 
 def _bare_loop(

@@ -1,7 +1,8 @@
-"""What a loss costs: over superpixels, and over sampled pixels (Table 1 of the paper, measured)."""
+"""Cost of the loss over superpixels and over sampled pixels (Table 1 of the paper, measured)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.measure import peak_memory, ratio, times_in_turn
+from benchmarks.measure import Function, cells, peak_memory, ratio, times_in_turn
 from benchmarks.photos import photo_batch
+from benchmarks.tables import size_text
 from softfeat.imaging.slic import Superpixels
 from softfeat.models.extractor import BottleneckExtractor
 from softfeat.ops.npair import superpixel_npair_loss
@@ -19,16 +21,21 @@ from softfeat.ops.pyramid import pooling_weights, pyramid_superpixel_mean
 from softfeat.ops.superpixels import superpixel_majority
 
 _STRIDES = (2, 4, 8, 16)
-_PARAMETERS_OF_AKSOY = 68_651_688  # counted from the layers of their code, batch norms included
-_THINGS = 12  # regions that stand for labelled things
+_PARAMETERS_OF_AKSOY = 68_651_688  # counted in the layers of their code, batch norms included
+_THINGS = 12  # regions that serve as labelled objects
+_SUPERPIXELS, _WITH_WEIGHTS = "superpixels", "superpixels, pooling matrices included"
+_PIXELS, _PLAIN = "sampled pixels", "sampled pixels, plain autograd"
 
 
 def plain_npair_loss(features: Tensor, labels: Tensor) -> Tensor:
-    """The loss as one would write it down (symmetric, pairs), for autograd to differentiate.
+    """Computes the loss (symmetric, pairs) as one would write it down, differentiated by autograd.
 
     Args:
         features: (M,N,D).
         labels: (M,N).
+
+    Returns:
+        Scalar.
     """
     distance = torch.cdist(features, features)
     same = labels[:, :, None] == labels[:, None]
@@ -46,9 +53,9 @@ class Sides:
         image_size: (H, W).
         num_superpixels: S.
         dim: D.
-        num_classes: N_inst.
-        num_samples: N_samp.
-        repetitions: N_iter.
+        num_classes: N_inst, number of classes that pixels are sampled from.
+        num_samples: N_samp, number of sampled pixels per class.
+        repetitions: N_iter, number of draws.
     """
 
     def __init__(
@@ -65,8 +72,8 @@ class Sides:
         self.size = (int(image_size[0]), int(image_size[1]))
         self.num_superpixels, self.draws = num_superpixels, (num_classes, num_samples, repetitions)
         self.image_pairs = {
-            "superpixels": num_superpixels**2,
-            "sampled pixels": repetitions * (num_classes * num_samples) ** 2,
+            _SUPERPIXELS: num_superpixels**2,
+            _PIXELS: repetitions * (num_classes * num_samples) ** 2,
         }
         images, superpixels = photo_batch(batch_size, self.size, num_superpixels)
         pictures = (255 * images).byte().permute(0, 2, 3, 1).numpy()
@@ -81,12 +88,12 @@ class Sides:
         self.weights = pooling_weights(self.superpixels, num_superpixels, sizes)
 
     def forget(self) -> None:
-        """Frees the gradients, so that they count for every way."""
+        """Frees the gradients, so that each way allocates them."""
         for level in self.pyramid:
             level.grad = None
 
     def over_superpixels(self) -> None:
-        """Pooling (its matrices at hand, as from the loader), labels, loss, backward."""
+        """Runs pooling, labels, loss and backward pass, with the loader's pooling matrices."""
         features, _ = pyramid_superpixel_mean(
             self.pyramid, self.superpixels, self.num_superpixels, self.weights
         )
@@ -94,19 +101,19 @@ class Sides:
         superpixel_npair_loss(features, labels, "symmetric", "pairs").backward()
 
     def over_superpixels_with_weights(self) -> None:
-        """The same, and the pooling matrices are built."""
+        """Does the same after building the pooling matrices."""
         sizes = [(level.shape[2], level.shape[3]) for level in self.pyramid]
         pooling_weights(self.superpixels, self.num_superpixels, sizes)
         self.over_superpixels()
 
     def over_pixels(self) -> None:
-        """Draw, sampling of the upsampled features, loss, backward: as `loss=pixel_npair`."""
+        """Draws pixels and runs sampling, loss and backward pass, like `loss=pixel_npair`."""
         pixels, labels = sample_pixels(self.label, *self.draws)
         features = pyramid_at_pixels(self.pyramid, pixels, self.size).flatten(0, 1)
         superpixel_npair_loss(features, labels.flatten(0, 1), "symmetric", "pairs").backward()
 
     def over_pixels_plainly(self) -> None:
-        """The same by autograd, a repetition at a time, whose gradients are added up."""
+        """Does the same with autograd, adding up the gradients of one repetition after another."""
         pixels, labels = sample_pixels(self.label, *self.draws)
         features = pyramid_at_pixels(self.pyramid, pixels, self.size)
         sampled = features.detach().requires_grad_()
@@ -116,11 +123,27 @@ class Sides:
         features.backward(sampled.grad)
 
 
-def _cost(way: Callable[[], None], sides: Sides, repeats: int) -> tuple[float, float]:
-    """Median seconds and peak bytes."""
-    seconds = times_in_turn({"way": way}, repeats)["way"]
-    sides.forget()
-    return median(seconds), peak_memory(way)
+@dataclass(frozen=True)
+class _Cost:
+    """Cost of a way.
+
+    Attributes:
+        seconds: Seconds of every counted round.
+        memory: Peak bytes.
+    """
+
+    seconds: list[float]
+    memory: int
+
+
+def _costs(sides: Sides, ways: Mapping[str, Function], repeats: int) -> dict[str, _Cost]:
+    """Times the ways alternately, then measures their memory."""
+    seconds = times_in_turn(ways, repeats)
+    costs = {}
+    for name, way in ways.items():
+        sides.forget()
+        costs[name] = _Cost(seconds[name], peak_memory(way))
+    return costs
 
 
 def loss(
@@ -128,75 +151,32 @@ def loss(
     curves: dict[str, list[Any]],
     **sizes: Any,
 ) -> dict[str, Any]:
-    """Compares forward + backward from the pyramid to its gradient.
+    """Compares forward and backward pass, from the feature pyramid to its gradient.
 
     Args:
-        repeats: counted rounds; of the sampled pixels in the curves, one.
-        curves: values to vary, by the argument of `Sides`, the others as given.
-        sizes: arguments of `Sides`.
+        repeats: Number of counted rounds. In the curves, sampled pixels have only one.
+        curves: Values to vary, by the argument of `Sides`; the other arguments are `sizes`.
+        sizes: Arguments of `Sides`.
 
     Returns:
-        `settings`, `rows` (one a way), `tables` (the paper's Table 1, and the curves), `ratios`.
+        Result with one row per way.
     """
     sides = Sides(**sizes)
     ways = {
-        "superpixels": sides.over_superpixels,
-        "superpixels, pooling matrices included": sides.over_superpixels_with_weights,
-        "sampled pixels": sides.over_pixels,
-        "sampled pixels, plain autograd": sides.over_pixels_plainly,
+        _SUPERPIXELS: sides.over_superpixels,
+        _WITH_WEIGHTS: sides.over_superpixels_with_weights,
+        _PIXELS: sides.over_pixels,
+        _PLAIN: sides.over_pixels_plainly,
     }
-    seconds = times_in_turn(ways, repeats)
-    memory = {}
-    for name, way in ways.items():
-        sides.forget()
-        memory[name] = peak_memory(way)
-    # What every way gives, and no way can do without.
+    costs = _costs(sides, ways, repeats)
+    # Every way has to allocate the gradient.
     gradient = sum(level.nbytes for level in sides.pyramid)
     batch = len(sides.label)
-    pairs = {name: batch * sides.image_pairs[name.split(",")[0]] for name in seconds}
-
-    total = math.prod(sides.draws)
-    first, with_weights, slow, plain = ways
-    parameters = sum(p.numel() for p in BottleneckExtractor().parameters())
-    table_1 = [
-        {
-            "network": f"{_PARAMETERS_OF_AKSOY / 1e6:.1f} M parameters (published)",
-            "method": "sampled pixels (Aksoy et al.)",
-            "complexity, as printed": f"O({total}^2)",
-            "pairs an image, as printed": f"{total**2:,}",
-            "pairs an image, compared": f"{sides.image_pairs['sampled pixels']:,}",
-            "loss on our pyramid, ms": f"{1e3 * median(seconds[slow]):.0f}",
-            "its peak MB": f"{memory[slow] / 1e6:.0f}",
-        },
-        {
-            "network": f"{parameters / 1e6:.1f} M parameters",
-            "method": "superpixels",
-            "complexity, as printed": f"O({sides.num_superpixels}^2) + O({math.prod(sides.size)})",
-            "pairs an image, as printed": f"{sides.num_superpixels**2:,}",
-            "pairs an image, compared": f"{sides.image_pairs[first]:,}",
-            "loss on our pyramid, ms": f"{1e3 * median(seconds[first]):.0f}",
-            "its peak MB": f"{memory[first] / 1e6:.0f}",
-        },
-    ]
-    curve_rows = []
-    for key, values in curves.items():
-        for value in values:
-            changed = Sides(**sizes | {key: value})
-            shown = "x".join(map(str, value)) if isinstance(value, list | tuple) else value
-            row = {"varied": f"{key} = {shown}"}
-            compared = {first: (changed.over_superpixels, repeats), slow: (changed.over_pixels, 1)}
-            for name, (way, rounds) in compared.items():
-                if name == slow and key == "num_superpixels":  # nothing to them
-                    row |= {f"{name}, ms": "", f"{name}, MB": ""}
-                    continue
-                time, peak = _cost(way, changed, rounds)
-                row |= {f"{name}, ms": f"{1e3 * time:.0f}", f"{name}, MB": f"{peak / 1e6:.0f}"}
-            curve_rows.append(row)
     return {
         "title": "The loss, from feature pyramid to gradient",
         "settings": {
             "batch": batch,
-            "image": "x".join(map(str, sides.size)),
+            "image": size_text(sides.size),
             "superpixels": sides.num_superpixels,
             "N_inst, N_samp, N_iter": ", ".join(map(str, sides.draws)),
             "D": sum(level.shape[1] for level in sides.pyramid),
@@ -205,30 +185,91 @@ def loss(
         "rows": [
             {
                 "way": name,
-                "pairs": f"{pairs[name]:,}",
-                "ms (median)": f"{1e3 * median(found):.1f}",
-                "ms (min)": f"{1e3 * min(found):.1f}",
-                "ms (max)": f"{1e3 * max(found):.1f}",
-                "peak MB": f"{memory[name] / 1e6:.1f}",
-                "beside the gradient": f"{(memory[name] - gradient) / 1e6:.1f}",
+                "pairs": f"{batch * sides.image_pairs[name.split(',')[0]]:,}",
+                **cells([1e3 * s for s in cost.seconds], "ms", 1),
+                "peak MB": f"{cost.memory / 1e6:.1f}",
+                "beside the gradient": f"{(cost.memory - gradient) / 1e6:.1f}",
             }
-            for name, found in seconds.items()
+            for name, cost in costs.items()
         ],
         "tables": {
-            "Table 1 of the paper, with what was measured": table_1,
-            "What it hangs on": curve_rows,
+            "Table 1 of the paper, with what was measured": _table_1(sides, costs),
+            "What it hangs on": _curve_rows(sizes, curves, repeats),
         },
-        "ratios": {
-            "time, sampled pixels / superpixels": ratio(seconds[slow], seconds[first]),
-            "time, the same, matrices included": ratio(seconds[slow], seconds[with_weights]),
-            "time, plain autograd / superpixels": ratio(seconds[plain], seconds[first]),
-            "memory, sampled pixels / superpixels": {"median": memory[slow] / memory[first]},
-            "memory, plain autograd / superpixels": {"median": memory[plain] / memory[first]},
-            "memory beside the pyramid's gradient, sampled pixels / superpixels": {
-                "median": (memory[slow] - gradient) / (memory[first] - gradient)
-            },
-            "memory beside the pyramid's gradient, plain autograd / superpixels": {
-                "median": (memory[plain] - gradient) / (memory[first] - gradient)
-            },
+        "ratios": _ratios(costs, gradient),
+    }
+
+
+def _table_1(sides: Sides, costs: Mapping[str, _Cost]) -> list[dict[str, str]]:
+    """Makes Table 1 of the paper with additional columns for what is computed and measured."""
+    total = math.prod(sides.draws)
+    parameters = sum(p.numel() for p in BottleneckExtractor().parameters())
+    pixels = ("sampled pixels (Aksoy et al.)", f"O({total}^2)", total**2)
+    ours = (
+        "superpixels",
+        f"O({sides.num_superpixels}^2) + O({math.prod(sides.size)})",
+        sides.num_superpixels**2,
+    )
+    return [
+        {
+            "network": network,
+            "method": method,
+            "complexity, as printed": complexity,
+            "pairs an image, as printed": f"{pairs:,}",
+            "pairs an image, compared": f"{sides.image_pairs[way]:,}",
+            "loss on our pyramid, ms": f"{1e3 * median(costs[way].seconds):.0f}",
+            "its peak MB": f"{costs[way].memory / 1e6:.0f}",
+        }
+        for way, network, (method, complexity, pairs) in (
+            (_PIXELS, f"{_PARAMETERS_OF_AKSOY / 1e6:.1f} M parameters (published)", pixels),
+            (_SUPERPIXELS, f"{parameters / 1e6:.1f} M parameters", ours),
+        )
+    ]
+
+
+def _curve_rows(
+    sizes: Mapping[str, Any], curves: Mapping[str, list[Any]], repeats: int
+) -> list[dict[str, str]]:
+    """Measures both methods with one argument of `Sides` changed at a time."""
+    rows = []
+    for key, values in curves.items():
+        for value in values:
+            sides = Sides(**{**sizes, key: value})
+            text = value if isinstance(value, int) else size_text(value)
+            row = {"varied": f"{key} = {text}"}
+            ways = {_SUPERPIXELS: (sides.over_superpixels, repeats)}
+            if key != "num_superpixels":  # sampled pixels do not depend on it
+                ways[_PIXELS] = (sides.over_pixels, 1)
+            for name in (_SUPERPIXELS, _PIXELS):
+                time = memory = ""
+                if name in ways:
+                    way, rounds = ways[name]
+                    cost = _costs(sides, {name: way}, rounds)[name]
+                    time = f"{1e3 * median(cost.seconds):.0f}"
+                    memory = f"{cost.memory / 1e6:.0f}"
+                row |= {f"{name}, ms": time, f"{name}, MB": memory}
+            rows.append(row)
+    return rows
+
+
+def _ratios(costs: Mapping[str, _Cost], gradient: int) -> dict[str, dict[str, float]]:
+    """Compares the ways with superpixels whose pooling matrices come from the loader."""
+    ours = costs[_SUPERPIXELS]
+    rivals = {_PIXELS: costs[_PIXELS], "plain autograd": costs[_PLAIN]}
+    return {
+        "time, sampled pixels / superpixels": ratio(costs[_PIXELS].seconds, ours.seconds),
+        "time, the same, matrices included": ratio(
+            costs[_PIXELS].seconds, costs[_WITH_WEIGHTS].seconds
+        ),
+        "time, plain autograd / superpixels": ratio(costs[_PLAIN].seconds, ours.seconds),
+        **{
+            f"memory, {name} / superpixels": {"median": cost.memory / ours.memory}
+            for name, cost in rivals.items()
+        },
+        **{
+            f"memory beside the pyramid's gradient, {name} / superpixels": {
+                "median": (cost.memory - gradient) / (ours.memory - gradient)
+            }
+            for name, cost in rivals.items()
         },
     }

@@ -1,7 +1,6 @@
-"""How well layers can be joined to true mattes, beside what else makes layers of a photo."""
+"""How well layers can be joined to true mattes, compared with other ways to make layers."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,35 +18,40 @@ from softfeat.imaging.images import pictures, read_image, resize_image
 from softfeat.matting.layers import normalise_alphas
 from softfeat.matting.photo import features_of
 from softfeat.matting.soft_segmentation import soft_segment
-from softfeat.metrics.matte import best_union, matte_errors
-from softfeat.models.extractor import load_extractor
+from softfeat.metrics.matte import MatteErrors, best_union, matte_errors
+from softfeat.models.extractor import Extractor, load_extractor
 from softfeat.ops.guided_filter import guided_filter
 
-_SCENES = 77  # first entry of the seeds: no scene of training has it
+_SCENES = 77  # first entry of the seeds, which no scene of a training has
 _SMALLEST_MATTE = 0.02  # share of the photo
+_OURS = "soft layers"
+
+Photo = NDArray[np.uint8]
+Layers = NDArray[np.float32]
+Errors = Mapping[str, list[MatteErrors]]  # one per matte, by way
 
 
-def scene_mattes(count: int, size: int) -> Iterator[tuple[NDArray[np.uint8], list[NDArray]]]:
-    """Scenes and, for each, the alpha of every class that covers enough of it."""
+def scene_mattes(count: int, size: int) -> Iterator[tuple[Photo, list[NDArray]]]:
+    """Yields scenes, and for each the alphas (H,W) of the classes that cover enough of it."""
     for index in range(count):
         image, _, alphas, classes = make_scene((_SCENES, index), size)
         mattes = [alphas[classes == c].sum(0, dtype=np.int64) / 255 for c in np.unique(classes)]
         yield image, [m for m in mattes if m.mean() >= _SMALLEST_MATTE]
 
 
-def photo_mattes(root: Path, size: int) -> Iterator[tuple[NDArray[np.uint8], list[NDArray]]]:
-    """Photos `images/<stem>.*` with `alphas/<stem>.png`, both at a long side of `size`."""
+def photo_mattes(root: Path, size: int) -> Iterator[tuple[Photo, list[NDArray]]]:
+    """Yields photos `images/<stem>.*` and mattes `alphas/<stem>.png`, reduced to `size` pixels."""
     for path in pictures(root / "images"):
         photo, matte = read_image(path), read_image(root / "alphas" / f"{path.stem}.png")
         scale = min(1.0, size / max(photo.shape[:2]))
         small = (round(photo.shape[0] * scale), round(photo.shape[1] * scale))
-        # By the photo's own filter, so that the photo stays the mixture that the matte says.
+        # With the same filter as the photo, so that the matte stays true.
         picture = Image.fromarray(matte[..., 0]).resize(small[::-1], Image.Resampling.BILINEAR)
         yield resize_image(photo, small), [np.asarray(picture) / 255]
 
 
-def kmeans_layers(features: NDArray, count: int, seed: int) -> NDArray[np.float32]:
-    """Hard layers: k-means of the pixels' features (H,W,3) -> (K,H,W)."""
+def kmeans_layers(features: NDArray, count: int, seed: int) -> Layers:
+    """Makes hard layers (K,H,W) by k-means of the features (H,W,D) of the pixels."""
     pixels = features.reshape(-1, features.shape[-1])
     rng = np.random.default_rng(seed)
     sample = pixels[rng.choice(len(pixels), min(10_000, len(pixels)), replace=False)]
@@ -56,8 +60,8 @@ def kmeans_layers(features: NDArray, count: int, seed: int) -> NDArray[np.float3
     return (labels == np.arange(count)[:, None, None]).astype(np.float32)
 
 
-def filtered(layers: NDArray[np.float32], image: NDArray) -> NDArray[np.float32]:
-    """Layers (K,H,W) after a guided filter, adding up to 1 again."""
+def filtered(layers: Layers, image: NDArray) -> Layers:
+    """Applies a guided filter to layers (K,H,W) and normalises their sum to 1."""
     guide = torch.tensor(image.transpose(2, 0, 1).copy()).float()[None]
     smooth = guided_filter(torch.from_numpy(layers)[None], guide, 11, 1e-4)[0]
     return normalise_alphas(smooth.flatten(1).T).T.unflatten(1, smooth.shape[1:]).numpy()
@@ -72,75 +76,89 @@ def mattes(
     seed: int,
     rivals: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Joins layers to each true matte as well as can be, and measures what is left.
+    """Joins layers to each true matte as well as possible, and measures the remaining error.
 
     Args:
-        checkpoint: of the features.
-        root: folder with `images/` and `alphas/`; None for scenes.
-        count: of scenes.
-        size: of scenes, or the long side of photos.
-        layers: K.
-        seed: of k-means.
-        rivals: further checkpoints, by what their features are called.
+        checkpoint: Checkpoint of the features.
+        root: Folder with `images/` and `alphas/`; None for scenes.
+        count: Number of scenes.
+        size: Pixels of a side of the scenes, or of the long side of the photos.
+        layers: Number of layers K.
+        seed: Random seed of k-means.
+        rivals: Further checkpoints by the names of their features.
 
     Returns:
-        Title, settings, rows (one a way, means over the mattes) and ratios.
+        Result with one row per way, means over the mattes.
     """
     extractor = load_extractor(checkpoint)
     others = {name: load_extractor(rival) for name, rival in rivals.items()}
     material = list(scene_mattes(count, size) if root is None else photo_mattes(Path(root), size))
-    errors: dict[str, list[dict[str, float]]] = {}
+    errors: dict[str, list[MatteErrors]] = {}
     for photo, truths in track(material, "mattes"):
-        image = photo / 255
-        soft = soft_segment(image, features_of(extractor, photo), layers)
-        hard = kmeans_layers(soft.features, layers, seed)
-        ways = {
-            "soft layers": soft.alphas,
-            "k-means of the same features": hard,
-            "the same, guided filter": filtered(hard, image),
-            "soft layers of colour alone": soft_segment(image, image, layers).alphas,
-        }
-        for name, other in others.items():
-            found = soft_segment(image, features_of(other, photo), layers)
-            ways[f"soft layers of {name}"] = found.alphas
-        for name, alphas in ways.items():
-            for truth in truths:
-                measured = asdict(matte_errors(best_union(alphas, truth), truth))
-                errors.setdefault(name, []).append(measured)
-
-    def column(name: str, key: str) -> NDArray:
-        return np.array([e[key] for e in errors[name]])
-
-    rows = [
-        {
-            "way": name,
-            "SAD (1000 px)": f"{np.nanmean(column(name, 'sad')):.2f}",
-            "MSE (1e-3)": f"{1000 * np.nanmean(column(name, 'mse')):.1f}",
-            "gradient": f"{np.nanmean(column(name, 'gradient')):.3f}",
-            "error on soft pixels": f"{np.nanmean(column(name, 'soft')):.3f}",
-        }
-        for name in errors
-    ]
-    ours = column("soft layers", "soft")
-    ratios = {}
-    for name in list(errors)[1:]:
-        shares = column(name, "soft") / ours
-        low, middle, high = np.nanquantile(shares, [0.25, 0.5, 0.75])
-        ratios[f"error on soft pixels, {name} / soft layers (quartiles)"] = {
-            "median": float(middle),
-            "min": float(low),
-            "max": float(high),
-        }
+        for way, alphas in _layers_by_way(photo, extractor, others, layers, seed).items():
+            measured = [matte_errors(best_union(alphas, truth), truth) for truth in truths]
+            errors.setdefault(way, []).extend(measured)
     return {
         "title": f"Layers joined to true mattes, {'scenes' if root is None else Path(root).name}",
-        "rows": rows,
-        "ratios": ratios,
+        "rows": _rows(errors),
+        "ratios": _ratios(errors),
         "settings": {
             "features": Path(checkpoint).stem,
             "pictures": len(material),
-            "mattes": len(ours),
+            "mattes": len(errors[_OURS]),
             "size": size,
             "layers": layers,
             "pixels of soft mattes": "true alpha neither 0 nor 1",
         },
     }
+
+
+def _layers_by_way(
+    photo: Photo, extractor: Extractor, others: Mapping[str, Extractor], count: int, seed: int
+) -> dict[str, Layers]:
+    """Divides a photo (H,W,3) into `count` layers (K,H,W) in every way."""
+    image = photo / 255
+    soft = soft_segment(image, features_of(extractor, photo), count)
+    hard = kmeans_layers(soft.features, count, seed)
+    return {
+        _OURS: soft.alphas,
+        "k-means of the same features": hard,
+        "the same, guided filter": filtered(hard, image),
+        "soft layers of colour alone": soft_segment(image, image, count).alphas,
+        **{
+            f"soft layers of {name}": soft_segment(image, features_of(other, photo), count).alphas
+            for name, other in others.items()
+        },
+    }
+
+
+def _rows(errors: Errors) -> list[dict[str, str]]:
+    """Averages the errors; a matte without soft pixels has no error on them."""
+    return [
+        {
+            "way": way,
+            "SAD (1000 px)": f"{np.nanmean([e.sad for e in measured]):.2f}",
+            "MSE (1e-3)": f"{1000 * np.nanmean([e.mse for e in measured]):.1f}",
+            "gradient": f"{np.nanmean([e.gradient for e in measured]):.3f}",
+            "error on soft pixels": f"{np.nanmean([e.soft for e in measured]):.3f}",
+        }
+        for way, measured in errors.items()
+    ]
+
+
+def _ratios(errors: Errors) -> dict[str, dict[str, float]]:
+    """Compares the error on soft pixels with that of our layers, matte by matte."""
+    ours = [e.soft for e in errors[_OURS]]
+    return {
+        f"error on soft pixels, {way} / soft layers": quartiles(
+            np.array([e.soft for e in measured]) / ours
+        )
+        for way, measured in errors.items()
+        if way != _OURS
+    }
+
+
+def quartiles(values: Iterable[float]) -> dict[str, float]:
+    """Median, lower quartile (q1) and upper quartile (q3) of the values that are not NaN."""
+    q1, middle, q3 = np.nanquantile(list(values), [0.25, 0.5, 0.75]).tolist()
+    return {"median": middle, "q1": q1, "q3": q3}

@@ -1,11 +1,16 @@
-"""How well layers hold labelled objects, and how well they cover the regions that people drew."""
+"""How well layers hold labelled objects, and how well they cover regions that people drew.
+
+An object is the largest connected component of a class in a photo. Its scores are the soft IoU of
+the best single layer, the soft IoU of the best union of layers (an oracle), and the number of
+layers that hold a tenth of it or more. Regions are those of BSDS500: their covering by the layer
+that is largest at each pixel.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +21,7 @@ from rich.progress import track
 from scipy import ndimage
 
 from benchmarks.mattes import kmeans_layers
+from benchmarks.measure import timed
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import Folder, Record
 from softfeat.data.parallel import map_in_workers, worker_count
@@ -34,9 +40,11 @@ from softfeat.ops.labels import CONTRAST, IGNORE
 from softfeat.ops.pca import normalise
 
 _SMALLEST, _LARGEST = 0.03, 0.6  # share of the photo that an object covers
-_BACKGROUND = 0  # id in the files of all sets of objects: the contrast class
+_BACKGROUND = 0  # id of the contrast class in the files of all sets of objects
 _REGIONS, _REGIONS_SPLIT = "bsds500", "val"
 _MEASURES = {"layer IoU": ".3f", "union IoU": ".3f", "layers holding": ".2f"}
+
+_AUTO = "As many layers as the segment tree suggests (auto)"
 
 Mask: TypeAlias = NDArray[np.bool_]
 Cut: TypeAlias = tuple[str, int | Literal["auto"]]  # way, number of layers
@@ -49,7 +57,7 @@ class Job:
     Attributes:
         folder: Name of the set.
         record: Files of the photo and its label.
-        classes: Classes whose largest objects are scored; empty to score the regions of the label.
+        classes: Classes whose largest objects are scored. If empty, the regions of the label are.
     """
 
     folder: str
@@ -64,7 +72,7 @@ class Outcome:
     Attributes:
         scores: For each way and number of layers, one dictionary per object (or one for the
             regions of the photo).
-        counts: Number of layers that came out.
+        counts: Number of layers, for each way and requested number.
         seconds: For each way, seconds per stage.
     """
 
@@ -126,8 +134,8 @@ def draw_objects(
             f"{_SMALLEST:.0%} to {_LARGEST:.0%} of it; choose other sets or another split"
         )
     classes: dict[int, list[int]] = defaultdict(list)
-    for chosen in sorted(np.random.default_rng(seed).permutation(len(pairs))[:count]):
-        number, class_id = pairs[chosen]
+    for index in sorted(np.random.default_rng(seed).permutation(len(pairs))[:count]):
+        number, class_id = pairs[index]
         classes[number].append(class_id)
     return [Job(folder, records[number], tuple(ids)) for number, ids in classes.items()]
 
@@ -169,11 +177,9 @@ def layers_of_ways(
     alphas: dict[Cut, NDArray[np.float32]] = {}
     seconds = {}
     for way, source in sources.items():
-        start = perf_counter()
-        maps = source()
-        seconds[way] = {"network": perf_counter() - start}
+        maps, duration = timed(source)
         analysis = analyse(image, maps, seed)
-        seconds[way] |= analysis.seconds
+        seconds[way] = {"network": duration, **analysis.seconds}
         cuts: tuple[int | Literal["auto"], ...] = (layers, "auto")
         for number in cuts:
             cut = layers_of(analysis, number)
@@ -194,21 +200,21 @@ def object_scores(alphas: NDArray, mask: Mask, valid: Mask) -> dict[str, float]:
 
 
 def measure(
-    job: Job,
     networks: Mapping[str, Extractor],
     size: int,
     features_sizes: Sequence[int],
     layers: int,
     seed: int,
+    job: Job,
 ) -> Outcome:
-    """Divides the photo of a job and scores its layers; see `objects` for the arguments."""
+    """Divides the photo of a job and scores its layers. `objects` explains the arguments."""
     photo, label = read_record(job.record)
     label = reduced_label(label, size)
     photo = resize_image(photo, (label.shape[0], label.shape[1]))
     alphas, seconds = layers_of_ways(photo, networks, features_sizes, layers, seed)
     if job.classes:
-        found = largest_objects(label)
-        masks, valid = [found[class_id] for class_id in job.classes], label != IGNORE
+        masks_by_class = largest_objects(label)
+        masks, valid = [masks_by_class[class_id] for class_id in job.classes], label != IGNORE
         scores = {
             cut: [object_scores(each, mask, valid) for mask in masks]
             for cut, each in alphas.items()
@@ -236,7 +242,7 @@ def score_rows(
     """
     folders = [f for f in dict.fromkeys(job.folder for job in jobs) if f != _REGIONS]
     rows = []
-    for way in [way for way, of_cut in outcomes[0].scores if of_cut == number]:
+    for way in [way for way, layers in outcomes[0].scores if layers == number]:
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
         for job, outcome in zip(jobs, outcomes, strict=True):
             for score in outcome.scores[way, number]:
@@ -246,10 +252,10 @@ def score_rows(
         count = np.mean([outcome.counts[way, number] for outcome in outcomes])
         row = {"way": way, "layers per photo": f"{count:.1f}"}
         for name, form in _MEASURES.items():
-            of_sets = {folder: means[folder, name] for folder in folders}
-            row |= {f"{folder} {name}": f"{mean:{form}}" for folder, mean in of_sets.items()}
-            if of_sets:
-                row[f"mean {name}"] = f"{np.mean(list(of_sets.values())):{form}}"
+            by_set = {folder: means[folder, name] for folder in folders}
+            row |= {f"{folder} {name}": f"{mean:{form}}" for folder, mean in by_set.items()}
+            if by_set:
+                row[f"mean {name}"] = f"{np.mean(list(by_set.values())):{form}}"
         if (_REGIONS, "covering") in means:
             row[f"{_REGIONS} covering"] = f"{means[_REGIONS, 'covering']:.3f}"
         rows.append(row)
@@ -283,17 +289,11 @@ def objects(
 ) -> dict[str, Any]:
     """Divides photos into layers and scores them on labelled objects and on regions.
 
-    An object is the largest connected component of a class in a photo. Its scores are the soft IoU
-    of the best single layer, the soft IoU of the best union of layers (an oracle), and the number
-    of layers that hold a tenth of it or more. Regions are those of BSDS500: their covering by the
-    layer that is largest at each pixel.
-
     Args:
         root: Folder of the sets.
         sets: Names of folders there, each in the folder layout with id 0 for everything that is
             not an object.
-        networks: Checkpoints by the names of their rows. Lab colours and k-means of each network's
-            features are added.
+        networks: Checkpoints by the names of their rows. Lab colours and k-means are added.
         split: Split of these sets.
         held_back: Whether to use only the tenth of the photos that trainings hold back.
         count: Number of objects per set; all if there are fewer.
@@ -306,51 +306,63 @@ def objects(
         name: Name of the result files.
 
     Returns:
-        Name, title, rows (one per way, means over the objects), tables and settings.
+        Result with one row per way.
 
     Raises:
         ValueError: A set has no such split or no objects.
     """
     extractors = {way: load_extractor(checkpoint) for way, checkpoint in networks.items()}
-    jobs: list[Job] = []
-    for folder in sets:
-        records = Folder(Path(root) / folder, test=None, contrast=[_BACKGROUND]).records(split)
-        if held_back:
-            records = [record for record in records if is_held_back(record.image.stem)]
-        jobs += draw_objects(folder, records, count, size, seed)
-    if bsds_count is not None:
-        records = Folder(Path(root) / _REGIONS, test=None).records(_REGIONS_SPLIT)
-        chosen = np.random.default_rng(seed).permutation(len(records))[:bsds_count]
-        jobs += [Job(_REGIONS, records[number]) for number in sorted(chosen)]
-    run = partial(
-        measure,
-        networks=extractors,
-        size=size,
-        features_sizes=tuple(features_sizes),
-        layers=layers,
-        seed=seed,
-    )
+    jobs = _jobs(Path(root), sets, split, held_back, count, bsds_count, size, seed)
+    run = partial(measure, extractors, size, tuple(features_sizes), layers, seed)
     outcomes = list(map_in_workers(run, jobs, worker_count(num_workers), "photos"))
-    photos = {folder: [j for j in jobs if j.folder == folder] for folder in [*sets, _REGIONS]}
     return {
         "name": name,
         "title": f"Layers that hold things, {layers} layers",
         "rows": score_rows(jobs, outcomes, layers),
         "tables": {
-            "As many layers as the segment tree suggests (auto)": score_rows(
-                jobs, outcomes, "auto"
-            ),
+            _AUTO: score_rows(jobs, outcomes, "auto"),
             "Seconds per photo, means": time_rows(outcomes),
         },
         "ratios": {},
         "settings": {
-            "photos": ", ".join(f"{len(each)} {folder}" for folder, each in photos.items()),
-            "objects": ", ".join(
-                f"{sum(len(job.classes) for job in photos[folder])} {folder}" for folder in sets
-            ),
-            "split": f"{split}, held back" if held_back else split,
+            **_counts(jobs, sets),
+            "split": split + (", held back" if held_back else ""),
             "size": size,
             "features_sizes": ", ".join(map(str, features_sizes)),
             "seed": seed,
         },
     }
+
+
+def _counts(jobs: Sequence[Job], sets: Sequence[str]) -> dict[str, str]:
+    """Counts the photos and objects of each set."""
+    photos = {folder: [j for j in jobs if j.folder == folder] for folder in [*sets, _REGIONS]}
+    objects = {folder: sum(len(job.classes) for job in photos[folder]) for folder in sets}
+    return {
+        "photos": ", ".join(f"{len(each)} {folder}" for folder, each in photos.items()),
+        "objects": ", ".join(f"{count} {folder}" for folder, count in objects.items()),
+    }
+
+
+def _jobs(
+    root: Path,
+    sets: Sequence[str],
+    split: str,
+    held_back: bool,
+    count: int,
+    bsds_count: int | None,
+    size: int,
+    seed: int,
+) -> list[Job]:
+    """Draws the photos. `objects` explains the arguments."""
+    jobs: list[Job] = []
+    for folder in sets:
+        records = Folder(root / folder, test=None, contrast=[_BACKGROUND]).records(split)
+        if held_back:
+            records = [record for record in records if is_held_back(record.image.stem)]
+        jobs += draw_objects(folder, records, count, size, seed)
+    if bsds_count is not None:
+        records = Folder(root / _REGIONS, test=None).records(_REGIONS_SPLIT)
+        numbers = np.random.default_rng(seed).permutation(len(records))[:bsds_count]
+        jobs += [Job(_REGIONS, records[number]) for number in sorted(numbers)]
+    return jobs

@@ -1,4 +1,4 @@
-"""Photos that benchmarks run on: those that scikit-image ships."""
+"""Photos that benchmarks run on: four that scikit-image ships."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from softfeat.imaging.slic import Superpixels
 def photo_batch(
     batch_size: int, image_size: Sequence[int], num_superpixels: int
 ) -> tuple[Tensor, Tensor]:
-    """Real photos and their superpixels; four photos, repeated.
+    """Makes a batch of photos and their superpixels; the four photos are repeated.
 
     Args:
         batch_size: B.
@@ -22,12 +22,13 @@ def photo_batch(
         num_superpixels: S.
 
     Returns:
-        images (B,3,H,W) float32 RGB in [0,1], superpixels (B,H,W) int64.
+        images: (B,3,H,W) float32, RGB in [0,1].
+        superpixels: (B,H,W) int64, ids 0..S-1.
     """
     height, width = image_size
-    makers = [photos.astronaut, photos.coffee, photos.chelsea, photos.rocket][:batch_size]
+    readers = [photos.astronaut, photos.coffee, photos.chelsea, photos.rocket][:batch_size]
     segment = Superpixels(num_superpixels)
-    pictures = [resize_image(make(), (height, width)) for make in makers]
+    pictures = [resize_image(read(), (height, width)) for read in readers]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
     maps = torch.from_numpy(np.stack([segment(p) for p in pictures]).astype(np.int64))
     index = torch.arange(batch_size) % len(pictures)

@@ -1,9 +1,9 @@
-"""Puts results into the documents: python -m benchmarks.report [runs=[RUN_DIR,...]] [sweeps=...].
+"""Writes results into documents: python -m benchmarks.report [runs=[RUN_DIR,...]] [sweeps=[...]].
 
-Each run's metrics are copied to `benchmarks/results/runs/<name>.json`, with its settings and the
-machine, and each sweep's table to `benchmarks/results/sweeps/<name of its directory>.json`. Then
-the tables between the markers in README.md, docs/costs.md and the model cards are written again
-from the files there.
+The metrics, settings and machine of each run are first copied to
+`benchmarks/results/runs/<name>.json`, and the table of each sweep to
+`benchmarks/results/sweeps/<name of its directory>.json`. Then all tables between the markers of the
+documents are written from the files in `benchmarks/results`.
 """
 
 import json
@@ -16,14 +16,20 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.measure import markdown
+from benchmarks.tables import markdown, ratio_rows
 from softfeat.commands.cli import markdown_table, readable_errors
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_directory, sha256
 from softfeat.models.test_time_views import ONE_VIEW
 from softfeat.sweeps.jobs import Sweep
 
-_NOWHERE = object()
-_SETTINGS = {
+_MISSING = object()
+_MARKER = re.compile(
+    r"(?P<start><!-- (?P<kind>runs|losses|segmentation|classes|sweep|weights|ratios|benchmark)"
+    r": (?P<names>[\w:+ .-]+) -->)\n.*?"
+    r"(?P<end><!-- end -->)",
+    flags=re.DOTALL,
+)
+_SETTINGS = {  # keys of a run's config, by name
     "experiment": "name",
     "steps": "model.total_steps",
     "batch": "data.batch_size",
@@ -48,27 +54,33 @@ _SETTINGS = {
 
 
 def collect(run_dir: Path, results: Path) -> None:
-    """Copies what a finished run measured, and what `src.evaluate` measured of it.
+    """Copies the metrics of a finished run and of its evaluations by `src.evaluate`.
+
+    Args:
+        run_dir: Directory of the run.
+        results: Folder for `<name of the experiment>.json`.
 
     Raises:
-        FileNotFoundError: the run has not finished.
+        FileNotFoundError: The run has not finished.
     """
     if not (run_dir / "metrics.json").is_file():
-        raise FileNotFoundError(f"{run_dir} has no metrics.json: let the run finish (resume=)")
+        raise FileNotFoundError(
+            f"{run_dir} has no metrics.json: let the run finish (resume=RUN_DIR)"
+        )
     cfg = OmegaConf.load(run_dir / "config.yaml")
     settings: dict[str, Any] = {}
     for name, key in _SETTINGS.items():
-        value = OmegaConf.select(cfg, key, default=_NOWHERE)
-        if value is not _NOWHERE:
+        value = OmegaConf.select(cfg, key, default=_MISSING)
+        if value is not _MISSING:
             settings[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     if "head" in settings:
         settings["features"] = _origin(OmegaConf.select(cfg, "model.features_checkpoint"))
     metrics = _read(run_dir / "metrics.json")
     for folder in sorted(run_dir.glob("evaluation/*")):
-        if _is_of(folder / "evaluation.yaml", cfg):
+        if _matches(folder / "evaluation.yaml", cfg):
             metrics |= _read(folder / "metrics.json")
         else:
-            print(f"{folder} is of other weights, data or views: left out")
+            print(f"left out {folder}: it used other weights, data or views")
     content = {
         "settings": settings,
         "metrics": metrics,
@@ -80,17 +92,21 @@ def collect(run_dir: Path, results: Path) -> None:
 
 
 def collect_sweep(folder: Path, results: Path) -> None:
-    """Copies the table of a sweep, or of several side by side in one directory.
+    """Copies the table of a sweep, or of several sweeps in one directory.
+
+    Args:
+        folder: Directory of the sweep or sweeps.
+        results: Folder for `<name of the directory>.json`.
 
     Raises:
-        FileNotFoundError: no multirun there, or none of its jobs has finished.
+        FileNotFoundError: There is no multirun, or none of its jobs has finished.
     """
     sweep = Sweep(folder)
     done = [folder / job.name for job in sweep.jobs if job.status == "ok"]
     if not done:
         raise FileNotFoundError(f"no job of {folder} has finished: let one run to its end")
     content = {
-        # An error's text speaks of this machine.
+        # The text of an error may name paths of this machine.
         "rows": [{k: v for k, v in row.items() if k != "error"} for row in sweep.cells()],
         "machines": sorted({_machine({"machine": _read(job / "machine.json")}) for job in done}),
     }
@@ -100,7 +116,7 @@ def collect_sweep(folder: Path, results: Path) -> None:
 
 
 def sweep_table(results: Path, name: str) -> str:
-    """All jobs of a sweep, best first."""
+    """Makes a table of all jobs of a sweep, best first."""
     content = _read(results / f"{name}.json")
     machines = "; ".join(content["machines"])
     return f"{markdown_table(content['rows'])}\n\nMeasured on: {machines}."
@@ -112,7 +128,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _origin(checkpoint: str | None) -> str:
-    """The experiment that frozen features come from."""
+    """Names the experiment that frozen features come from."""
     if checkpoint is None:
         return "random"
     file = checkpoint_file(checkpoint)
@@ -120,24 +136,26 @@ def _origin(checkpoint: str | None) -> str:
     return file.stem if directory is None else str(OmegaConf.load(directory / "config.yaml").name)
 
 
-def _is_of(evaluation: Path, cfg: Any) -> bool:
-    """Whether an evaluation scored the run's best weights, on its data, with one view."""
+def _matches(evaluation: Path, cfg: Any) -> bool:
+    """Checks that an evaluation scored the run's best weights on its data, with one view."""
     if not evaluation.is_file():
         return False
-    about: Any = OmegaConf.load(evaluation)
+    settings: Any = OmegaConf.load(evaluation)
     same = ("layout", "root", "image_size", "superpixels")
     return (
-        Path(about.checkpoint).name == "best.ckpt"
-        and OmegaConf.to_object(about.views) == {**asdict(ONE_VIEW), "scales": [1.0]}
-        and all(about.data[key] == cfg.data[key] for key in same)
+        Path(settings.checkpoint).name == "best.ckpt"
+        and OmegaConf.to_object(settings.views) == {**asdict(ONE_VIEW), "scales": [1.0]}
+        and all(settings.data[key] == cfg.data[key] for key in same)
     )
 
 
 def segmentation_table(results: Path, names: list[str]) -> str:
-    """The four scores of hard segmentation on the test split, and what others published.
+    """Makes a table of the four scores of hard segmentation on the test split.
 
-    A name of the form `published:SET` stands for the rows on that set in `published.json`, and
-    `a+b+c` for the mean of runs that differ in their seeds, with the lowest and highest.
+    Args:
+        results: Folder of the runs.
+        names: Names of runs. `a+b+c` stands for the mean and the range of runs with different
+            seeds, `published:SET` for the rows on that set in `published.json`.
     """
     columns = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
     lines = [
@@ -172,14 +190,14 @@ def segmentation_table(results: Path, names: list[str]) -> str:
 
 
 def _spread(values: list[float]) -> str:
-    """A value, or the mean of several with their range."""
+    """Formats a value, or the mean of several with their range."""
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def classes_table(results: Path, names: list[str]) -> str:
-    """IoU of every class on the test split, a column a run."""
+    """Makes a table of the IoU of every class on the test split, with one column per run."""
     metrics = [_read(results / f"{name}.json")["metrics"] for name in names]
     prefix = "test/iou/"
     lines = ["| class | " + " | ".join(f"`{n}`" for n in names) + " |"]
@@ -191,7 +209,7 @@ def classes_table(results: Path, names: list[str]) -> str:
 
 
 def weights_table(name: str) -> str:
-    """What shipped weights are, and what they say of themselves."""
+    """Makes a table of the file and the metadata of shipped weights."""
     path = checkpoint_file(name)
     content = read_checkpoint(path)
     size = sum(value.numel() for value in content["state_dict"].values())
@@ -199,10 +217,10 @@ def weights_table(name: str) -> str:
         "file": f"`{path.name}`, {path.stat().st_size / 1e6:.2f} MB, {size:,} numbers",
         "SHA-256": f"`{sha256(path)}`",
     }
-    told = content["about"]
+    metadata = content["about"]
     for part in ("features", ""):
-        about = told.get(part) if part else told
-        for key, value in (about or {}).items():
+        entries = metadata.get(part) if part else metadata
+        for key, value in (entries or {}).items():
             if not isinstance(value, dict):
                 rows[f"{part} {key}".strip()] = f"`{value}`"
     lines = [f"| {key} | {value} |" for key, value in rows.items()]
@@ -214,9 +232,13 @@ def _machine(content: dict[str, Any]) -> str:
 
 
 def runs_table(results: Path, names: list[str], compare_losses: bool = False) -> str:
-    """Pair AUC of runs on the splits they were scored on.
+    """Makes a table of the pair AUC of runs on the splits that they were scored on.
 
-    Beside it stands what needs no training; where losses are compared, only what differs.
+    Args:
+        results: Folder of the runs.
+        names: Names of runs.
+        compare_losses: Whether to show the settings of the losses instead of the features that
+            need no training.
     """
     rows = []
     machines = set()
@@ -246,20 +268,28 @@ def runs_table(results: Path, names: list[str], compare_losses: bool = False) ->
 
 
 def ratios_table(results: Path, names: list[str]) -> str:
-    """The ratios of benchmarks alone, with where they were measured."""
-    lines = ["| benchmark | ratio | median | min | max |", "|" + " --- |" * 5]
-    machines = set()
-    for name in names:
-        content = _read(results / f"{name}.json")
-        machines.add(_machine(content))
-        for ratio, found in content["ratios"].items():
-            cells = [f"{found[k]:.1f}" if k in found else "" for k in ("median", "min", "max")]
-            lines.append(f"| `{name}` | {ratio} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "Measured on: " + "; ".join(sorted(machines)) + "."])
+    """Makes a table of the ratios of benchmarks, with the machines that they were measured on."""
+    contents = {name: _read(results / f"{name}.json") for name in names}
+    rows = ratio_rows(
+        ({"benchmark": f"`{name}`", "ratio": label}, ratio)
+        for name, content in contents.items()
+        for label, ratio in content["ratios"].items()
+    )
+    machines = sorted({_machine(content) for content in contents.values()})
+    return f"{markdown_table(rows)}\n\nMeasured on: {'; '.join(machines)}."
 
 
 def fill(document: str, results: Path) -> str:
-    """Replaces what stands between `<!-- runs: a b -->` and its like, and `<!-- end -->`."""
+    """Writes the tables of a document.
+
+    Args:
+        document: Text of the document. A table stands between `<!-- KIND: NAME ... -->` and
+            `<!-- end -->`; the kinds are those of `_MARKER`.
+        results: Folder of the results.
+
+    Returns:
+        Text with the tables replaced.
+    """
 
     def content(match: re.Match[str]) -> str:
         kind, names = match["kind"], match["names"].split()
@@ -279,18 +309,13 @@ def fill(document: str, results: Path) -> str:
             text = "\n".join(markdown(_read(results / f"{n}.json")) for n in names).strip()
         return f"{match['start']}\n{text}\n{match['end']}"
 
-    pattern = (
-        r"(?P<start><!-- (?P<kind>runs|losses|segmentation|classes|sweep|weights|ratios|benchmark)"
-        r": (?P<names>[\w:+ .-]+) -->)\n.*?"
-        r"(?P<end><!-- end -->)"
-    )
-    return re.sub(pattern, content, document, flags=re.DOTALL)
+    return _MARKER.sub(content, document)
 
 
 @hydra.main(config_path="conf", config_name="report", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> None:
-    """Collects the given runs and writes the tables."""
+    """Copies the results of runs and sweeps, then writes the tables of the documents."""
     for run_dir in cfg.runs:
         collect(Path(run_dir), Path(cfg.results) / "runs")
     for folder in cfg.sweeps:

@@ -1,22 +1,22 @@
-"""One training step, in the ways that the benchmarks compare."""
+"""One training step, computed in the ways that the benchmarks compare."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from benchmarks.photos import photo_batch
 from softfeat.data.dataset import Batch
 from softfeat.models.extractor import Extractor
 from softfeat.ops.pyramid import PoolingWeights, pooling_weights
 from softfeat.ops.superpixels import superpixel_majority, superpixel_mean
 from softfeat.training.soft_features import SoftFeatureModule
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # of features (B,S,D) and labels (B,S)
-MakeOptimizer = Callable[..., Optimizer]  # of the parameters
+Loss = Callable[[Tensor, Tensor], Tensor]  # features (B,S,D), labels (B,S) -> scalar
+MakeOptimizer = Callable[..., Optimizer]  # called with the parameters
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class Way:
     """How a step is computed.
 
     Attributes:
-        full_map: upsample the pyramid to the photo's size and pool that, in place of pooling the
-            pyramid where it is.
-        channels_last: memory layout of the convolutions.
-        bf16: forward pass under autocast to bfloat16.
-        keep: keep all that the backward pass reads, whatever the extractor would recompute.
-        compile: mode of `torch.compile` for the network ("default", "reduce-overhead", ...); None
-            to leave it as it is.
+        full_map: Whether to upsample the pyramid to the size of the photo and to pool the result,
+            instead of pooling the pyramid at its own resolutions.
+        channels_last: Whether convolutions use the channels-last memory layout.
+        bf16: Whether the forward pass runs under autocast to bfloat16.
+        keep: Whether to keep everything that the backward pass reads, even what the extractor would
+            recompute.
+        compile: Mode of `torch.compile` for the network ("default", "reduce-overhead", ...); None
+            for no compilation.
     """
 
     full_map: bool = False
@@ -40,39 +41,16 @@ class Way:
     compile: str | None = None
 
 
-def step_batch(
-    images: Tensor, superpixels: Tensor, num_superpixels: int, sizes: Iterable[tuple[int, int]]
-) -> Batch:
-    """A batch as the loader would give it. Labels are eight bands of brightness.
-
-    Args:
-        images: (B,3,H,W) in [0,1].
-        superpixels: (B,H,W).
-        num_superpixels: S.
-        sizes: (h, w) of the pyramid's levels.
-    """
-    weights = pooling_weights(superpixels, num_superpixels, list(sizes), images.dtype)
-    label = (images.mean(1) * 8).long().clamp(max=7)
-    return {"image": images, "label": label, "superpixels": superpixels, "pooling": weights}
-
-
-def batch_to(batch: Batch, device: torch.device | str) -> Batch:
-    """The batch of `step_batch` on a device."""
-    pooling = [PoolingWeights(*(t.to(device) for t in level)) for level in batch["pooling"]]
-    tensors = {k: v.to(device) for k, v in batch.items() if k != "pooling"}
-    return tensors | {"pooling": pooling}
-
-
 class Step:
-    """A training step on one batch, of a network of its own: every call trains it on.
+    """A training step on one batch. It has its own network, and every call trains it further.
 
     Args:
-        extractor: copied to the batch's device.
-        loss: of features and labels.
-        optimizer: made from the parameters.
-        batch: of `step_batch`.
+        extractor: Network, copied to the device and the precision of the batch.
+        loss: Loss function.
+        optimizer: Constructor of the optimiser.
+        batch: Batch of `Recipe.batch`.
         num_superpixels: S.
-        way: how it is computed.
+        way: How the step is computed.
     """
 
     def __init__(
@@ -84,9 +62,10 @@ class Step:
         num_superpixels: int,
         way: Way = Way(),
     ) -> None:
-        self.device = batch["image"].device
+        images = batch["image"]
+        self.device = images.device
         self.module = SoftFeatureModule(
-            copy.deepcopy(extractor).to(self.device),
+            copy.deepcopy(extractor).to(images.device, images.dtype),
             loss,
             num_superpixels=num_superpixels,
             channels_last=way.channels_last,
@@ -101,7 +80,7 @@ class Step:
             self.pyramid = torch.compile(self.pyramid, mode=way.compile)
 
     def pooled(self) -> tuple[Tensor, Tensor]:
-        """Features (B,S,D) of the superpixels and their labels (B,S)."""
+        """Computes features (B,S,D) and labels (B,S) of the superpixels."""
         if not self.way.full_map:
             return self.module.superpixel_features(self.batch, self.pyramid)
         superpixels, count = self.batch["superpixels"], self.module.num_superpixels
@@ -110,13 +89,13 @@ class Step:
         return features, labels
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """The loss, and the features (B,S,D) that it is of."""
+        """Computes the loss and the features (B,S,D)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.way.bf16):
             features, labels = self.pooled()
             return self.module.loss(features, labels), features
 
     def gradients(self) -> dict[str, Tensor]:
-        """Loss, features (B,S,D) and all gradients (N,) of one pass; the weights stay."""
+        """Computes the loss, the features (B,S,D) and all gradients (N,); the weights stay."""
         loss, features = self.forward()
         loss.backward()
         parameters = list(self.extractor.parameters())
@@ -125,22 +104,78 @@ class Step:
         return {"loss": loss.detach(), "features": features.detach(), "gradients": gradient}
 
     def __call__(self) -> None:
-        """Forward, pooling, loss, backward, optimiser."""
+        """Runs forward pass, pooling, loss, backward pass and optimiser."""
         self.forward()[0].backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
 
-def differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
-    """Largest difference of each entry, relative to the largest value expected."""
+@dataclass(frozen=True)
+class Recipe:
+    """What all steps and trainings of a benchmark share.
+
+    Attributes:
+        extractor: Network. Every step and module has a copy of it.
+        loss: Loss function.
+        optimizer: Constructor of the optimiser.
+        image_size: (H, W).
+        num_superpixels: S.
+    """
+
+    extractor: Extractor
+    loss: Loss
+    optimizer: MakeOptimizer
+    image_size: tuple[int, int]
+    num_superpixels: int
+
+    def batch(self, size: int, device: torch.device | str, double: bool = False) -> Batch:
+        """Makes a batch as the loader does. The labels are eight levels of brightness.
+
+        Args:
+            size: B.
+            device: Device of the tensors.
+            double: Whether photos are float64 instead of float32.
+        """
+        images, superpixels = photo_batch(size, self.image_size, self.num_superpixels)
+        images = images.double() if double else images
+        sizes = self.extractor.level_sizes(self.image_size)
+        weights = pooling_weights(superpixels, self.num_superpixels, sizes, images.dtype)
+        label = (images.mean(1) * 8).long().clamp(max=7)
+        return {
+            "image": images.to(device),
+            "label": label.to(device),
+            "superpixels": superpixels.to(device),
+            "pooling": [PoolingWeights(*(t.to(device) for t in level)) for level in weights],
+        }
+
+    def step(self, batch: Batch, way: Way = Way()) -> Step:
+        """Makes a step on a batch, in its precision."""
+        return Step(self.extractor, self.loss, self.optimizer, batch, self.num_superpixels, way)
+
+    def module(
+        self, total_steps: int, cuda_graph: bool, device: torch.device | str
+    ) -> SoftFeatureModule:
+        """Makes a module for a training of `total_steps` steps."""
+        return SoftFeatureModule(
+            copy.deepcopy(self.extractor),
+            self.loss,
+            self.optimizer,
+            self.num_superpixels,
+            total_steps=total_steps,
+            cuda_graph=cuda_graph,
+        ).to(device)
+
+
+def differences(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """Computes the largest difference of each entry, relative to the largest expected value."""
     return {
-        name: float((found[name].cpu().double() - value.cpu().double()).abs().max())
+        name: float((actual[name].cpu().double() - value.cpu().double()).abs().max())
         / float(value.double().abs().max())
         for name, value in expected.items()
     }
 
 
 def reason(error: Exception) -> str:
-    """What a table says of a part that failed."""
-    lines: list[Any] = str(error).strip().splitlines()
+    """Shortens an error to one line of a table."""
+    lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}".strip(": ")[:120]

@@ -1,23 +1,22 @@
-"""A training step: how it is computed, what Lightning and the loader add, where its time goes.
+"""A training step: ways to compute it, what Lightning and the loader add, and where time goes.
 
-The floor that the step is held against is the sum of two times:
+The measured time of a step is compared with a floor, the sum of two times:
 
     arithmetic = 3 * B * FLOPs(forward pass of one photo) / rate
     memory     = bytes / bandwidth
 
-The backward pass of a convolution is two convolutions of the same size, hence 3; what is computed
-anew to save memory does not count. `rate` is the best of a product of two square float32 matrices
-and of a large 3x3 convolution: either library may be the slower one on a processor.
-`bytes` counts, for every operator of the step that is neither a view nor a convolution or matrix
-product, its inputs and outputs once each; `bandwidth` is that of a copy that reads and writes a
-tensor larger than the caches. What stays in the caches from one operator to the next may be faster
-than that.
+The backward pass of a convolution is two convolutions of the same size, hence the factor 3; what is
+recomputed to save memory does not count. `rate` is the faster of a product of two square float32
+matrices and a large 3x3 convolution, because either library may be the slower one on a processor.
+`bytes` counts the inputs and outputs of every operator once each, except views, convolutions and
+matrix products. `bandwidth` is that of a copy that reads and writes a tensor larger than the
+caches. A step can beat the floor where data stays in the caches between operators.
 """
 
-import copy
-import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -28,24 +27,21 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.loops import measured_loops
-from benchmarks.measure import milliseconds, peak_memory, ratio, times_in_turn
-from benchmarks.photos import photo_batch
-from benchmarks.step import (
-    Loss,
-    MakeOptimizer,
-    Step,
-    Way,
-    batch_to,
-    differences,
-    reason,
-    step_batch,
+from benchmarks.loops import loop_settings, measured_loops
+from benchmarks.measure import (
+    milliseconds,
+    peak_memory,
+    percent,
+    ratio,
+    spread,
+    timed,
+    times_in_turn,
 )
+from benchmarks.step import Loss, MakeOptimizer, Recipe, Step, Way, differences, reason
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import Extractor
 from softfeat.models.flops import model_size
 from softfeat.training.machine import bf16_instructions
-from softfeat.training.soft_features import SoftFeatureModule
 
 NAIVE, NATIVE = "full-resolution map", "native"
 _BF16, _KEPT = ", bf16", ", all kept"
@@ -63,6 +59,38 @@ COMPILED = {"native, compiled": Way(compile="default")}
 CUDA_GRAPHS = {"native, compiled, CUDA graphs": Way(compile="reduce-overhead")}
 
 
+@dataclass(frozen=True)
+class Floor:
+    """Time of a step at the machine's measured rates; see the module's docstring.
+
+    Attributes:
+        gflops: 10^9 operations of the step.
+        flops_per_second: Rate of the arithmetic.
+        bytes: Bytes that the step reads and writes.
+        bytes_per_second: Bandwidth.
+    """
+
+    gflops: float
+    flops_per_second: float
+    bytes: int
+    bytes_per_second: float
+
+    @property
+    def arithmetic(self) -> float:
+        """Seconds of the arithmetic."""
+        return 1e9 * self.gflops / self.flops_per_second
+
+    @property
+    def memory(self) -> float:
+        """Seconds of reading and writing."""
+        return self.bytes / self.bytes_per_second
+
+    @property
+    def seconds(self) -> float:
+        """Sum of both."""
+        return self.arithmetic + self.memory
+
+
 def train_step(
     extractor: Extractor,
     loss: Loss,
@@ -74,167 +102,178 @@ def train_step(
     compiled: bool = True,
     name: str = "train_step",
 ) -> dict[str, Any]:
-    """Measures training steps on real photos, and loops of them on `data`.
+    """Measures training steps on real photos, and trainings on `data`.
 
     Args:
-        extractor: the network; its weights do not matter here.
-        loss: of features and labels.
-        optimizer: made from the parameters.
-        data: what the loops read; its batch size, photo size and number of superpixels hold for
-            the single steps, too.
-        repeats: counted rounds of the single steps.
-        steps: counted steps of a loop; one more goes before them.
-        rounds: of each loop.
-        compiled: measure `torch.compile`, too.
-        name: of the result files.
+        extractor: Network; its weights do not matter here.
+        loss: Loss function.
+        optimizer: Constructor of the optimiser.
+        data: Data of the trainings. Single steps use batches of the same size.
+        repeats: Number of counted rounds of the single steps.
+        steps: Number of counted steps of a training, after one warm-up step.
+        rounds: Number of trainings in each loop.
+        compiled: Whether to measure `torch.compile` too.
+        name: Name of the result files.
 
     Returns:
-        Name, title, settings, `rows` (one a way of computing a step), `tables` and ratios.
+        Result with one row per way of computing a step.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size, count = data.image_size, data.superpixels.count
-    images, superpixels = photo_batch(data.batch_size, size, count)
-    sizes = extractor.level_sizes(size)
-    batch = batch_to(step_batch(images, superpixels, count, sizes), device)
-
-    def step(way: Way) -> Step:
-        return Step(extractor, loss, optimizer, batch, count, way)
-
-    ways = {name: step(way) for name, way in WAYS.items()}
-    notes = {"bf16 instructions": bf16_instructions(device)}
-    for kind, way in {**COMPILED, **(CUDA_GRAPHS if device == "cuda" else {})}.items():
-        if compiled:
-            candidate = step(way)
-            works, notes[kind] = compiles(candidate)
-            if works:
-                ways[kind] = candidate
+    recipe = Recipe(extractor, loss, optimizer, data.image_size, data.superpixels.count)
+    ways, notes = _steps(recipe, data.batch_size, device, compiled)
     seconds = times_in_turn(ways, repeats)
-    memory = {name: peak_memory(way) for name, way in ways.items()}
-
-    double = batch_to(step_batch(images.double(), superpixels, count, sizes), device)
-    (exact, full), (single, single_full) = (
-        [
-            Step(network, loss, optimizer, values, count, WAYS[name]).gradients()
-            for name in (NATIVE, NAIVE)
-        ]
-        for network, values in ((copy.deepcopy(extractor).double(), double), (extractor, batch))
-    )
-    gradients = {
-        "float64": differences(full, exact)["gradients"],
-        "float32": differences(single_full, single)["gradients"],
-    }
-
-    def module() -> SoftFeatureModule:
-        network = copy.deepcopy(extractor)
-        return SoftFeatureModule(
-            network, loss, optimizer, count, total_steps=steps + 1, cuda_graph=False
-        ).to(device)
-
+    memory = {way: peak_memory(step) for way, step in ways.items()}
+    gradients = _gradient_differences(recipe, data.batch_size, device)
+    module = partial(recipe.module, steps + 1, cuda_graph=False, device=device)
     loops = measured_loops(module, data, steps, rounds)
-    shares = time_by_part(ways[NATIVE], repeats=3)
-    floor = floor_of(
-        ways[NATIVE + _KEPT], model_size(extractor, size)["model/gflops"] * len(images)
-    )
+    gflops = model_size(extractor, data.image_size)["model/gflops"] * data.batch_size
+    floor = time_floor(ways[NATIVE + _KEPT], gflops)
     native = median(seconds[NATIVE])
-    sides = [(kind, NAIVE + kind, NATIVE + kind) for kind in ("", _BF16, _KEPT)]
     return {
         "name": name,
         "title": "A training step",
         "settings": {
-            "batch": len(images),
-            "image": "x".join(map(str, size)),
-            "superpixels": count,
+            **loop_settings(data, steps, rounds),
             "rounds": repeats,
-            "largest relative difference of the gradients, full map and native": ", ".join(
-                f"{value:.1e} ({name})" for name, value in gradients.items()
-            ),
+            "largest relative difference of the gradients, full map and native": gradients,
             **notes,
-            "loops": f"{rounds} times {steps} steps each on {data.layout.__class__.__name__}, "
-            f"{data.num_workers} loader processes",
             "largest difference of the weights after either loop": f"{loops['difference']:.1e}",
         },
-        "rows": [
-            {"step": name, **milliseconds(seconds[name]), "peak MB": round(memory[name] / 1e6, 1)}
-            for name in ways
-        ],
+        "rows": _way_rows(seconds, memory),
         "tables": {
-            "Loops, the loader included": [
-                {"loop": name, **milliseconds([s / steps for s in loops[name]])}
-                for name in ("bare PyTorch", "Lightning")
-            ],
-            "Where the native step's time goes": [
-                {"part": name, "ms": round(1e3 * s, 2), "%": round(100 * s / sum(shares.values()))}
-                for name, s in sorted(shares.items(), key=lambda item: -item[1])
-            ],
-            "The floor": [
-                *floor["rows"],
-                {"what": "native step", "amount": "", "rate": "", "ms": round(1e3 * native, 2)},
-            ],
+            "Loops, the loader included": _loop_rows(loops, steps),
+            "Where the native step's time goes": _part_rows(time_by_part(ways[NATIVE], repeats=3)),
+            "The floor": _floor_rows(floor, native),
         },
         "ratios": {
-            **{
-                f"time, full map / native{kind}": ratio(seconds[full], seconds[ours])
-                for kind, full, ours in sides
-            },
-            **{
-                f"memory, full map / native{kind}": {"median": memory[full] / memory[ours]}
-                for kind, full, ours in sides
-            },
-            **{
-                f"time, {name}, in % of native": _percent(ratio(seconds[name], seconds[NATIVE]))
-                for name in ways
-                if name != NATIVE and not name.startswith(NAIVE)
-            },
-            "time, Lightning in % of bare PyTorch": _percent(
-                ratio(loops["Lightning"], loops["bare PyTorch"])
-            ),
-            "waiting for data, % of Lightning's time": _percent(
-                {
-                    "median": median(loops["waits"]),
-                    "min": min(loops["waits"]),
-                    "max": max(loops["waits"]),
-                }
-            ),
-            "time, native / floor": {"median": native / floor["seconds"]},
+            **_way_ratios(seconds, memory),
+            **_loop_ratios(loops),
+            "time, native / floor": {"median": native / floor.seconds},
         },
     }
 
 
-def _percent(values: dict[str, float]) -> dict[str, float]:
-    return {name: 100 * value for name, value in values.items()}
+def _steps(
+    recipe: Recipe, batch_size: int, device: str, compiled: bool
+) -> tuple[dict[str, Step], dict[str, str]]:
+    """Makes a step for every way that works here, and notes for the settings."""
+    batch = recipe.batch(batch_size, device)
+    ways = {name: recipe.step(batch, way) for name, way in WAYS.items()}
+    notes = {"bf16 instructions": bf16_instructions(device)}
+    candidates = {**COMPILED, **(CUDA_GRAPHS if device == "cuda" else {})} if compiled else {}
+    for name, way in candidates.items():
+        step = recipe.step(batch, way)
+        works, notes[name] = compiles(step)
+        if works:
+            ways[name] = step
+    return ways, notes
+
+
+def _gradient_differences(recipe: Recipe, batch_size: int, device: str) -> str:
+    """Compares the gradients of the full map with the native ones, in both precisions."""
+    texts = []
+    for precision, double in (("float64", True), ("float32", False)):
+        batch = recipe.batch(batch_size, device, double)
+        native, full = (recipe.step(batch, WAYS[way]).gradients() for way in (NATIVE, NAIVE))
+        texts.append(f"{differences(full, native)['gradients']:.1e} ({precision})")
+    return ", ".join(texts)
+
+
+def _way_rows(
+    seconds: Mapping[str, list[float]], memory: Mapping[str, int]
+) -> list[dict[str, object]]:
+    return [
+        {"step": way, **milliseconds(seconds[way]), "peak MB": round(memory[way] / 1e6, 1)}
+        for way in seconds
+    ]
+
+
+def _loop_rows(loops: Mapping[str, Any], steps: int) -> list[dict[str, object]]:
+    return [
+        {"loop": loop, **milliseconds([s / steps for s in loops[loop]])}
+        for loop in ("bare PyTorch", "Lightning")
+    ]
+
+
+def _part_rows(seconds: Mapping[str, float]) -> list[dict[str, object]]:
+    total = sum(seconds.values())
+    return [
+        {"part": name, "ms": round(1e3 * s, 2), "%": round(100 * s / total)}
+        for name, s in sorted(seconds.items(), key=lambda item: -item[1])
+    ]
+
+
+def _floor_rows(floor: Floor, native: float) -> list[dict[str, object]]:
+    """Makes a table of the floor and of the native step, which takes `native` seconds."""
+    flops = (f"{floor.gflops:.2f} GFLOP", f"{floor.flops_per_second / 1e9:.0f} GFLOP/s")
+    num_bytes = (f"{floor.bytes / 1e9:.2f} GB", f"{floor.bytes_per_second / 1e9:.1f} GB/s")
+    return [
+        {"what": what, "amount": amount, "rate": rate, "ms": round(1e3 * seconds, 2)}
+        for what, (amount, rate), seconds in (
+            ("arithmetic", flops, floor.arithmetic),
+            ("memory", num_bytes, floor.memory),
+            ("floor", ("", ""), floor.seconds),
+            ("native step", ("", ""), native),
+        )
+    ]
+
+
+def _loop_ratios(loops: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        "time, Lightning in % of bare PyTorch": percent(
+            ratio(loops["Lightning"], loops["bare PyTorch"])
+        ),
+        "waiting for data, % of Lightning's time": percent(spread(loops["waits"])),
+    }
+
+
+def _way_ratios(
+    seconds: Mapping[str, list[float]], memory: Mapping[str, int]
+) -> dict[str, dict[str, float]]:
+    """Compares the full map with native pooling, and native ways with the default."""
+    kinds = ("", _BF16, _KEPT)
+    return {
+        **{
+            f"time, full map / native{kind}": ratio(seconds[NAIVE + kind], seconds[NATIVE + kind])
+            for kind in kinds
+        },
+        **{
+            f"memory, full map / native{kind}": {
+                "median": memory[NAIVE + kind] / memory[NATIVE + kind]
+            }
+            for kind in kinds
+        },
+        **{
+            f"time, {way}, in % of native": percent(ratio(seconds[way], seconds[NATIVE]))
+            for way in seconds
+            if way != NATIVE and not way.startswith(NAIVE)
+        },
+    }
 
 
 def compiles(step: Step) -> tuple[bool, str]:
-    """Compiles a step: whether that works, and how long it took, or why it failed."""
-    started = time.perf_counter()
+    """Compiles a step; returns whether that worked, and the time it took or why it failed."""
     try:
-        step()
-    except Exception as error:  # of the compiler, or because there is none
+        _, seconds = timed(step)
+    except Exception as error:  # raised by the compiler, or because there is none
         return False, f"left out ({reason(error)})"
-    return True, f"{time.perf_counter() - started:.0f} s to compile"
+    return True, f"{seconds:.0f} s to compile"
 
 
-# The part of an operator is that of the innermost scope that has one of these in its name: its own,
-# that of the operator it runs in, or of the node of the backward pass.
+# An operator belongs to the part of the innermost scope whose name contains one of these: the scope
+# is the operator itself, the operator that calls it, or its node in the backward pass.
 _PARTS = {
     "convolution, backward": ("convolution_backward", "conv2d_backward", "ConvolutionBackward"),
     "convolution, forward": ("aten::convolution", "aten::_convolution", "aten::conv2d"),
     "batch norm": ("batch_norm", "BatchNormBackward"),
     "ReLU, addition": ("aten::relu", "aten::clamp_min", "aten::threshold", "aten::add"),
 }
-# But all that one of these runs or derives belongs to it.
+# Everything that one of these runs, forward and backward, belongs to it.
 _SCOPES = ("pooling", "loss", "optimiser")
 
 
-def time_by_part(step: Step, repeats: int) -> dict[str, float]:
-    """Seconds a step, by part, summed from the profiler's self-times of all operators.
-
-    "other" is max pooling, scaling, adding up gradients, and what the host does between operators.
-
-    Args:
-        step: an eager one with native pooling.
-        repeats: profiled steps.
-    """
+def _profiled(step: Step, repeats: int) -> profile:
+    """Profiles steps, with a scope for each of `_SCOPES`."""
     activities = [ProfilerActivity.CPU]
     if step.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
@@ -249,9 +288,26 @@ def time_by_part(step: Step, repeats: int) -> dict[str, float]:
             with record_function("optimiser"):
                 step.optimizer.step()
                 step.optimizer.zero_grad()
+    return profiler
+
+
+def time_by_part(step: Step, repeats: int) -> dict[str, float]:
+    """Sums the profiler's self-times of all operators by the part of the step they belong to.
+
+    "other" is max pooling, scaling, adding up gradients, and what the host does between operators.
+
+    Args:
+        step: Eager step with native pooling.
+        repeats: Number of profiled steps.
+
+    Returns:
+        Seconds per step, by part.
+    """
+    profiler = _profiled(step, repeats)
+    on_gpu = step.device.type == "cuda"
     events = [e for e in profiler.events() if e.device_type.name == "CPU"]  # not the kernels
     lines = {event.id: list(_lineage(event)) for event in events}
-    # A node of the backward pass bears the number of the operator that it derives.
+    # A node of the backward pass has the sequence number of its forward operator.
     scopes = {
         event.sequence_nr: line[-1].name
         for event in events
@@ -262,27 +318,26 @@ def time_by_part(step: Step, repeats: int) -> dict[str, float]:
         line = lines[event.id]
         outer = line[-1].name
         scope = outer if outer in _SCOPES else scopes.get(line[-1].sequence_nr)
-        found = (
+        parts = (
             part
             for ancestor in line
             for part, marks in _PARTS.items()
             if any(mark in ancestor.name for mark in marks)
         )
-        on_gpu = step.device.type == "cuda"
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        seconds[scope or next(found, "other")] += spent / 1e6 / repeats
+        seconds[scope or next(parts, "other")] += spent / 1e6 / repeats
     return dict(seconds)
 
 
 def _lineage(event: Any) -> Iterator[Any]:
-    """A profiled event and those it runs in, outwards."""
+    """Yields a profiled event and the events that contain it, from the inside out."""
     while event is not None:
         yield event
         event = event.cpu_parent
 
 
 class _Traffic(TorchDispatchMode):
-    """Counts the bytes of what operators read and write, but convolutions and matrix products."""
+    """Counts bytes that operators read and write, except convolutions and matrix products."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,21 +352,13 @@ class _Traffic(TorchDispatchMode):
         return result
 
 
-def floor_of(step: Step, gflops: float) -> dict[str, Any]:
-    """What the step would take at the machine's measured rates; the module's docstring has how.
-
-    Args:
-        step: an eager one.
-        gflops: 10^9 operations of its forward pass.
-
-    Returns:
-        `seconds`, `bytes`, and `rows` of arithmetic, memory and their sum.
-    """
-    matrix = torch.randn(1024, 1024, device=step.device)
-    photo = torch.randn(4, 128, 56, 56, device=step.device)
-    kernel = torch.randn(128, 128, 3, 3, device=step.device)
+def _machine_rates(device: torch.device) -> tuple[float, float]:
+    """Measures operations per second and bytes per second."""
+    matrix = torch.randn(1024, 1024, device=device)
+    photo = torch.randn(4, 128, 56, 56, device=device)
+    kernel = torch.randn(128, 128, 3, 3, device=device)
     photo, kernel = (x.to(memory_format=torch.channels_last) for x in (photo, kernel))
-    large = torch.zeros(16_000_000, device=step.device)
+    large = torch.zeros(16_000_000, device=device)
     other = torch.zeros_like(large)
     best = {
         name: min(seconds)
@@ -328,20 +375,17 @@ def floor_of(step: Step, gflops: float) -> dict[str, Any]:
         2 * len(matrix) ** 3 / best["product"],
         2 * photo.numel() * kernel[0].numel() / best["convolution"],
     )
-    bandwidth = (large.nbytes + other.nbytes) / best["copy"]
+    return rate, (large.nbytes + other.nbytes) / best["copy"]
+
+
+def time_floor(step: Step, gflops: float) -> Floor:
+    """Measures the machine's rates and the traffic of a step.
+
+    Args:
+        step: Eager step.
+        gflops: 10^9 operations of its forward pass.
+    """
+    flops_per_second, bytes_per_second = _machine_rates(step.device)
     with _Traffic() as traffic:
         step()
-    arithmetic, memory = 3e9 * gflops / rate, traffic.bytes / bandwidth
-    rows = [
-        ("arithmetic", f"{3 * gflops:.2f} GFLOP", f"{rate / 1e9:.0f} GFLOP/s", arithmetic),
-        ("memory", f"{traffic.bytes / 1e9:.2f} GB", f"{bandwidth / 1e9:.1f} GB/s", memory),
-        ("floor", "", "", arithmetic + memory),
-    ]
-    return {
-        "seconds": arithmetic + memory,
-        "bytes": traffic.bytes,
-        "rows": [
-            {"what": what, "amount": amount, "rate": per_second, "ms": round(1e3 * seconds, 2)}
-            for what, amount, per_second, seconds in rows
-        ],
-    }
+    return Floor(3 * gflops, flops_per_second, traffic.bytes, bytes_per_second)

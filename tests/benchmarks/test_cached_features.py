@@ -2,7 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.cached_features import cached_features
-from benchmarks.measure import markdown
+from benchmarks.tables import markdown
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import BottleneckExtractor
 
@@ -14,8 +14,8 @@ def test_both_sides_learn_the_same(
     result = cached_features(
         data, BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8), epochs=2, seeds=[0, 1]
     )
-    anew, stored = (float(row["val mIoU at the end"]) for row in result["rows"])
-    assert abs(anew - stored) < 0.02
+    computed, stored = (float(row["val mIoU at the end"]) for row in result["rows"])
+    assert abs(computed - stored) < 0.02
     assert result["ratios"]["epoch time"]["median"] > 0
     assert "computed anew" in markdown(result | {"machine": {}})
-    assert not (tmp_path / "cache" / "features").exists()  # it cleans up behind itself
+    assert not (tmp_path / "cache" / "features").exists()  # nothing is left behind

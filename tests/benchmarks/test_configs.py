@@ -1,4 +1,4 @@
-"""Every suite composes, and each of its keys is read."""
+"""Every suite composes, and every key of it is read."""
 
 from pathlib import Path
 

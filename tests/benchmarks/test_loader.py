@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.loader import loader
-from benchmarks.measure import markdown
+from benchmarks.tables import markdown
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import BottleneckExtractor
 

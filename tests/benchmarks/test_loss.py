@@ -1,7 +1,7 @@
 import torch
 
 from benchmarks.loss import Sides, loss, plain_npair_loss
-from benchmarks.measure import markdown
+from benchmarks.tables import markdown
 from softfeat.ops.npair import superpixel_npair_loss
 
 SMALL = {

@@ -1,4 +1,4 @@
-"""The benchmark of mattes on tiny settings."""
+"""The benchmark of mattes, with tiny settings."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.mattes import filtered, kmeans_layers, mattes, scene_mattes
+from benchmarks.mattes import filtered, kmeans_layers, mattes, quartiles, scene_mattes
+from benchmarks.tables import markdown
 from softfeat.metrics.matte import best_union, matte_errors
 
 RNG = np.random.default_rng(0)
@@ -45,10 +46,20 @@ def test_mattes(kind: str, checkpoint: str, tmp_path: Path) -> None:
     assert others[-1] == ours | {"way": "soft layers of the same network"}
     assert result["settings"]["pictures"] == (1 if root is None else 2)
     assert all(float(row["MSE (1e-3)"]) >= 0 for row in result["rows"])
+    for ratio in result["ratios"].values():
+        assert ratio["q1"] <= ratio["median"] <= ratio["q3"]
+    assert "| ratio | median | lower quartile | upper quartile |" in markdown(
+        result | {"machine": {}}
+    )
+
+
+def test_quartiles_have_their_own_names() -> None:
+    values = [9.0, 1.0, 2.0, 3.0, np.nan, 100.0]
+    assert quartiles(values) == {"median": 3.0, "q1": 2.0, "q3": 9.0}
 
 
 def test_true_layers_have_no_error() -> None:
-    """The truth of a scene, given as layers, is found again without error."""
+    """The true layers of a scene join to its mattes without error."""
     photo, truths = next(scene_mattes(1, 48))
     assert photo.shape == (48, 48, 3)
     for truth in truths:

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.measure import markdown
 from benchmarks.objects import draw_objects, lab_features, largest_objects, objects
+from benchmarks.tables import markdown
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import Folder
 from softfeat.ops.labels import CONTRAST, IGNORE
@@ -112,12 +112,12 @@ def test_the_largest_part_of_each_class_is_the_object() -> None:
     label[0, 19] = 1  # below 3 %
     label[5:, 8:] = 2
     label[6, 7] = IGNORE
-    found = largest_objects(label)
-    assert list(found) == [0, 2]
+    objects_by_class = largest_objects(label)
+    assert list(objects_by_class) == [0, 2]
     expected = np.zeros((20, 20), bool)
     expected[10:16, :6] = True
-    np.testing.assert_array_equal(found[0], expected)
-    assert found[2].sum() == 15 * 12
+    np.testing.assert_array_equal(objects_by_class[0], expected)
+    assert objects_by_class[2].sum() == 15 * 12
     assert not largest_objects(np.zeros((20, 20), np.uint8))  # beyond 60 %
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measure import markdown
 from benchmarks.pair_auc import pair_auc_of_sets
+from benchmarks.tables import markdown
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import Folder, Layout
 from softfeat.imaging.slic import Superpixels

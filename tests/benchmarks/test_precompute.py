@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import markdown
 from benchmarks.precompute import precompute
+from benchmarks.tables import markdown
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import Folder
 from softfeat.imaging.slic import Superpixels
@@ -32,4 +32,4 @@ def test_all_ways_are_compared_and_a_missing_one_is_explained(
     assert "fast-slic / scikit-image, store, 2 workers" in result["ratios"]
     assert "left out" in result["settings"]["OpenCV"]
     assert "| scikit-image, one thread |" in markdown(result | {"machine": {}})
-    assert not (tmp_path / "c").exists()  # it cleans up behind itself
+    assert not (tmp_path / "c").exists()  # nothing is left behind

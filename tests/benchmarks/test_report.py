@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from benchmarks.report import collect, collect_sweep, fill
+from benchmarks.time_to_quality import compare
 from softfeat.commands.train import train
 from softfeat.models import checkpoints
 from softfeat.models.checkpoints import write_weights
@@ -19,7 +20,7 @@ from tests.helpers.trainings import tiny_hard_run, tiny_run
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 
-def test_the_readme_table_is_what_the_run_wrote(folder_root: Path, tmp_path: Path) -> None:
+def test_the_table_of_a_run_has_its_metrics(folder_root: Path, tmp_path: Path) -> None:
     run, results = tmp_path / "run", tmp_path / "results"
     metrics = train(tiny_run(folder_root, run, "name=tiny"))
     collect(run, results / "runs")
@@ -32,7 +33,7 @@ def test_the_readme_table_is_what_the_run_wrote(folder_root: Path, tmp_path: Pat
     assert fill(filled, results) == filled
 
 
-def test_a_sweep_is_kept_as_its_table(tmp_path: Path) -> None:
+def test_a_sweep_is_stored_as_its_table(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "trials-1" / "first")
     make_job(folder / "0", count=50, error=f"no {tmp_path}")
     with pytest.raises(FileNotFoundError, match=r"no job of .*trials.* has finished"):
@@ -97,13 +98,13 @@ def test_seeds_are_joined_and_classes_listed(tmp_path: Path) -> None:
     assert "| road | 25.0 | 25.0 |" in filled
 
 
-def test_weights_say_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_have_a_table_of_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
     extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
     state = {f"extractor.{k}": v for k, v in extractor.state_dict().items()}
     content = {"extractor": extractor.hparams, "state_dict": state}
-    told = {"name": "hard", "features": {"name": "soft", "seed": 3}}
-    digest = write_weights(tmp_path / "tiny.safetensors", content, told)
+    about = {"name": "hard", "features": {"name": "soft", "seed": 3}}
+    digest = write_weights(tmp_path / "tiny.safetensors", content, about)
     filled = fill("<!-- weights: tiny -->\n<!-- end -->", tmp_path)
     for row in (f"| SHA-256 | `{digest}` |", "| name | `hard` |", "| features seed | `3` |"):
         assert row in filled
@@ -119,7 +120,7 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     [("README.md", 1), ("docs/costs.md", 4), ("docs/features.md", 2), ("docs/results.md", 4)],
 )
 def test_documents_are_up_to_date(document: str, tables: int) -> None:
-    """Every figure in them comes from a file in benchmarks/results."""
+    """Every figure in the tables comes from a file in benchmarks/results."""
     text = (ROOT / document).read_text()
     assert fill(text, RESULTS) == text
     kinds = "<!-- (runs|losses|segmentation|ratios|benchmark): .+ -->"
@@ -136,3 +137,25 @@ def test_the_table_of_ratios_names_each_benchmark(tmp_path: Path) -> None:
     assert "| `loss` | time, a / b | 3.1 | 2.0 | 4.0 |" in filled
     assert "| `loss` | memory | 9.0 |  |  |" in filled
     assert filled.endswith("Measured on: device CPU.\n<!-- end -->")
+    ratios["quality"] = {"median": 2.0, "min": None, "max": 4.0}
+    (tmp_path / "loss.json").write_text(json.dumps(content))
+    filled = fill("<!-- ratios: loss -->\n<!-- end -->", tmp_path)
+    assert "| `loss` | quality | 2.0 | not reached | 4.0 |" in filled
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("mattes_*.json")), ids=lambda path: path.stem)
+def test_stored_quartiles_are_called_so(path: Path) -> None:
+    for ratio in json.loads(path.read_text())["ratios"].values():
+        assert set(ratio) == {"median", "q1", "q3"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("time_to_quality*.json")), ids=lambda path: path.stem
+)
+def test_stored_ratios_are_computed_from_their_runs(path: Path) -> None:
+    content = json.loads(path.read_text())
+    first, shorter, *others = content["runs"]
+    seeds = range(content["settings"]["seeds"])
+    rows, ratios = compare(content["runs"], seeds, first, shorter, others)
+    assert content["ratios"] == ratios
+    assert content["tables"]["Who is as good as the other at its end"] == rows

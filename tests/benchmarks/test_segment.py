@@ -1,4 +1,4 @@
-"""The benchmark of soft segmentation on tiny settings, and what it measures with."""
+"""The benchmark of soft segmentation, with tiny settings."""
 
 from dataclasses import replace
 from itertools import permutations
@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import segment as module
-from benchmarks.measure import markdown
-from benchmarks.segment import layer_distance, photo_at, resident_peak, segment
+from benchmarks.segment import layer_distance, photo_at, segment
+from benchmarks.tables import markdown
 from softfeat.matting.soft_segmentation import REFERENCE
 
 RNG = np.random.default_rng(0)
@@ -25,25 +25,15 @@ def test_layer_distance_against_all_permutations() -> None:
     assert layer_distance(first, first[::-1]) == 0
 
 
-def test_resident_peak_sees_what_is_freed_again() -> None:
-    def work() -> int:
-        values = np.ones(40_000_000 // 8)
-        for _ in range(20):
-            values += 1
-        return int(values[0])
-
-    result, peak = resident_peak(work)
-    assert result == 21
-    assert np.isnan(peak) or 35e6 < peak < 80e6
-
-
 def test_photos_are_cut_to_four_by_three(tmp_path: Path) -> None:
     for size in ((200, 100), (90, 160)):
         Image.new("RGB", size, "red").save(tmp_path / "a.png")
         assert photo_at(tmp_path / "a.png", 64).shape == (48, 64, 3)
 
 
-def test_the_default_beside_the_reference(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_is_compared_with_the_reference(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     short = replace(REFERENCE, iterations=2, relaxed=(2, 5, 10))
     monkeypatch.setattr(module, "REFERENCE", short)
     monkeypatch.setattr(module, "_SAME_CONSTANTS", replace(short, floor=1e-2))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.measure import markdown
 from benchmarks.pair_auc import pair_auc_of_sets
-from benchmarks.time_to_quality import superpixel_probe, time_to, time_to_quality
+from benchmarks.tables import markdown
+from benchmarks.time_to_quality import compare, time_to, time_to_quality
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import Folder, Mixture
 from softfeat.imaging.slic import Superpixels
@@ -19,15 +19,15 @@ from softfeat.ops.pixels import sample_pixels
 from softfeat.training.classifier import SpacesClassifier
 
 
-def test_runs_are_measured_kept_and_drawn(
+def test_runs_are_measured_stored_and_drawn(
     tiny_data: Callable[..., SegmentationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tiny_data()
     run = partial(
         time_to_quality,
-        data,
-        partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
-        partial(superpixel_npair_loss, negative="symmetric", balance="pairs"),
+        data=data,
+        extractor=partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        loss=partial(superpixel_npair_loss, negative="symmetric", balance="pairs"),
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={
             "superpixels": None,
@@ -38,7 +38,7 @@ def test_runs_are_measured_kept_and_drawn(
         folder=tmp_path / "runs",
         plot=tmp_path / "plot.png",
     )
-    ticks = iter(range(10**6))  # every look at the clock is a second
+    ticks = iter(range(10**6))  # every reading of the clock adds a second
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     result = run(seeds=[0, 1], seconds=8)
     assert [row["steps"] for row in result["rows"]] == [
@@ -69,7 +69,7 @@ def test_runs_are_measured_kept_and_drawn(
             run(**{"seeds": [0, 1], "seconds": 8} | change)
 
 
-def test_either_side_has_a_classifier_beside_the_loss(
+def test_either_side_has_a_classifier_in_addition_to_the_loss(
     tiny_data: Callable[..., SegmentationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loss, modules = SpacesClassifier.loss, {}
@@ -81,9 +81,9 @@ def test_either_side_has_a_classifier_beside_the_loss(
     monkeypatch.setattr(SpacesClassifier, "loss", recorded)
     data = tiny_data()
     result = time_to_quality(
-        data,
-        partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
-        superpixel_npair_loss,
+        data=data,
+        extractor=partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        loss=superpixel_npair_loss,
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={
             "superpixels": None,
@@ -122,9 +122,9 @@ def test_a_mixture_is_scored_set_by_set(
         num_workers=0,
     )
     result = time_to_quality(
-        data,
-        partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
-        superpixel_npair_loss,
+        data=data,
+        extractor=partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
+        loss=superpixel_npair_loss,
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={"superpixels": None, "pixels": partial(sample_pixels, num_samples=5)},
         seeds=[0],
@@ -144,11 +144,11 @@ def test_a_mixture_is_scored_set_by_set(
     assert [row["trained on"] for row in each] == list(result["runs"])
     assert each[0]["msrc_v2"].startswith(f"{run[-1]['msrc_v2']:.3f}")
 
-    # The kept weights are those that were scored.
-    kept = {"trained": str(tmp_path / "runs/superpixels_seed0.safetensors")}
+    # The stored weights are the scored ones.
+    stored = {"trained": str(tmp_path / "runs/superpixels_seed0.safetensors")}
     split = "train" if held_out else "val"
     again = pair_auc_of_sets(
-        mixture_root, layouts, kept, split, (32, 40), Superpixels(count=20), tmp_path, 0
+        mixture_root, layouts, stored, split, (32, 40), Superpixels(count=20), tmp_path, 0
     )
     trained, untrained, *_ = again["rows"]
     for name in layouts:
@@ -163,27 +163,21 @@ def test_a_goal_is_reached_when_no_measurement_falls_below_it_again() -> None:
     assert time_to(run, 0.85, "auc") is None
 
 
-def test_the_probe_separates_what_a_line_can() -> None:
-    labels = torch.randint(0, 3, (300,))
-    centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
-    features = 1e-3 * (centres[labels] + torch.randn(300, 2)) + 7
-    probe = superpixel_probe(features, labels, 3)
-    assert (probe(features).argmax(1) == labels).float().mean() > 0.95
+def test_a_quality_that_is_not_reached_is_no_ratio_of_zero() -> None:
+    def run(*scores: float) -> list[dict[str, float]]:
+        return [{"seconds": 10.0 * 2**i, "pair_auc": auc} for i, auc in enumerate(scores)]
 
+    good, poor = run(0.8, 0.8, 0.8), run(0.5, 0.5, 0.5)
+    theirs = [run(0.5, 0.6, 0.7)] * 3
 
-def test_the_probe_does_not_mind_how_channels_are_mixed() -> None:
-    torch.manual_seed(0)
-    plain = torch.randn(2000, 8)
-    labels = (plain[:, :3] + 0.3 * torch.randn(2000, 3)).argmax(1)
-    # As trained features are: all channels say nearly the same, and the classes are in the rest.
-    spreads = torch.tensor([0.01] * 3 + [3.0] * 5)
-    mixed = (plain * spreads) @ torch.linalg.qr(torch.randn(8, 8))[0] + 5
-    expected = superpixel_probe(plain, labels, 3)(plain).softmax(1)
-    found = superpixel_probe(mixed, labels, 3)(mixed).softmax(1)
-    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+    def compared(*ours: list[dict[str, float]]) -> tuple[list[str], dict[str, float | None]]:
+        runs = {"ours": ours, "short": [poor] * 3, "theirs": theirs}
+        rows, ratios = compare(runs, range(3), "ours", "short", ["theirs"])
+        (ratio,) = ratios.values()
+        return [str(row["after s"]) for row in rows], ratio
 
-
-def test_the_probe_bears_features_that_are_all_alike() -> None:
-    probe = superpixel_probe(torch.full((6, 4), 2.0), torch.tensor([0, 0, 0, 0, 1, 1]), 2)
-    shares = probe(torch.full((4,), 2.0)).softmax(0)
-    torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3]), atol=1e-3, rtol=0)
+    times, ratio = compared(poor, good, good)
+    assert times == ["not reached", "10", "10"]
+    assert ratio == {"median": 4.0, "min": None, "max": 4.0}
+    _, ratio = compared(poor, poor, good)
+    assert ratio == {"median": None, "min": None, "max": 4.0}

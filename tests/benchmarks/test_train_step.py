@@ -1,7 +1,6 @@
-"""The benchmark of a training step on tiny settings."""
+"""The benchmark of a training step, with tiny settings."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +8,13 @@ import pytest
 import torch
 
 from benchmarks import train_step as module
-from benchmarks.measure import markdown
 from benchmarks.photos import photo_batch
-from benchmarks.step import Step, Way, step_batch
-from benchmarks.train_step import floor_of, time_by_part, train_step
+from benchmarks.step import Way
+from benchmarks.tables import markdown
+from benchmarks.train_step import time_by_part, time_floor, train_step
 from softfeat.data.datamodule import SegmentationData
-from softfeat.models.extractor import BottleneckExtractor, Extractor
 from softfeat.ops.npair import superpixel_npair_loss
-
-OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
-
-
-def tiny_extractor() -> Extractor:
-    torch.manual_seed(0)
-    return BottleneckExtractor(widths=[8, 16], blocks=[1, 2], dim=32)
-
-
-def tiny_step(way: Way = Way()) -> Step:  # noqa: B008
-    extractor = tiny_extractor()
-    batch = step_batch(*photo_batch(2, (32, 48), 12), 12, extractor.level_sizes((32, 48)))
-    return Step(extractor, superpixel_npair_loss, OPTIMIZER, batch, 12, way)
+from tests.helpers.steps import OPTIMIZER, tiny_extractor, tiny_step
 
 
 def test_photos_repeat_beyond_four() -> None:
@@ -43,14 +29,14 @@ def test_photos_repeat_beyond_four() -> None:
 @pytest.mark.parametrize(
     "way", [Way(full_map=True), Way(channels_last=False), Way(bf16=True), Way(keep=True)]
 )
-def test_every_way_computes_the_same_step(way: Way) -> None:
-    expected, found = tiny_step().gradients(), tiny_step(way).gradients()
+def test_all_ways_compute_the_same_step(way: Way) -> None:
+    expected, actual = tiny_step().gradients(), tiny_step(way).gradients()
     tolerance = 0.2 if way.bf16 else 1e-4
     for name, value in expected.items():
-        assert (found[name] - value).abs().max() <= tolerance * value.abs().max(), name
+        assert (actual[name] - value).abs().max() <= tolerance * value.abs().max(), name
 
 
-def test_all_is_kept_where_a_way_says_so() -> None:
+def test_keep_turns_recomputation_off() -> None:
     assert tiny_step().extractor.recompute > 0
     assert tiny_step(Way(keep=True)).extractor.recompute == 0
 
@@ -75,20 +61,19 @@ def test_the_time_of_every_operator_has_a_part() -> None:
 
 def test_the_floor_counts_the_traffic() -> None:
     step = tiny_step()
-    floor = floor_of(step, 1.0)
-    arithmetic, memory, total = floor["rows"]
-    assert arithmetic["amount"] == "3.00 GFLOP"
-    # at least each parameter and its two moments, read and written by the optimiser
+    floor = time_floor(step, 1.0)
+    assert floor.gflops == 3
+    # The optimiser at least reads and writes every parameter and its two moments.
     parameters = sum(p.nbytes for p in step.extractor.parameters())
-    assert floor["bytes"] > 6 * parameters
-    assert total["ms"] == pytest.approx(arithmetic["ms"] + memory["ms"], abs=0.02)
+    assert floor.bytes > 6 * parameters
+    assert floor.seconds == floor.arithmetic + floor.memory
 
 
 def test_the_suite(
     tiny_data: Callable[..., SegmentationData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_compiler(*args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError("no C++ compiler\nand a long story")
+        raise RuntimeError("no C++ compiler\nand details")
 
     monkeypatch.setattr(torch, "compile", lambda function, mode: no_compiler)
     data = tiny_data()
@@ -104,6 +89,9 @@ def test_the_suite(
         assert result["ratios"][f"memory, full map / native{kind}"]["median"] > 1
     assert result["ratios"]["time, Lightning in % of bare PyTorch"]["median"] > 0
     assert 0 <= result["ratios"]["waiting for data, % of Lightning's time"]["max"] <= 100
+    *parts, floor, native = (row["ms"] for row in result["tables"]["The floor"])
+    assert floor == pytest.approx(sum(parts), abs=0.02)
+    assert native > 0
     text = markdown(result | {"machine": {}})
     assert "\nThe floor:\n" in text
     assert "| bare PyTorch |" in text
