@@ -35,8 +35,8 @@ train: $(INSTALLED) ## train soft features on the embedded scenes; ARGS="key=val
 segment: $(INSTALLED) ## a photo into layers, with the shipped weights; ARGS="input=PHOTO_OR_FOLDER output=FOLDER ..."
 	$(BIN)/python -m src.segment $(ARGS)
 
-# WORKERS processes share the tests, so each of them computes with one thread. A file's tests stay in
-# one process, because they share what its fixtures compute; the slow ones are few and long.
+# The tests run in WORKERS processes of one thread each. With loadfile the tests of a file stay in one
+# process, where they share their fixtures. The slow tests are few and long, so any process takes any.
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
@@ -44,7 +44,7 @@ test: lint ## lint, then all tests that are not marked slow: ten minutes on two 
 	$(PYTEST) --dist loadfile -m 'not slow' $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests marked slow: the wheel, notebooks at full size, kills; 15 minutes
-	$(PYTEST) --dist loadgroup -m slow $(ARGS)
+	$(PYTEST) --dist load -m slow $(ARGS)
 
 test-fast: $(INSTALLED) ## the first two tests of each file and module, not slow: a minute
 	$(PYTEST) --dist loadfile -m 'not slow' --first 2 $(ARGS)

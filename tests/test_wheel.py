@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.helpers.paths import CONF, ROOT, WEIGHTS
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.slow
 
 
 def run(command: list[str | Path], folder: Path) -> str:
