@@ -13,7 +13,7 @@ from benchmarks.measure import peak_memory, ratio, times_in_turn
 from benchmarks.photos import photo_batch
 from softfeat.imaging.slic import Superpixels
 from softfeat.models.extractor import BottleneckExtractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.ops.pixels import pyramid_at_pixels, sample_pixels
 from softfeat.ops.pyramid import pooling_weights, pyramid_superpixel_mean
 from softfeat.ops.superpixels import superpixel_majority
@@ -91,7 +91,7 @@ class Sides:
             self.pyramid, self.superpixels, self.num_superpixels, self.weights
         )
         labels = superpixel_majority(self.label, self.superpixels, self.num_superpixels)
-        superpixel_npair_loss(features, labels, "symmetric", "pairs").backward()
+        npair_loss(features, labels, "symmetric", "pairs").backward()
 
     def over_superpixels_with_weights(self) -> None:
         """The same, and the pooling matrices are built."""
@@ -103,7 +103,7 @@ class Sides:
         """Draw, sampling of the upsampled features, loss, backward: as `loss=pixel_npair`."""
         pixels, labels = sample_pixels(self.label, *self.draws)
         features = pyramid_at_pixels(self.pyramid, pixels, self.size).flatten(0, 1)
-        superpixel_npair_loss(features, labels.flatten(0, 1), "symmetric", "pairs").backward()
+        npair_loss(features, labels.flatten(0, 1), "symmetric", "pairs").backward()
 
     def over_pixels_plainly(self) -> None:
         """The same by autograd, a repetition at a time, whose gradients are added up."""

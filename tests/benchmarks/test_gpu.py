@@ -13,7 +13,7 @@ from benchmarks.measure import markdown
 from benchmarks.step import Step, Way
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import Extractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.training.soft_features import SoftFeatureModule
 from tests.benchmarks.test_train_step import tiny_extractor, tiny_step
 
@@ -23,7 +23,7 @@ OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
 def run(extractor: Extractor, data: SegmentationData, **options: Any) -> dict[str, Any]:
     settings = {"repeats": 1, "steps": 1, "loop_steps": 2, "loop_rounds": 1, "largest_batch": 4}
     settings |= {"compiled": False, "device": "cpu"}
-    return gpu(extractor, superpixel_npair_loss, OPTIMIZER, data, **(settings | options))
+    return gpu(extractor, npair_loss, OPTIMIZER, data, **(settings | options))
 
 
 def test_without_a_gpu_it_says_what_to_do(

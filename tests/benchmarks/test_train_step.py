@@ -15,7 +15,7 @@ from benchmarks.step import Step, Way, step_batch
 from benchmarks.train_step import floor_of, time_by_part, train_step
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import BottleneckExtractor, Extractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
 
@@ -28,7 +28,7 @@ def tiny_extractor() -> Extractor:
 def tiny_step(way: Way = Way()) -> Step:  # noqa: B008
     extractor = tiny_extractor()
     batch = step_batch(*photo_batch(2, (32, 48), 12), 12, extractor.level_sizes((32, 48)))
-    return Step(extractor, superpixel_npair_loss, OPTIMIZER, batch, 12, way)
+    return Step(extractor, npair_loss, OPTIMIZER, batch, 12, way)
 
 
 def test_photos_repeat_beyond_four() -> None:
@@ -92,9 +92,7 @@ def test_the_suite(
 
     monkeypatch.setattr(torch, "compile", lambda function, mode: no_compiler)
     data = tiny_data()
-    result = train_step(
-        tiny_extractor(), superpixel_npair_loss, OPTIMIZER, data, repeats=1, steps=3, rounds=2
-    )
+    result = train_step(tiny_extractor(), npair_loss, OPTIMIZER, data, repeats=1, steps=3, rounds=2)
     assert result["name"] == "train_step"
     assert [row["step"] for row in result["rows"]] == list(module.WAYS)
     assert result["settings"]["native, compiled"] == "left out (RuntimeError: no C++ compiler)"

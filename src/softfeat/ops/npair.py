@@ -17,7 +17,7 @@ _LOG2 = math.log(2)
 _PAIRS_ON_CPU, _PAIRS_ON_GPU = 2**18, 2**25
 
 
-def superpixel_npair_loss(
+def npair_loss(
     features: Tensor,
     labels: Tensor,
     negative: Negative = "printed",
@@ -53,7 +53,7 @@ def superpixel_npair_loss(
     Returns:
         Scalar, mean over the sets. Without a pair it is a zero that still has a gradient (zero).
 
-    >>> superpixel_npair_loss(torch.zeros(1, 2, 4), torch.tensor([[3, 3]])).item()
+    >>> npair_loss(torch.zeros(1, 2, 4), torch.tensor([[3, 3]])).item()
     0.0
     """
     if negative not in ("printed", "symmetric"):
