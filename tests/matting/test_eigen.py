@@ -1,4 +1,4 @@
-"""Eigenvectors against a dense solver; what the superpixels' functions can and cannot express."""
+"""Compare eigenvectors with a dense solver, and check what superpixel functions can express."""
 
 import numpy as np
 from scipy import sparse
@@ -11,7 +11,7 @@ from softfeat.matting.laplacian import matting_laplacian
 
 
 def photo(side: int = 32, seed: int = 0) -> np.ndarray:
-    """Smooth regions with an edge, some noise."""
+    """Create smooth regions with an edge and some noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side] / side
     inside = (x - 0.5) ** 2 + (y - 0.45) ** 2 < 0.1
@@ -27,7 +27,7 @@ def whole_laplacian(image: np.ndarray) -> tuple[sparse.csr_array, sparse.csr_arr
 
 
 def projector_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Sine of the largest angle between the spans of orthonormal columns."""
+    """Compute the sine of the largest angle between the spans of orthonormal columns."""
     return float(np.linalg.norm(a - b @ (b.T @ a), 2))
 
 
@@ -38,7 +38,7 @@ def test_against_a_dense_solver() -> None:
     nearest = np.sort(np.argsort(np.abs(every))[:30])
     np.testing.assert_allclose(values, every[nearest], atol=1e-9)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(30), atol=1e-8)
-    # the last one may share its eigenvalue with the first that is left out
+    # the last eigenvalue may equal the first one that is left out
     assert projector_distance(vectors[:, :28], basis[:, nearest]) < 1e-3
 
 

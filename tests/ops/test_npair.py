@@ -14,7 +14,7 @@ VARIANTS = [(n, b) for n in ("printed", "symmetric") for b in ("none", "pairs", 
 
 
 def reference(features: Tensor, labels: Tensor, negative: str, balance: str) -> Tensor:
-    """Eq. 5 by loops, distances by differences."""
+    """Compute Eq. 5 with loops, and distances from differences."""
     total = features.sum() * 0
     for f, label in zip(features, labels, strict=True):
         inside = [i for i in range(len(f)) if label[i] != IGNORE]
@@ -49,7 +49,7 @@ def reference(features: Tensor, labels: Tensor, negative: str, balance: str) -> 
 
 
 def inputs(kind: str) -> tuple[Tensor, Tensor]:
-    """Features (3,9,6) and labels (3,9) of the classes 0..2, some of them ignored."""
+    """Create features (3,9,6) and labels (3,9) of the classes 0..2, some of them ignored."""
     features = torch.randn(3, 9, 6)
     labels = torch.randint(0, 3, (3, 9))
     labels[torch.rand(3, 9) >= 0.8] = IGNORE
@@ -120,7 +120,7 @@ def test_value_and_gradient_equal_the_loops(
     expected = reference(y, labels, negative, balance)
     expected.backward()
     torch.testing.assert_close(loss.cpu().double(), expected, rtol=1e-5, atol=1e-6)
-    # relative to the gradient's size per image, for single entries may cancel to nothing
+    # relative to the gradient of the image, because single entries may cancel to 0
     size = y.grad.flatten(1).norm(dim=1)
     error = (x.grad.cpu().double() - y.grad).flatten(1).norm(dim=1)
     assert (error <= 1e-5 * size + 1e-12).all(), (error / size).tolist()
@@ -179,7 +179,7 @@ def test_labels_may_be_any_integers() -> None:
 
 @pytest.mark.parametrize(("negative", "balance"), VARIANTS)
 def test_a_contrast_member_differs_from_all_and_equals_none(negative: str, balance: str) -> None:
-    """One of them is as good as a class of its own; two of them do not pull each other."""
+    """A single one acts like a class of its own. Two of them do not attract each other."""
     features, labels = inputs("one contrast member")
     own_class = torch.where(labels == CONTRAST, 77, labels)
     torch.testing.assert_close(
@@ -201,7 +201,7 @@ def test_a_diverged_network_shows() -> None:
 
 
 class _NoValues(TorchDispatchMode):
-    """Refuses operators whose result or shape on the host depends on values on the device."""
+    """Reject operators whose result or shape on the host depends on values on the device."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -272,7 +272,7 @@ def test_loss_is_the_mean_of_the_images() -> None:
 
 
 def test_copies_bias_the_loss_and_ignored_members_do_not() -> None:
-    """The paper fills up to N_s with repeated superpixels; ignored ones leave the loss as it is."""
+    """Padding with repeated superpixels, as in the paper, biases the loss. IGNORE does not."""
     features, labels = torch.randn(1, 6, 4), torch.tensor([[0, 0, 1, 1, 2, 2]])
     true = npair_loss(features, labels)
     repeated = torch.tensor([0, 1, 2, 3, 4, 5, 0, 0, 0])
@@ -308,7 +308,7 @@ def test_large_distances_stay_finite() -> None:
     assert x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("scale", [1e-24, 1e24])  # their squares are no float32
+@pytest.mark.parametrize("scale", [1e-24, 1e24])  # their squares overflow or underflow in float32
 def test_distances_may_be_as_small_and_large_as_the_features(scale: float) -> None:
     features, labels = inputs("plain")
     losses, gradients = [], []
