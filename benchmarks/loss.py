@@ -15,7 +15,7 @@ from benchmarks.photos import photo_batch
 from benchmarks.tables import size_text
 from softfeat.imaging.slic import Superpixels
 from softfeat.models.extractor import BottleneckExtractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.ops.pixels import pyramid_at_pixels, sample_pixels
 from softfeat.ops.pyramid import pooling_weights, pyramid_superpixel_mean
 from softfeat.ops.superpixels import superpixel_majority
@@ -98,7 +98,7 @@ class Sides:
             self.pyramid, self.superpixels, self.num_superpixels, self.weights
         )
         labels = superpixel_majority(self.label, self.superpixels, self.num_superpixels)
-        superpixel_npair_loss(features, labels, "symmetric", "pairs").backward()
+        npair_loss(features, labels, "symmetric", "pairs").backward()
 
     def over_superpixels_with_weights(self) -> None:
         """Does the same after building the pooling matrices."""
@@ -110,7 +110,7 @@ class Sides:
         """Draws pixels and runs sampling, loss and backward pass, like `loss=pixel_npair`."""
         pixels, labels = sample_pixels(self.label, *self.draws)
         features = pyramid_at_pixels(self.pyramid, pixels, self.size).flatten(0, 1)
-        superpixel_npair_loss(features, labels.flatten(0, 1), "symmetric", "pairs").backward()
+        npair_loss(features, labels.flatten(0, 1), "symmetric", "pairs").backward()
 
     def over_pixels_plainly(self) -> None:
         """Does the same with autograd, adding up the gradients of one repetition after another."""

@@ -85,7 +85,7 @@ def test_a_contrast_class_is_set_by_its_key(folder_root: Path) -> None:
 
 
 def test_a_key_that_nothing_reads_is_found() -> None:
-    node = {"loss": {"_target_": "softfeat.ops.npair.superpixel_npair_loss", "margin": 1}}
+    node = {"loss": {"_target_": "softfeat.ops.npair.npair_loss", "margin": 1}}
     assert unread_keys(node) == [".loss.margin"]
 
 

@@ -19,7 +19,7 @@ from softfeat.metrics.matte import matte_errors
 from softfeat.metrics.pair_auc import pair_auc
 from softfeat.metrics.segmentation import confusion_matrix, segmentation_scores
 from softfeat.models.extractor import BottleneckExtractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.ops.pyramid import pyramid_superpixel_mean
 from softfeat.ops.superpixels import superpixel_majority
 
@@ -67,7 +67,7 @@ def _values() -> dict[str, np.ndarray]:
     pooled.requires_grad_()
     values |= {"majority": majority.numpy(), "pooled": pooled.detach().numpy()}
     for negative in ("printed", "symmetric"):
-        loss = superpixel_npair_loss(pooled, majority, negative)
+        loss = npair_loss(pooled, majority, negative)
         (gradient,) = torch.autograd.grad(loss, pooled)
         values[f"loss_{negative}"] = loss.detach().numpy()
         values[f"gradient_{negative}"] = gradient.numpy()

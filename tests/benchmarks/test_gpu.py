@@ -12,7 +12,7 @@ from benchmarks.step import Recipe, Step, Way
 from benchmarks.tables import markdown
 from softfeat.data.datamodule import SegmentationData
 from softfeat.models.extractor import Extractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.training.soft_features import SoftFeatureModule
 from tests.helpers.steps import OPTIMIZER, tiny_extractor, tiny_step
 
@@ -20,7 +20,7 @@ from tests.helpers.steps import OPTIMIZER, tiny_extractor, tiny_step
 def run(extractor: Extractor, data: SegmentationData, **options: Any) -> dict[str, Any]:
     settings = {"repeats": 1, "steps": 1, "loop_steps": 2, "loop_rounds": 1, "largest_batch": 4}
     settings |= {"compiled": False, "device": "cpu"}
-    return gpu(extractor, superpixel_npair_loss, OPTIMIZER, data, **(settings | options))
+    return gpu(extractor, npair_loss, OPTIMIZER, data, **(settings | options))
 
 
 def test_the_error_without_a_gpu_names_the_remedy(
@@ -118,7 +118,7 @@ def test_batches_grow_until_memory_is_full_or_nothing_is_gained(
 
 
 def test_the_reference_does_not_need_the_gpu() -> None:
-    recipe = Recipe(tiny_extractor(), superpixel_npair_loss, OPTIMIZER, (32, 48), 12)
+    recipe = Recipe(tiny_extractor(), npair_loss, OPTIMIZER, (32, 48), 12)
     step = module._step(recipe, "cuda", 2, Way(), to="cpu", double=True)
     assert isinstance(step.optimizer, torch.optim.SGD)
     assert step.batch["image"].dtype == torch.float64

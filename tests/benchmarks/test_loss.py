@@ -2,7 +2,7 @@ import torch
 
 from benchmarks.loss import Sides, loss, plain_npair_loss
 from benchmarks.tables import markdown
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 
 SMALL = {
     "batch_size": 2,
@@ -19,7 +19,7 @@ def test_the_plain_loss_is_the_loss() -> None:
     features, labels = torch.randn(2, 9, 4), torch.randint(0, 3, (2, 9))
     torch.testing.assert_close(
         plain_npair_loss(features, labels),
-        superpixel_npair_loss(features, labels, "symmetric", "pairs"),
+        npair_loss(features, labels, "symmetric", "pairs"),
         rtol=1e-4,
         atol=1e-4,
     )

@@ -14,7 +14,7 @@ from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import Folder, Mixture
 from softfeat.imaging.slic import Superpixels
 from softfeat.models.extractor import BottleneckExtractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.ops.pixels import sample_pixels
 from softfeat.training.classifier import SpacesClassifier
 
@@ -27,7 +27,7 @@ def test_runs_are_measured_stored_and_drawn(
         time_to_quality,
         data=data,
         extractor=partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
-        loss=partial(superpixel_npair_loss, negative="symmetric", balance="pairs"),
+        loss=partial(npair_loss, negative="symmetric", balance="pairs"),
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={
             "superpixels": None,
@@ -62,7 +62,7 @@ def test_runs_are_measured_stored_and_drawn(
         {"seeds": [2]},
         {"optimizer": partial(torch.optim.AdamW, lr=1e-3)},
         {"classifier_weight": 1.0},
-        {"superpixel_loss": partial(superpixel_npair_loss, across_images=True)},
+        {"superpixel_loss": partial(npair_loss, across_images=True)},
         {"samplings": {"superpixels": None, "pixels": partial(sample_pixels, num_samples=6)}},
     ):
         with pytest.raises(AssertionError, match="trained again"):
@@ -83,7 +83,7 @@ def test_either_side_has_a_classifier_in_addition_to_the_loss(
     result = time_to_quality(
         data=data,
         extractor=partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
-        loss=superpixel_npair_loss,
+        loss=npair_loss,
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={
             "superpixels": None,
@@ -124,7 +124,7 @@ def test_a_mixture_is_scored_set_by_set(
     result = time_to_quality(
         data=data,
         extractor=partial(BottleneckExtractor, widths=[8, 16], blocks=[1, 1], dim=8),
-        loss=superpixel_npair_loss,
+        loss=npair_loss,
         optimizer=partial(torch.optim.AdamW, lr=3e-3),
         samplings={"superpixels": None, "pixels": partial(sample_pixels, num_samples=5)},
         seeds=[0],

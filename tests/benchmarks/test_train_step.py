@@ -13,7 +13,7 @@ from benchmarks.step import Way
 from benchmarks.tables import markdown
 from benchmarks.train_step import time_by_part, time_floor, train_step
 from softfeat.data.datamodule import SegmentationData
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from tests.helpers.steps import OPTIMIZER, tiny_extractor, tiny_step
 
 
@@ -77,9 +77,7 @@ def test_the_suite(
 
     monkeypatch.setattr(torch, "compile", lambda function, mode: no_compiler)
     data = tiny_data()
-    result = train_step(
-        tiny_extractor(), superpixel_npair_loss, OPTIMIZER, data, repeats=1, steps=3, rounds=2
-    )
+    result = train_step(tiny_extractor(), npair_loss, OPTIMIZER, data, repeats=1, steps=3, rounds=2)
     assert result["name"] == "train_step"
     assert [row["step"] for row in result["rows"]] == list(module.WAYS)
     assert result["settings"]["native, compiled"] == "left out (RuntimeError: no C++ compiler)"

@@ -16,7 +16,7 @@ from tests.helpers.wandb_offline import OfflineRun, read
 
 @pytest.fixture(scope="module")
 def panels() -> dict[str, list[dict[str, Any]]]:
-    """The panels of each section, as they would be sent to W&B."""
+    """Return the panels of each section, as they would be sent to W&B."""
     view = dashboard.workspace("softfeat", "somebody")._to_model()
     text = view.spec.model_dump_json(by_alias=True, exclude_none=True)
     spec = WorkspaceViewspec.model_validate_json(text).model_dump(by_alias=True, exclude_none=True)
@@ -25,7 +25,7 @@ def panels() -> dict[str, list[dict[str, Any]]]:
 
 
 def names(panels: list[dict[str, Any]]) -> Iterator[str]:
-    """What the panels of a section show, as regular expressions."""
+    """Return the keys that the panels of a section show, as regular expressions."""
     for panel in panels:
         config = panel["config"]
         yield from map(re.escape, config.get("metrics", []) + config.get("mediaKeys", []))
@@ -77,7 +77,7 @@ def test_sweeps_compare_what_a_run_has(
     assert len(accessors) == 3
     for accessor in accessors:
         kind, _, path = accessor.partition(":")
-        if kind == "config":  # W&B keeps {"value": ...} below each key of the first level
+        if kind == "config":  # W&B stores {"value": ...} below each key of the first level
             assert has(logged.config, path.replace(".value.", ".")), accessor
         else:
             assert has(logged.summary, path), accessor

@@ -64,7 +64,7 @@ def test_level_norm_can_be_chosen_after_training(
     ):
         with pytest.raises(SystemExit):
             export(*options, "level_norm=0.5")
-        assert "level_norm= is for weights" in capsys.readouterr().err
+        assert "level_norm= can only be set for soft features" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         export(f"checkpoint={soft}", f"output={tmp_path}/b.safetensors", "level_norm=2")
     assert "choose 0 (as learned) to 1" in capsys.readouterr().err
@@ -125,4 +125,4 @@ def test_another_suffix_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtur
     torch.save({"extractor": extractor.hparams, "state_dict": state}, tmp_path / "a.ckpt")
     with pytest.raises(SystemExit):
         export(f"checkpoint={tmp_path}/a.ckpt", "output=a.pt")
-    assert "end it in .safetensors or .onnx" in capsys.readouterr().err
+    assert "must end in .safetensors or .onnx" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_input_or_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         cfg = compose("figures", overrides=[f"output={tmp_path}"])
     with pytest.raises(SystemExit):
         main(cfg)
-    assert "give input=PHOTO_OR_FOLDER, or data=NAME" in capsys.readouterr().err
+    assert "give either input=PHOTO_OR_FOLDER, or data=NAME" in capsys.readouterr().err
     with initialize_config_module("softfeat.conf", version_base="1.3"):
         cfg = compose("figures", overrides=[f"output={tmp_path}", "data=folder", "count=0"])
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""The rule that holds photos back."""
+"""Test the rule by which photos are held back."""
 
 from hashlib import sha256
 

@@ -6,7 +6,7 @@ import pytest
 from softfeat.data.labels import CITYSCAPES_IDS, LabelMap
 from softfeat.ops.labels import CONTRAST, IGNORE
 
-# (raw id, class id) of cityscapesScripts' labels.py, all 34 raw ids
+# (raw id, class id) of all 34 raw ids in labels.py of cityscapesScripts
 CITYSCAPES = {
     7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12,
     26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18,
@@ -43,7 +43,7 @@ def test_identity_keeps_ids_and_ignore() -> None:
     [
         (LabelMap.identity(["a", "b"]), 2),
         (LabelMap.identity(["a", "b"], contrast=[0]), 2),
-        (LabelMap.identity(["a", "b"]), CONTRAST),  # reserved, but not in files
+        (LabelMap.identity(["a", "b"]), CONTRAST),  # a special id that files must not contain
         (LabelMap.shifted(["a", "b"]), 3),
         (LabelMap.cityscapes(), 34),
     ],

@@ -105,9 +105,9 @@ def test_mixture_holds_sets_out_of_training(mixture_root: Path) -> None:
     assert layout.records("train") == of({2}, "train")
     assert layout.records("val") == of({0, 1}, "train")
     assert layout.records("test") == of({0, 1}, "val")
-    with pytest.raises(DataError, match=r"data\.layout\.held_out: ade is none of camvid, msrc"):
+    with pytest.raises(DataError, match=r"data\.layout\.held_out: ade is not in camvid, msrc"):
         Mixture(mixture_root, layouts, held_out=["ade"])
-    with pytest.raises(DataError, match="leaves no set to train on"):
+    with pytest.raises(DataError, match="leaves no data set for training"):
         Mixture(mixture_root, layouts, held_out=list(layouts))
 
 
@@ -133,7 +133,7 @@ def test_a_missing_root_names_the_download_page(layout: type, page: str) -> None
 def test_an_empty_split_is_an_error(folder_root: Path) -> None:
     for photo in (folder_root / "images" / "val").iterdir():
         photo.unlink()
-    with pytest.raises(DataError, match="holds no photos"):
+    with pytest.raises(DataError, match="has no photos"):
         Folder(folder_root).records("val")
 
 

@@ -24,13 +24,13 @@ def test_sixteen_bit_labels_are_read_if_they_fit(tmp_path: Path) -> None:
     Image.fromarray(np.array([[1, 200]], np.uint16)).save(tmp_path / "a.png")
     assert read_label(tmp_path / "a.png").tolist() == [[1, 200]]
     Image.fromarray(np.array([[1, 300]], np.uint16)).save(tmp_path / "b.png")
-    with pytest.raises(ValueError, match=r"b\.png: label id 300"):
+    with pytest.raises(ValueError, match=r"b\.png: label ids .*300"):
         read_label(tmp_path / "b.png")
 
 
 def test_coloured_labels_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: a label map holds one id"):
+    with pytest.raises(ValueError, match=r"a\.png: a label map needs one id"):
         read_label(tmp_path / "a.png")
 
 

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.step import Recipe, Step, Way
 from softfeat.models.extractor import BottleneckExtractor, Extractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 
 OPTIMIZER = partial(torch.optim.AdamW, lr=1e-3)
 
@@ -17,5 +17,5 @@ def tiny_extractor() -> Extractor:
 
 
 def tiny_step(way: Way = Way()) -> Step:  # noqa: B008
-    recipe = Recipe(tiny_extractor(), superpixel_npair_loss, OPTIMIZER, (32, 48), 12)
+    recipe = Recipe(tiny_extractor(), npair_loss, OPTIMIZER, (32, 48), 12)
     return recipe.step(recipe.batch(2, "cpu"), way)

@@ -40,7 +40,7 @@ def test_ids_have_no_gaps_and_are_connected(image: np.ndarray, backend: Any) -> 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (8, 8), (16, 16), (22, 22), (3, 400)])
 def test_fewer_pixels_than_superpixels(size: tuple[int, int], backend: Any) -> None:
-    """fast-slic itself dies of SIGFPE here."""
+    """fast-slic by itself crashes with SIGFPE here."""
     superpixels = Superpixels(count=500, backend=backend)(smooth(*size))
     assert superpixels.max() < min(500, size[0] * size[1])
 

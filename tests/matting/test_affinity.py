@@ -1,4 +1,4 @@
-"""Affinities of superpixels against loops over pairs."""
+"""Compare the affinities of superpixels with loops over pairs."""
 
 from math import dist, erf
 
@@ -54,7 +54,7 @@ def test_semantic_affinity(graph: SuperpixelGraph) -> None:
         expected[s, t] = expected[t, s] = weight
     found = semantic_affinity(graph).toarray()
     np.testing.assert_allclose(found, expected, atol=1e-12)
-    assert found.min() < -0.99 < 0.99 < found.max()  # pulls and pushes
+    assert found.min() < -0.99 < 0.99 < found.max()  # attraction and repulsion
 
 
 def test_colour_affinity() -> None:

@@ -1,4 +1,4 @@
-"""The matting Laplacian against a loop over windows, and what it must let pass."""
+"""Compare the matting Laplacian with a loop over windows, and check alphas without energy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Segments, groups, alphas and choosing layers."""
+"""Test segments, groups, alphas and the selection of layers."""
 
 import numpy as np
 import pytest
@@ -42,8 +42,8 @@ def test_equal_superpixels_are_one_segment(features: np.ndarray) -> None:
 
 
 def test_pixels_go_to_the_nearest_segment() -> None:
-    labels, of_superpixels = initial_segments(SegmentTree(CLOUDS), CLOUDS + 0.01, 3)
-    np.testing.assert_array_equal(labels, of_superpixels)
+    labels, superpixel_segments = initial_segments(SegmentTree(CLOUDS), CLOUDS + 0.01, 3)
+    np.testing.assert_array_equal(labels, superpixel_segments)
 
 
 def test_normalise() -> None:
@@ -57,13 +57,13 @@ def test_upsampled_alphas_follow_the_photo() -> None:
     small[0, :, :8] = 1
     small[1] = 1 - small[0]
     image = torch.full((3, 80, 80), 0.2)
-    image[:, :, 42:] = 0.8  # the photo's edge is not quite where the alphas have it
+    image[:, :, 42:] = 0.8  # the photo's edge is slightly off the edge of the alphas
     large = upsample_alphas(small, image)
     assert large.shape == (2, 80, 80)
     torch.testing.assert_close(large.sum(0), torch.ones(80, 80))
     assert large.min() >= 0
     blurred = torch.nn.functional.interpolate(small[None], size=(80, 80), mode="bilinear")[0, 0]
-    # it drops at the photo's edge, and more steeply than what is enlarged without the photo
+    # the alpha drops at the photo's edge, and more steeply than when upsampled without the photo
     steps = (large[0, 40, 1:] - large[0, 40, :-1]).abs()
     assert steps.argmax() == 41
     assert steps.max() > 2 * (blurred[40, 1:] - blurred[40, :-1]).abs().max()
@@ -113,16 +113,16 @@ def test_select_by_point() -> None:
 def test_select_by_box() -> None:
     np.testing.assert_array_equal(select(ALPHAS, box=(1, 1, 7, 6)), ALPHAS[2])
     np.testing.assert_array_equal(select(ALPHAS, box=(11, 0, 20, 10)), ALPHAS[1])
-    # no layer lies in it for the most part: the one that covers most of it
+    # no layer has most of its area in this box: select the layer that covers most of the box
     np.testing.assert_array_equal(select(ALPHAS, box=(15, 2, 17, 4)), ALPHAS[1])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "one of point"),
-        ({"point": (1, 1), "box": (0, 0, 2, 2)}, "one of point"),
-        ({"point": (20, 1)}, "outside of the photo, 20x10"),
+        ({}, "either point"),
+        ({"point": (1, 1), "box": (0, 0, 2, 2)}, "either point"),
+        ({"point": (20, 1)}, "outside the photo of 20x10 pixels"),
         ({"point": (-1, 1)}, "outside"),
         ({"box": (5, 1, 5, 3)}, "empty or not inside"),
         ({"box": (5, 1, 25, 3)}, "empty or not inside"),

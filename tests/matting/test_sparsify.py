@@ -1,4 +1,4 @@
-"""Both sparsifications against assembled systems; what they do to layers."""
+"""Compare both sparsifications with assembled systems, and check their effect on layers."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_weights() -> None:
     torch.testing.assert_close(to_one[1].item(), LEAST * 0.75**-1.2)
     torch.testing.assert_close(to_zero[0].item(), LEAST * 0.01**-1.2)  # bounded at the floor
     torch.testing.assert_close(to_one[3].item(), LEAST * 0.01**-1.2)
-    torch.testing.assert_close(to_one[4].item(), LEAST)  # and far away
+    torch.testing.assert_close(to_one[4].item(), LEAST)  # and far from 1
     assert (to_one + to_zero).min() >= 2 * LEAST - 1e-12
 
 
@@ -70,7 +70,7 @@ def test_block_elimination_is_the_dense_solution(layers: int) -> None:
 
 
 def test_one_iteration_minimises_its_quadratic() -> None:
-    """Against the energy written out over all pixels and layers, minimised by autograd."""
+    """Compare with the energy over all pixels and layers, minimised with autograd."""
     values, vectors = spanned()
     labels = halves()
     coefficients, survivors = constrained_sparsification(vectors, values, labels, iterations=1)
@@ -149,7 +149,7 @@ def test_one_segment_is_one_layer() -> None:
 def test_gradient_of_a_ramp_and_an_edge() -> None:
     y, x = np.mgrid[:40, :50]
     ramp = np.stack([0.01 * x, 0.004 * y, 0 * x], -1)
-    # the filter's gain on a ramp: sum of k times its taps
+    # the gain of the filter on a ramp is the sum of k times tap k
     gain = 2 * sum(k * t for k, t in enumerate((0, 0.0878, 0.0963, 0.0509, 0.0142, 0.0019, 0.0001)))
     inner = gradient_magnitude(ramp)[14:-14, 14:-14]
     np.testing.assert_allclose(inner, gain * np.hypot(0.01, 0.004), rtol=0.01)
@@ -186,7 +186,7 @@ def test_conjugate_gradients(preconditioned: bool) -> None:
 def relaxed_reference(
     laplacian: np.ndarray, alphas: np.ndarray, gradient: np.ndarray, iterations: int
 ) -> np.ndarray:
-    """The relaxed stage with its matrix assembled and solved directly."""
+    """Compute the relaxed stage with an assembled matrix and a direct solver."""
     given = np.where(alphas < 0.1, 0, np.where(alphas > 0.9, 1, alphas))
     given = given / given.sum(1, keepdims=True)
     pixels, layers = given.shape

@@ -1,4 +1,4 @@
-"""Matte errors against loops, and the search for the best union."""
+"""Compare matte errors with loops, and check the search for the best union."""
 
 from itertools import combinations
 
@@ -56,5 +56,5 @@ def test_best_union_of_the_layers_it_is_made_of() -> None:
 
 
 def test_too_many_layers() -> None:
-    with pytest.raises(ValueError, match="12 at most"):
+    with pytest.raises(ValueError, match="at most 12"):
         best_union(np.zeros((13, 2, 2)), np.zeros((2, 2)))

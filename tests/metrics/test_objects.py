@@ -1,4 +1,4 @@
-"""Scores of objects and coverings against slow loops, and degenerate cases."""
+"""Compare scores of objects and coverings with slow loops, and check degenerate cases."""
 
 from collections.abc import Callable
 from itertools import combinations, product
@@ -54,7 +54,7 @@ def slow_covering(segments: np.ndarray, regions: np.ndarray, ignore: int | None)
 
 
 def case(seed: int, layers: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Layers that add up to 1, an object and valid pixels."""
+    """Create layers that add up to 1, an object and valid pixels."""
     rng = np.random.default_rng(seed)
     alphas = rng.dirichlet(np.full(layers, 0.2), (H, W)).transpose(2, 0, 1)
     return alphas, rng.random((H, W)) < 0.3, rng.random((H, W)) < 0.8
@@ -136,23 +136,23 @@ def test_coverings_of_partitions() -> None:
     assert segmentation_covering(np.zeros_like(regions), regions) == pytest.approx(
         4 / 12 * 4 / 12 + 8 / 12 * 8 / 12
     )
-    pixels = np.arange(12)[None]  # each its own segment
+    pixels = np.arange(12)[None]  # each pixel is a segment
     assert segmentation_covering(pixels, regions) == pytest.approx(4 / 12 / 4 + 8 / 12 / 8)
 
 
 @pytest.mark.parametrize("score", [soft_iou, best_layer_iou, best_union_iou, layers_holding])
 def test_bad_objects(score: Callable) -> None:
     alphas, mask, _ = case(0)
-    with pytest.raises(ValueError, match="no pixel that counts"):
+    with pytest.raises(ValueError, match="no valid pixel"):
         score(alphas, np.zeros_like(mask))
-    with pytest.raises(ValueError, match="no pixel that counts"):
+    with pytest.raises(ValueError, match="no valid pixel"):
         score(alphas, mask, ~mask)
     with pytest.raises(ValueError, match=r"mask \(9, 10\)"):
         score(alphas, mask[:, :-1])
 
 
 def test_bad_regions() -> None:
-    with pytest.raises(ValueError, match="no pixel of the regions counts"):
+    with pytest.raises(ValueError, match="no pixel that is counted"):
         segmentation_covering(np.zeros((2, 2), int), np.full((2, 2), 255), 255)
     with pytest.raises(ValueError, match="differ in size"):
         segmentation_covering(np.zeros((2, 2), int), np.zeros((2, 3), int))

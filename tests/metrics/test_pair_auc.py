@@ -8,7 +8,7 @@ from softfeat.ops.labels import CONTRAST, IGNORE
 
 
 def reference(features: torch.Tensor, labels: torch.Tensor) -> list[float]:
-    """All comparisons of an unequal with an equal pair, one by one."""
+    """Compare each unequal pair with each equal pair, one by one."""
     equal, unequal = [], []
     inside = [i for i in range(len(features)) if labels[i] != IGNORE]
     for a, p in enumerate(inside):

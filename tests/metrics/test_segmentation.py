@@ -10,7 +10,7 @@ SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
 
 
 def reference(predictions: list[np.ndarray], labels: list[np.ndarray], k: int) -> dict[str, float]:
-    """The four scores by loops over classes, all images in one."""
+    """Compute the four scores with loops over classes, for all images together."""
     predicted = np.concatenate([p.ravel() for p in predictions])
     true = np.concatenate([t.ravel() for t in labels])
     predicted, true = predicted[true != 255], true[true != 255]
@@ -32,7 +32,7 @@ def reference(predictions: list[np.ndarray], labels: list[np.ndarray], k: int) -
 
 
 def example(count: int = 5, k: int = 6) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Scores and labels of unlike images; class 5 never occurs, class 4 is never right."""
+    """Create scores and labels. Class 5 never occurs, and class 4 is never correct."""
     generator = torch.Generator().manual_seed(1)
     scores, labels = [], []
     for i in range(count):
@@ -64,11 +64,11 @@ def test_the_scores_are_those_of_the_whole_data_set() -> None:
     expected = reference([s.argmax(0).numpy() for s in scores], [x.numpy() for x in labels], 6)
     for name in SCORES:
         assert computed[name].item() == pytest.approx(expected[name], rel=1e-6)
-    assert computed["iou"][5].isnan()  # neither there nor predicted: left out, not 0
+    assert computed["iou"][5].isnan()  # neither occurs nor is predicted: left out, not 0
 
 
 def test_averages_over_images_are_something_else() -> None:
-    """Also torchmetrics' MeanIoU: the field's mIoU is not its."""
+    """Compare with torchmetrics. Its MeanIoU differs from the usual mIoU."""
     scores, labels = example()
     predictions = [s.argmax(0) for s in scores]
     whole = reference([p.numpy() for p in predictions], [x.numpy() for x in labels], 6)["miou"]
@@ -117,7 +117,7 @@ def test_its_size_does_not_grow_with_the_images() -> None:
 
 
 def test_halves_add_up_to_the_whole() -> None:
-    """What two processes do: their matrices are summed."""
+    """Two processes sum their matrices."""
     matrices = torch.randint(0, 9, (6, 4, 4))
     whole, first, second = (SegmentationScores(4) for _ in range(3))
     whole.update(matrices)

@@ -75,7 +75,7 @@ def test_names_stand_for_what_the_sums_list(
     assert list(shipped()) == ["general", "road"]
     assert checkpoint_file("road") == tmp_path / "road.safetensors"
     load_extractor("general")
-    with pytest.raises(FileNotFoundError, match="shipped ones, general, road"):
+    with pytest.raises(FileNotFoundError, match="shipped weights: general, road"):
         read_checkpoint("raod")
 
 
@@ -86,7 +86,9 @@ def test_a_name_that_is_a_path_too_is_refused(
     monkeypatch.chdir(tmp_path)
     write_weights(tmp_path / "weights" / "road.safetensors", content(network()), {})
     (tmp_path / "road").mkdir()
-    with pytest.raises(ValueError, match=r"road is shipped weights and a path here: say \./road"):
+    with pytest.raises(
+        ValueError, match=r"road is the name of shipped weights and also a path here: write \./road"
+    ):
         checkpoint_file("road")
     assert checkpoint_file("./road") == Path("road/checkpoints/best.ckpt")
 
@@ -101,7 +103,7 @@ def test_sums_are_read_as_sha256sum_writes_them(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not the file that"):
         read_checkpoint(path)
     listing.write_text("nonsense\n")
-    with pytest.raises(ValueError, match="SHA256SUMS: 'nonsense' is no line"):
+    with pytest.raises(ValueError, match="SHA256SUMS: 'nonsense' is not a line"):
         read_checkpoint(path)
 
 
@@ -120,14 +122,14 @@ def test_only_a_run_has_a_directory(tmp_path: Path) -> None:
         {"extractor": {**SMALL, "readout_scale": 1.0, "path": "/etc/passwd"}},
         {"extractor": [1]},
         {"hard_segmentation": {"num_classes": 3, "head": "linear", "features_checkpoint": "x"}},
-        {"hard_segmentation": {"num_classes": 3, "head": "linear"}},  # names of no classes
+        {"hard_segmentation": {"num_classes": 3, "head": "linear"}},  # no class_names
     ],
 )
 def test_a_strangers_header_names_no_files(change: dict, tmp_path: Path) -> None:
     extractor = {**SMALL, "readout_scale": 1.0}
     header = {"extractor": extractor, "about": {}} | change
     save_file({}, tmp_path / "a.safetensors", {"softfeat": json.dumps(header)})
-    with pytest.raises(ValueError, match=r"a\.safetensors is not a file of"):
+    with pytest.raises(ValueError, match=r"a\.safetensors is not a file written by"):
         read_checkpoint(tmp_path / "a.safetensors")
 
 
@@ -158,7 +160,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("hello")
     save_file({}, tmp_path / "bad.safetensors", {"softfeat": json.dumps([1])})
     for name in ("other", "text", "bad"):
-        with pytest.raises(ValueError, match="is not a file of"):
+        with pytest.raises(ValueError, match="is not a file written by"):
             read_checkpoint(tmp_path / f"{name}.safetensors")
 
 
@@ -167,6 +169,6 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     module.state_dict()["extractor.stem.1.running_var"].fill_(1e6)
     with pytest.raises(ValueError, match=r"extractor\.stem\.1\.running_var does not fit"):
         write_weights(tmp_path / "a.safetensors", content(module), {})
-    with pytest.raises(ValueError, match="ends in"):
+    with pytest.raises(ValueError, match="must end in"):
         write_weights(tmp_path / "a.ckpt", content(module), {})
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from softfeat.models.extractor import EfficientNetExtractor, load_extractor
 
 
 def test_same_padding_is_that_of_tensorflow() -> None:
-    """Output i sees inputs from i * stride - before on, before = floor(total padding / 2)."""
+    """Output i starts at input i * stride - before, with before = floor(total padding / 2)."""
     for size in (7, 8):
         for kernel in (3, 5):
             conv = efficientnet.SameConv2d(1, 1, kernel, 2, groups=1)
@@ -31,7 +31,7 @@ def test_same_padding_is_that_of_tensorflow() -> None:
 
 
 def test_outputs_are_those_of_the_published_network() -> None:
-    """Stage by stage, with the published weights and the published reference code."""
+    """Compare each stage with the reference code, using the published weights."""
     reference = pytest.importorskip(
         "efficientnet_lite_pytorch", reason="needs the extra imagenet-test"
     )
@@ -73,10 +73,10 @@ def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save({"a.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="does not hold the weights of EfficientNet-Lite0"):
+    with pytest.raises(ValueError, match="does not contain the weights of EfficientNet-Lite0"):
         EfficientNetExtractor(weights=tmp_path / "other.pth")
     (tmp_path / "damaged.pth").write_bytes(b"no weights at all")
-    with pytest.raises(ValueError, match="holds more than weights, or is damaged"):
+    with pytest.raises(ValueError, match="contains more than weights, or is damaged"):
         EfficientNetExtractor(weights=tmp_path / "damaged.pth")
 
 
@@ -105,7 +105,7 @@ def test_any_input_size(size: tuple[int, int], top_down: int) -> None:
 
 
 def test_levels_are_affine_readouts_of_the_path() -> None:
-    """Pooling at native resolution is exact only if nothing after it bends."""
+    """Pooling at the resolution of a level is exact only if everything after it is linear."""
     extractor = small()
     for readout in extractor.readouts:
         x, y = torch.randn(2, 1, 16, 4, 4)
@@ -176,7 +176,7 @@ def test_training_starts_from_a_checkpoint_of_the_project(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"level_channels": [8, 8]}, "give 5, one a stage"),
+        ({"level_channels": [8, 8]}, "give 5 numbers, one per stage"),
         ({"batch_norm": "sometimes"}, "choose batch, running or frozen"),
         ({"frozen_stages": 6}, "choose 0 to 5"),
         ({"level_norm": 2}, "choose 0"),

@@ -34,20 +34,20 @@ def test_features_are_the_upsampled_pyramid() -> None:
 
 @pytest.mark.parametrize("scale", [None, 0.15])
 def test_readouts_are_affine(scale: float | None) -> None:
-    """Pooling at native resolution is exact only if nothing after it bends."""
+    """Pooling at the resolution of a level is exact only if everything after it is linear."""
     extractor = BottleneckExtractor(readout_scale=scale).eval()
     for readout in extractor.readouts:
         x, y = torch.randn(2, 1, readout[0].in_channels, 4, 4)  # type: ignore[index]
         between = readout(0.3 * x + 0.7 * y)
         torch.testing.assert_close(between, 0.3 * readout(x) + 0.7 * readout(y))
-        # pointwise: pooling the input and pooling the output are the same
+        # a pointwise linear map: pooling the input or the output gives the same result
         torch.testing.assert_close(readout(x.mean((2, 3), True)), readout(x).mean((2, 3), True))
 
 
 def test_readout_scale_sets_the_spread() -> None:
     extractor = BottleneckExtractor(readout_scale=0.1)
     for level in extractor.pyramid(torch.rand(2, 3, 64, 64)):
-        # every feature alike, whatever the weights: no level can be switched off
+        # all features have the same spread, whatever the weights: no level can be switched off
         torch.testing.assert_close(level.std((0, 2, 3)), torch.full((32,), 0.1), rtol=0.1, atol=0)
 
 
@@ -59,11 +59,11 @@ def test_level_norm_keeps_directions_and_levels_lengths(power: float) -> None:
     normed.load_state_dict(free.state_dict())
     image = 30 * torch.rand(1, 3, 40, 56)
     for level, short in zip(free.pyramid(image), normed.pyramid(image), strict=True):
-        # of a pixel y, in units of the scale: y / rms(y)^p, so its rms to the power of 1 - p
+        # y / rms(y)^p has the rms of y to the power of 1 - p, in units of the scale
         rms = level.div(0.5).square().mean(1, keepdim=True).sqrt()
         torch.testing.assert_close(short, level / rms**power, rtol=1e-4, atol=1e-5)
         assert short.div(0.5).square().mean(1).sqrt().std() < 0.9 * rms.std()
-    free.train(), normed.train()  # not in training
+    free.train(), normed.train()  # no effect in training
     for level, same in zip(free.pyramid(image), normed.pyramid(image), strict=True):
         assert torch.equal(level, same)
 
@@ -96,7 +96,7 @@ def test_xavier_initialisation() -> None:
 def test_bad_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="divide evenly"):
         BottleneckExtractor(widths=[8, 16, 32], blocks=[1, 1, 1], dim=128)
-    with pytest.raises(ValueError, match="one entry a stage"):
+    with pytest.raises(ValueError, match="one entry per stage"):
         BottleneckExtractor(widths=[8, 16], blocks=[1])
 
 
@@ -175,7 +175,7 @@ def test_recomputing_changes_neither_gradients_nor_statistics(
             saved[tensor.data_ptr()] = tensor.numel()
             return tensor
 
-        for _ in range(2):  # the second goes by what the first left behind
+        for _ in range(2):  # the second pass uses the statistics of the first
             with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
                 levels, low = extractor.pyramid_and_low(image)
                 loss = sum(level.square().sum() for level in levels) + use_low * low.sum()

@@ -18,7 +18,7 @@ class Model(nn.Module):
 
 
 def test_multiplications_and_additions_of_a_photo() -> None:
-    # 8x10 outputs of 8 channels, each from 3x3x3 inputs; then 2 from 8
+    # 8x10 outputs of 8 channels, each from 3x3x3 inputs; then 2 channels from 8
     expected = 2 * 8 * 10 * (8 * 27 + 2 * 8) / 1e9
     assert model_size(Model(), (16, 20))["model/gflops"] == pytest.approx(expected)
 

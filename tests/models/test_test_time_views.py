@@ -9,12 +9,12 @@ from softfeat.models.test_time_views import Views, _starts
 
 
 def blocks(image: Tensor) -> Tensor:
-    """Scores at a fourth of the resolution, as a head gives them."""
+    """Compute scores at a fourth of the resolution, like a head."""
     return F.avg_pool2d(image, 4, ceil_mode=True) * 5
 
 
 def centred(image: Tensor) -> Tensor:
-    """A score that depends on the place within the picture, and on its size."""
+    """Compute scores that depend on the position in the picture and on its size."""
     place = torch.linspace(0, 1, image.shape[-1]).expand(image[:, :1].shape)
     return torch.cat([place, image[:, :1]], 1)
 

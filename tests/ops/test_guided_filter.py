@@ -6,7 +6,7 @@ from softfeat.ops.guided_filter import guided_filter, guided_slopes
 
 
 def reference(features: Tensor, image: Tensor, radius: int, eps: float) -> tuple[Tensor, Tensor]:
-    """He et al. 2013, colour guide, pixel by pixel, borders reflected; and the slopes."""
+    """Compute the filter of He et al. 2013 and its slopes pixel by pixel. Borders are reflected."""
     pad = (radius,) * 4
     guide = torch.nn.functional.pad(image[None], pad, mode="reflect")[0]
     values = torch.nn.functional.pad(features[None], pad, mode="reflect")[0]
@@ -102,5 +102,5 @@ def test_a_guide_of_another_range_is_refused() -> None:
         guided_filter(features, torch.ones(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match="kernel_size=0"):
         guided_filter(features, torch.rand(1, 3, 8, 8), kernel_size=0)
-    with pytest.raises(ValueError, match="enlarge the features"):
+    with pytest.raises(ValueError, match="upsample the features"):
         guided_filter(features, torch.rand(1, 3, 16, 16))

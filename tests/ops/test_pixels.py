@@ -6,7 +6,7 @@ from softfeat.ops.pixels import pyramid_at_pixels, sample_pixels
 
 
 def label_map() -> torch.Tensor:
-    """Image 0 has four labels (one is CONTRAST) and ignored pixels, 1 has two labels, 2 none."""
+    """Create three images: with four labels (one is CONTRAST), with two labels, without labels."""
     label = torch.full((3, 6, 8), 255)
     label[0, :, :6] = torch.tensor([0, 9, 254, 3, 0, 0])
     label[1, :3], label[1, 3:] = 4, 200
@@ -34,10 +34,10 @@ def test_pixels_have_the_labels_that_were_drawn(device: str) -> None:
 
 def test_draws_are_fair() -> None:
     pixels, labels = sample_pixels(label_map()[:1], 3, 100, 2000)
-    # each of four labels is among three in 3/4 of the repetitions
+    # three of four labels are drawn, so each is in 3/4 of the repetitions
     share = torch.stack([(labels[0, :, ::100] == c).any(1).float().mean() for c in (0, 9, 254, 3)])
     torch.testing.assert_close(share, torch.full((4,), 0.75), rtol=0, atol=0.05)
-    # of label 9, every pixel (column 1) as often as any other
+    # all pixels of label 9 (column 1) are drawn equally often
     counts = pixels[labels == 9].bincount(minlength=48)
     column = counts.view(6, 8)[:, 1] / counts.sum()
     torch.testing.assert_close(column, torch.full((6,), 1 / 6), rtol=0, atol=0.01)

@@ -21,7 +21,7 @@ SIZES = {
 
 def case(name: str, dtype: torch.dtype) -> tuple[list[torch.Tensor], torch.Tensor]:
     size, levels = SIZES[name]
-    superpixels = torch.randint(0, S - 1, (B, *size))  # one superpixel has no pixel
+    superpixels = torch.randint(0, S - 1, (B, *size))  # one superpixel has no pixels
     superpixels[0, 0, 0], superpixels[1, -1, -1] = -1, S
     return [torch.randn(B, 3 + i, *hw, dtype=dtype) for i, hw in enumerate(levels)], superpixels
 
@@ -99,7 +99,7 @@ def squares(size: int, side: int) -> torch.Tensor:
 def test_padded_weights_of_all_batches_are_alike() -> None:
     sizes = [(32, 32), (16, 16), (8, 8), (4, 4)]
     regular = squares(64, 8)
-    astride = regular.roll((3, 1), (0, 1))  # of the cells, and of the border
+    astride = regular.roll((3, 1), (0, 1))  # squares that straddle cells and the border
     shapes = []
     for superpixels in (regular, astride):
         batch = superpixels.expand(2, -1, -1)
@@ -113,7 +113,7 @@ def test_padded_weights_of_all_batches_are_alike() -> None:
 
 
 def test_scattered_superpixels_are_left_unpadded() -> None:
-    superpixels = torch.randint(0, 4, (1, 64, 64))  # each draws on nearly every cell
+    superpixels = torch.randint(0, 4, (1, 64, 64))  # each depends on nearly every cell
     plain, padded = (pooling_weights(superpixels, 4, [(32, 32)], padded=p) for p in (False, True))
     for tensor, same in zip(plain[0], padded[0], strict=True):
         assert torch.equal(tensor, same)
@@ -176,7 +176,7 @@ def test_compiled_equals_eager(at_hand: bool) -> None:
 
 @pytest.mark.skipif(not STATM.is_file(), reason="reads the memory in use from Linux")
 def test_weights_leave_nothing_in_memory() -> None:
-    """torch's own product of sparse matrices leaks a megabyte a batch."""
+    """torch's product of sparse matrices leaks a megabyte per batch. This one must not."""
 
     def megabytes() -> float:
         return int(STATM.read_text().split()[1]) * resource.getpagesize() / 1e6

@@ -12,7 +12,7 @@ B, D, H, W, S = 3, 4, 7, 5, 6
 
 
 def maps() -> torch.Tensor:
-    """Ids with an absent superpixel, padding, and ids that are not there."""
+    """Create ids with an absent superpixel, padding, and ids out of range."""
     superpixels = torch.randint(0, S - 1, (B, H, W))
     superpixels[0, 0, :3] = -1
     superpixels[1, 1, 1] = S

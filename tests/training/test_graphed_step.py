@@ -15,7 +15,7 @@ from softfeat.data.datamodule import SegmentationData
 from softfeat.data.dataset import Augmentation
 from softfeat.data.flat_batch import FlatBatch
 from softfeat.models.extractor import BottleneckExtractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.ops.pixels import sample_pixels
 from softfeat.training.graphed_step import GraphedGradients
 from softfeat.training.soft_features import SoftFeatureModule
@@ -138,7 +138,7 @@ def test_an_ordinary_batch_is_told_of(data: SegmentationData) -> None:
     ("options", "precision", "tolerance"),
     [
         ({}, "32-true", 2e-2),
-        ({"loss": partial(superpixel_npair_loss, balance="classes", across_images=True)},
+        ({"loss": partial(npair_loss, balance="classes", across_images=True)},
          "32-true", 2e-2),
         ({"classifier_weight": 1.0, "class_weights": "frequency"}, "32-true", 2e-2),
         ({}, "bf16-mixed", 2e-1),

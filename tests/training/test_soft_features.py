@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from softfeat.models.extractor import BottleneckExtractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.ops.pixels import sample_pixels
 from softfeat.ops.pyramid import pooling_weights
 from softfeat.ops.superpixels import superpixel_mean
@@ -18,7 +18,7 @@ S = 12
 def module(**options: Any) -> SoftFeatureModule:
     extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8)
     defaults: dict[str, Any] = {
-        "loss": superpixel_npair_loss,
+        "loss": npair_loss,
         "optimizer": partial(torch.optim.SGD, lr=1.0),
         "num_superpixels": S,
         "total_steps": 10,
@@ -50,11 +50,11 @@ def test_gradients_are_those_of_the_full_map() -> None:
     model, data = module(), batch()
     data["pooling"] = pooling_weights(data["superpixels"], S, model.extractor.level_sizes((32, 32)))
     features, labels = model.superpixel_features(data, model.pyramid)
-    superpixel_npair_loss(features, labels).backward()
+    npair_loss(features, labels).backward()
     native = [p.grad.clone() for p in model.extractor.parameters() if p.grad is not None]
     model.zero_grad()
     full, _ = superpixel_mean(model(data["image"]), data["superpixels"], S)
-    superpixel_npair_loss(full, labels).backward()
+    npair_loss(full, labels).backward()
     for gradient, parameter in zip(native, model.extractor.parameters(), strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-6)

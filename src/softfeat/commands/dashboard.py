@@ -1,4 +1,4 @@
-"""Makes a W&B dashboard: python -m src.dashboard project=PROJECT [entity=ENTITY]."""
+"""Create a W&B dashboard: python -m src.dashboard project=PROJECT [entity=ENTITY]."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +16,39 @@ _STEP = "trainer/global_step"
 
 
 def workspace(project: str, entity: str) -> "Workspace":
-    """The dashboard, not saved yet.
+    """Create the dashboard without saving it.
 
     Args:
-        project: W&B project, the trainings' `logger.project`.
-        entity: user or team that it belongs to.
+        project: W&B project, the `logger.project` of the trainings.
+        entity: W&B user or team that owns the project.
+
+    Returns:
+        Dashboard with a section for each topic.
 
     Raises:
-        ImportError: wandb-workspaces is not installed.
+        ImportError: If wandb-workspaces is not installed.
     """
     try:
-        import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
         raise ImportError(
-            "the dashboard needs wandb-workspaces: pip install -e '.[dashboard]'"
+            "the dashboard needs the extra dashboard: pip install 'softfeat[dashboard]', or in a "
+            "checkout pip install '.[dashboard]'"
         ) from error
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name="softfeat",
+        sections=[
+            ws.Section(name=name, panels=panels, is_open=True) for name, panels in _panels().items()
+        ],
+        settings=ws.WorkspaceSettings(x_axis=_STEP),
+    )
+
+
+def _panels() -> dict[str, list[Any]]:
+    """Create the panels of each section."""
+    import wandb_workspaces.reports.v2 as wr
 
     def line(name: str, **options: Any) -> wr.LinePlot:
         return wr.LinePlot(title=name, x=_STEP, y=[name], **options)
@@ -47,7 +64,7 @@ def workspace(project: str, entity: str) -> "Workspace":
         wr.ParallelCoordinatesPlotColumn(wr.Config("data.superpixels.count")),
         wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric("val/pair_auc.max")),
     ]
-    sections = {
+    return {
         "Training": [
             line("train/loss"),
             line("val/loss"),
@@ -74,33 +91,24 @@ def workspace(project: str, entity: str) -> "Workspace":
         ],
         "Sweeps": [wr.ParallelCoordinatesPlot(columns=coordinates), wr.RunComparer(diff_only=True)],
     }
-    return ws.Workspace(
-        entity=entity,
-        project=project,
-        name="softfeat",
-        sections=[
-            ws.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()
-        ],
-        settings=ws.WorkspaceSettings(x_axis=_STEP),
-    )
 
 
 @hydra.main(config_path="pkg://softfeat.conf", config_name="dashboard", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> None:
-    """Saves the dashboard as a new view of the project, and prints its address."""
+    """Save the dashboard as a new view of the project, and print its address."""
     if not has_credentials():
         raise ValueError(
-            "a dashboard lies on W&B's server, which needs credentials: run wandb login, or set "
-            "WANDB_API_KEY"
+            "a dashboard is stored on W&B's server, which needs credentials: run wandb login, or "
+            "set WANDB_API_KEY"
         )
     try:
         entity = cfg.entity or wandb.Api().default_entity
         if not entity:
-            raise ValueError("the account has no default entity: give entity=USER_OR_TEAM")
+            raise ValueError("the W&B account has no default entity: give entity=USER_OR_TEAM")
         workspace(cfg.project, entity).save()
     except wandb.Error as error:
-        raise ValueError(f"W&B did not save the dashboard: {error}") from error
+        raise ValueError(f"W&B could not save the dashboard: {error}") from error
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""A network to pass on: python -m src.export checkpoint=RUN_DIR output=NAME.safetensors|NAME.onnx.
+"""Export a network: python -m src.export checkpoint=RUN_DIR output=NAME.safetensors|NAME.onnx.
 
-`.safetensors` holds weights in half precision, which every command here takes as `checkpoint=`; its
-SHA-256 goes to `SHA256SUMS` beside it. `.onnx` holds the network for other programs: `image`
-(B,3,H,W) RGB in [0,1] of any size gives `features` (B,128,H,W), and with a head `scores` (B,K,H,W).
-`level_norm=` changes what acts after training alone (see `Extractor`).
+A `.safetensors` file contains the weights in half precision. Every command accepts it as
+`checkpoint=`. Its SHA-256 is added to `SHA256SUMS` in the same folder.
+
+An `.onnx` file contains the network for other programs. Its input `image` (B,3,H,W) is RGB in [0,1]
+of any size. Its outputs are `features` (B,128,H,W) and, with a head, `scores` (B,K,H,W).
+
+`level_norm=` sets a parameter of the network that has no effect in training (see `Extractor`).
 """
 
 import logging
@@ -26,7 +29,8 @@ from softfeat.models.checkpoints import (
 from softfeat.models.extractor import extractor_of
 from softfeat.training.hard_segmentation import load_hard_segmentation
 
-_TOLD = (
+# Keys of a run's configuration that describe its weights
+_DESCRIPTION = (
     "revision",
     "name",
     "seed",
@@ -38,22 +42,33 @@ _TOLD = (
 
 
 def about(checkpoint: Path) -> dict[str, Any]:
-    """What a run's configuration says of its weights, without places on this machine."""
+    """Describe the weights of a checkpoint, without paths of this machine.
+
+    Args:
+        checkpoint: File of a training run or of exported weights.
+
+    Returns:
+        Values of the run's configuration that describe its weights, by key. For exported weights
+        the description in the file. The features that a head was trained on are described under
+        the key "features".
+    """
     directory = run_directory(checkpoint)
     if directory is None:
-        known: dict[str, Any] = read_checkpoint(checkpoint).get("about", {})
-        return known
+        exported: dict[str, Any] = read_checkpoint(checkpoint).get("about", {})
+        return exported
     cfg = OmegaConf.load(directory / "config.yaml")
-    values = {key: OmegaConf.select(cfg, key) for key in _TOLD}
-    told = {k: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for k, v in values.items()}
+    description: dict[str, Any] = {}
+    for key in _DESCRIPTION:
+        value = OmegaConf.select(cfg, key)
+        description[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     features = OmegaConf.select(cfg, "model.features_checkpoint")
     if features and checkpoint_file(features).is_file():
-        told["features"] = about(checkpoint_file(features))
-    return told
+        description["features"] = about(checkpoint_file(features))
+    return description
 
 
 class _Network(nn.Module):
-    """Features, and scores where there is a head, in one pass."""
+    """Network that returns the features and, if there is a head, the class scores."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__()
@@ -68,23 +83,32 @@ class _Network(nn.Module):
 
 
 def write_onnx(checkpoint: Path, path: Path) -> list[str]:
-    """Writes the network with all sizes free.
+    """Write a network as an ONNX file that accepts any batch size and any photo size.
+
+    Args:
+        checkpoint: File of the network, see `read_checkpoint`.
+        path: File `<name>.onnx` to write.
 
     Returns:
         Names of the outputs.
 
     Raises:
-        ImportError: the extra `onnx` is not installed.
+        ImportError: If the extra `onnx` is not installed.
     """
+    # torch's exporter needs onnxscript. Check for it before the network is loaded.
     try:
-        import onnxscript  # noqa: F401 - what torch's exporter needs, asked for before it starts
+        import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError("writing .onnx needs the extra: pip install '.[onnx]'") from error
+        raise ImportError(
+            "writing .onnx needs the extra onnx: pip install 'softfeat[onnx]', or in a checkout "
+            "pip install '.[onnx]'"
+        ) from error
     network = _Network(checkpoint).eval()
     names = ["features", "scores"] if network.hard else ["features"]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    # The exporter warns about its own internals.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network,
             (torch.rand(2, 3, 70, 102),),
@@ -103,25 +127,26 @@ def write_onnx(checkpoint: Path, path: Path) -> list[str]:
 @hydra.main(config_path="pkg://softfeat.conf", config_name="export", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> None:
-    """Writes and says what."""
-    checkpoint, output = checkpoint_file(cfg.checkpoint), Path(cfg.output)
+    """Write the file, and print its size with its hash or its outputs."""
+    checkpoint = checkpoint_file(cfg.checkpoint)
+    output = Path(cfg.output)
     content = read_checkpoint(checkpoint)
     if cfg.level_norm is not None and (
         output.suffix != ".safetensors" or "hard_segmentation" in content
     ):
         raise ValueError(
-            "level_norm= is for weights (.safetensors) of soft features: a head knows no other "
-            "features than those that it was trained on"
+            "level_norm= can only be set for soft features written as .safetensors: a head needs "
+            "the features that it was trained on"
         )
     if output.suffix == ".onnx":
         written = {"outputs": ", ".join(write_onnx(checkpoint, output))}
     elif output.suffix == ".safetensors":
         if cfg.level_norm is not None:
             content["extractor"]["level_norm"] = float(cfg.level_norm)
-            extractor_of(content)  # minds its range
+            extractor_of(content)  # checks the range of level_norm
         written = {"sha256": write_weights(output, content, about(checkpoint))}
     else:
-        raise ValueError(f"output={output}: end it in .safetensors or .onnx")
+        raise ValueError(f"output={output}: the name must end in .safetensors or .onnx")
     print_table(str(output), {"MB": output.stat().st_size / 1e6, **written})
 
 

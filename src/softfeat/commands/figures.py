@@ -1,12 +1,13 @@
-"""Sheets of photos in the manner of the paper's figures: python -m src.figures input=... output=...
+"""Draw figures like those of the paper: python -m src.figures input=... output=...
 
-`guided_filter.png`: F without and with the guided filter (Fig. 3); `random_projections.png`: F seen
-from random directions (Fig. 4); `superpixels.png`: superpixels and their mean features (Fig. 5);
-`segmentation.png`: classes (Fig. 8, for a checkpoint of hard segmentation); `layers.png`:
-superpixels, F, and soft layers.
+- `guided_filter.png`: F without and with the guided filter (Fig. 3)
+- `random_projections.png`: random projections of F (Fig. 4)
+- `superpixels.png`: superpixels and their mean features (Fig. 5)
+- `segmentation.png`: classes (Fig. 8), for a checkpoint of hard segmentation only
+- `layers.png`: superpixels, F and soft layers
 
-The photos are `input`, or with `data` some of a labelled split, by a rule and not by taste: sorted
-by pair AUC, the worst, the best, and evenly between. Beside their classes stand the true ones.
+The photos are those of `input`. With `data`, they are taken from a labelled split, sorted by pair
+AUC: the worst, the best, and evenly spaced ones between. The true classes are then drawn too.
 """
 
 import math
@@ -46,7 +47,15 @@ from softfeat.training.soft_features import SoftFeatureModule
 
 
 def read_photo(path: Path, long_side: int) -> NDArray[np.uint8]:
-    """A photo (H,W,3) uint8 with its longer side at `long_side`."""
+    """Read and resize a photo.
+
+    Args:
+        path: File of the photo.
+        long_side: New length of the longer side, in pixels.
+
+    Returns:
+        Photo (H,W,3) uint8 RGB.
+    """
     photo = read_image(path)
     height, width = photo.shape[:2]
     scale = long_side / max(height, width)
@@ -54,13 +63,13 @@ def read_photo(path: Path, long_side: int) -> NDArray[np.uint8]:
 
 
 class Figures:
-    """Draws the figures of one photo after another.
+    """Drawing of all figures of a photo.
 
     Args:
-        checkpoint: of either system.
-        superpixels: parameters of the maps.
-        guided_filter: of the feature maps.
-        layers: soft layers of each photo; 0 for none.
+        checkpoint: Checkpoint of soft features or of hard segmentation, see `read_checkpoint`.
+        superpixels: Parameters of the superpixel maps.
+        guided_filter: Filter of the feature maps.
+        layers: Number of soft layers of each photo. 0 leaves out the layers.
     """
 
     def __init__(
@@ -73,31 +82,32 @@ class Figures:
         content = read_checkpoint(checkpoint)
         self.extractor = extractor_of(content)
         self.hard = load_hard_segmentation(checkpoint) if "hard_segmentation" in content else None
-        self.superpixels, self.guided_filter = superpixels, guided_filter
+        self.superpixels = superpixels
+        self.guided_filter = guided_filter
         self.layers = layers
 
     @torch.no_grad()
     def __call__(
         self, photo: NDArray[np.uint8], label: NDArray[np.uint8] | None = None
     ) -> dict[str, dict[str, Tensor]]:
-        """Draws a photo.
+        """Draw the figures of a photo.
 
         Args:
-            photo: (H,W,3) uint8.
-            label: (H,W), its true classes, if they are those of the head.
+            photo: Photo (H,W,3) uint8.
+            label: True classes (H,W) with the ids of the head. None leaves them out.
 
         Returns:
-            For each figure its pictures (1,3,H,W) in [0,1] by title.
+            Pictures (1,3,H,W) in [0,1] of each figure, by title.
         """
         image = torch.tensor(photo.transpose(2, 0, 1).copy()).float()[None] / 255
         superpixels = _ids(self.superpixels(photo))
         features = self.extractor(image)
         filtered = self.guided_filter(features, image)
-        seen = feature_columns(features, filtered, superpixels)
+        columns = feature_columns(features, filtered, superpixels)
         figures = {
             "guided_filter": {
                 "photo": image,
-                **{k: v for k, v in seen.items() if k.startswith("principal components")},
+                **{k: v for k, v in columns.items() if k.startswith("principal components")},
             },
             "random_projections": {
                 "photo": image,
@@ -110,7 +120,7 @@ class Figures:
             },
             "superpixels": {
                 "photo, superpixels": boundaries(image, superpixels),
-                **{k: v for k, v in seen.items() if k.startswith("superpixel means")},
+                **{k: v for k, v in columns.items() if k.startswith("superpixel means")},
             },
         }
         if self.hard is not None:
@@ -123,30 +133,34 @@ class Figures:
                 "over the photo": overlay(image, predicted),
             }
         if self.layers:
-            maps, backend = features_of(self.extractor, photo), self.superpixels.backend
-            found = soft_segment(photo / 255, maps, self.layers, backend=backend)
+            maps = features_of(self.extractor, photo)
+            backend = self.superpixels.backend
+            result = soft_segment(photo / 255, maps, self.layers, backend=backend)
             figures["layers"] = {
-                "photo, superpixels": boundaries(image, _ids(found.superpixels)),
-                "features": _pictures(found.features),
+                "photo, superpixels": boundaries(image, _ids(result.superpixels)),
+                "features": _pictures(result.features),
+                # All photos need the same columns. Layers that a photo lacks stay white.
                 **{f"layer {k + 1}": torch.ones_like(image) for k in range(self.layers)},
                 **{
                     f"layer {k}": _pictures(_on_grey(photo, alpha))
-                    for k, alpha in enumerate(found.alphas, 1)
+                    for k, alpha in enumerate(result.alphas, 1)
                 },
             }
         return figures
 
 
 def _ids(ids: NDArray[np.integer]) -> Tensor:
+    """Convert a map of ids (H,W) to a batch (1,H,W) int64."""
     return torch.from_numpy(ids.astype(np.int64))[None]
 
 
 def _pictures(picture: NDArray) -> Tensor:
+    """Convert a picture (H,W,3) to a batch (1,3,H,W)."""
     return torch.from_numpy(picture.transpose(2, 0, 1).copy()).float()[None]
 
 
 def _on_grey(photo: NDArray[np.uint8], alpha: NDArray) -> NDArray[np.float32]:
-    """A layer in its own colours over grey, (H,W,3) in [0,1]."""
+    """Draw a layer (H,W) of a photo in its own colours over grey, (H,W,3) in [0,1]."""
     image = photo.astype(np.float32) / np.float32(255)
     colours = layer_colours(image, alpha.astype(np.float32))
     return colours * alpha[..., None] + 0.85 * (1 - alpha[..., None])
@@ -155,13 +169,18 @@ def _on_grey(photo: NDArray[np.uint8], alpha: NDArray) -> NDArray[np.float32]:
 def spread_by_score(
     extractor: Extractor, data: SegmentationData, count: int
 ) -> tuple[list[Record], list[str]]:
-    """Photos of the test split, from the lowest to the highest pair AUC in even steps of rank.
+    """Choose photos of the test split, evenly spaced in the ranking by pair AUC.
+
+    Args:
+        extractor: Extractor whose features are scored.
+        data: Labelled photos.
+        count: Maximum number of photos.
 
     Returns:
-        The photos, and a text with the score of each.
+        Photos from the lowest to the highest score, and a text with the score of each.
 
     Raises:
-        ValueError: no photo has a score, which takes superpixels of two classes.
+        ValueError: If no photo has a score, which needs superpixels of two classes.
     """
     data.prepare_data([data.test_split])
     data.setup("test")
@@ -174,17 +193,21 @@ def spread_by_score(
             pairs = zip(scores.tolist(), batch["path"], strict=True)
             scored += [pair for pair in pairs if not math.isnan(pair[0])]
     if not scored:
-        raise ValueError("no photo of the split has superpixels of two classes")
+        raise ValueError(
+            "no photo of the split has superpixels of two classes: choose another split="
+        )
     scored.sort()
     ranks = np.linspace(0, len(scored) - 1, min(count, len(scored))).round().astype(int)
-    chosen = [scored[rank] for rank in ranks]
+    selection = [scored[rank] for rank in ranks]
     records = {str(record.image): record for record in data.layout.records(data.test_split)}
-    return [records[path] for _, path in chosen], [f"pair AUC {score:.3f}" for score, _ in chosen]
+    texts = [f"pair AUC {score:.3f}" for score, _ in selection]
+    return [records[path] for _, path in selection], texts
 
 
 def _pad_together(pictures: list[Tensor]) -> Tensor:
-    """Stacks (1,3,H,W) of different sizes on white."""
-    height, width = (max(p.shape[axis] for p in pictures) for axis in (2, 3))
+    """Stack pictures (1,3,H,W) of different sizes, padded with white."""
+    height = max(picture.shape[2] for picture in pictures)
+    width = max(picture.shape[3] for picture in pictures)
     pad = torch.nn.functional.pad
     return torch.cat(
         [pad(p, (0, width - p.shape[3], 0, height - p.shape[2]), value=1.0) for p in pictures]
@@ -198,17 +221,17 @@ def draw_sheets(
     output: Path,
     texts: Sequence[str] = (),
 ) -> dict[str, Path]:
-    """Writes one sheet a figure, one row a photo, with a text in each row.
+    """Write a sheet for each figure, with a row for each photo.
 
     Args:
-        figures: draws a photo.
-        photos: files, or records with labels of the head's classes.
-        long_side: of the photos, in pixels.
-        output: folder.
-        texts: of the rows.
+        figures: Drawing of the figures of a photo.
+        photos: Files, or records whose labels have the classes of the head.
+        long_side: Longer side of the photos, in pixels.
+        output: Folder of the sheets. It is created if necessary.
+        texts: Text in the row of each photo. If empty, there are none.
 
     Returns:
-        The sheets' files by figure.
+        File of each sheet, by the name of the figure.
     """
     drawn = []
     for one in track(photos, "drawing"):
@@ -234,31 +257,31 @@ def draw_sheets(
 @hydra.main(config_path="pkg://softfeat.conf", config_name="figures", version_base="1.3")
 @readable_errors
 def main(cfg: DictConfig) -> None:
-    """Draws and says where."""
-    of_data = cfg.get("data") is not None
-    if (cfg.input is not None) == of_data:
-        raise ValueError("give input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")
-    if of_data and cfg.count < 1:
+    """Write the sheets, and print their files."""
+    from_data = cfg.get("data") is not None
+    if (cfg.input is not None) == from_data:
+        raise ValueError("give either input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")
+    if from_data and cfg.count < 1:
         raise ValueError(f"count={cfg.count}: choose 1 photo or more")
     photos: Sequence[Path | Record]
     texts: list[str] = []
     figures = Figures(
         cfg.checkpoint, instantiate(cfg.superpixels), instantiate(cfg.guided_filter), cfg.layers
     )
-    if not of_data:
+    if not from_data:
         photos = find_photos([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
     else:
-        by_hand = keys_below("data", list(HydraConfig.get().overrides.task))
-        config = data_config(cfg.data, by_hand, checkpoint_file(cfg.checkpoint))
+        overrides = keys_below("data", list(HydraConfig.get().overrides.task))
+        config = data_config(cfg.data, overrides, checkpoint_file(cfg.checkpoint))
         data = instantiate(config, test_split=cfg.split)
         records, texts = spread_by_score(figures.extractor, data, cfg.count)
         classes = list(data.layout.class_names)
-        known = figures.hard is not None and figures.hard.class_names == classes
-        photos = records if known else [record.image for record in records]
+        same_classes = figures.hard is not None and figures.hard.class_names == classes
+        photos = records if same_classes else [record.image for record in records]
     for path in draw_sheets(figures, photos, cfg.long_side, Path(cfg.output), texts).values():
         print(path)
     if figures.hard is None:
-        print("no segmentation.png: the checkpoint holds soft features only")
+        print("no segmentation.png: the checkpoint contains soft features only")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reports what became of a sweep: python -m src.sweep_report DIR."""
+"""Report the results of a sweep: python -m src.sweep_report DIR."""
 
 import argparse
 from pathlib import Path
@@ -9,10 +9,10 @@ from softfeat.sweeps.jobs import Sweep
 
 @readable_errors
 def main() -> None:
-    """Prints the table, writes report.csv, report.md and report.png into the directory."""
+    """Print the table, and write report.csv, report.md and report.png to the directory."""
     parser = argparse.ArgumentParser(prog="python -m src.sweep_report")
     parser.add_argument(
-        "dir", help="directory of a multirun, or one that holds several; dir=DIR does, too"
+        "dir", help="directory of a multirun or of several multiruns; dir=DIR works too"
     )
     Sweep(Path(parser.parse_args().dir.removeprefix("dir="))).write()
 

@@ -1,13 +1,16 @@
-"""The photos of a train split that are held back, so that recipes are chosen on other data."""
+"""Photos of the train split that are held back, so that settings are not chosen on test photos."""
 
 import hashlib
 
 
 def is_held_back(stem: str) -> bool:
-    """Whether a photo belongs to the tenth that is held back, by a hash of its file name.
+    """Check whether a photo belongs to the tenth that is held back, by a hash of its file name.
 
     Args:
         stem: File name without its suffix.
+
+    Returns:
+        True if the photo is held back.
 
     >>> [i for i in range(40) if is_held_back(f"photo_{i}")]
     [19, 29]

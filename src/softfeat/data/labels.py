@@ -1,6 +1,6 @@
-"""The one place where label ids of files become class ids.
+"""Conversion of the ids in label files to class ids.
 
-After it, ids are classes 0..K-1 or one of the two reserved ids of `ops.labels`, everywhere.
+All other modules use the class ids 0..K-1 and the two special ids of `ops.labels`.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from softfeat.ops.labels import CONTRAST, IGNORE
 
-_UNKNOWN = -1  # in a table: an id that the data set does not define
+_UNKNOWN = -1  # entry of a table for ids that the data set does not define
 
-# Raw ids of the 19 evaluation classes, in the order of their class ids (cityscapesScripts,
-# labels.py); the other raw ids in 0..33 are ignored in evaluation.
+# Raw ids of the 19 evaluation classes, in the order of their class ids (labels.py of
+# cityscapesScripts). The other raw ids in 0..33 are ignored in evaluation.
 CITYSCAPES_IDS = {
     "road": 7,
     "sidewalk": 8,
@@ -42,11 +42,11 @@ _CITYSCAPES_LAST_RAW = 33
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Turns the ids of one data set's label files into class ids 0..K-1, CONTRAST and IGNORE.
+    """Conversion of the ids in a data set's label files to class ids 0..K-1, CONTRAST and IGNORE.
 
     Attributes:
-        class_names: K names, at most 254. Contrast classes are not among them.
-        table: 256 entries, raw id -> class id, CONTRAST or IGNORE, -1 where the raw id is not
+        class_names: Names of the K classes, at most 254. Contrast classes are not among them.
+        table: Class id, CONTRAST or IGNORE of each of the 256 raw ids. -1 for raw ids that are not
             defined.
     """
 
@@ -54,23 +54,23 @@ class LabelMap:
     table: tuple[int, ...]
 
     def __call__(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Maps ids.
+        """Convert the raw ids of a label file.
 
         Args:
-            raw: (H,W) uint8.
+            raw: Raw ids (H,W) uint8.
 
         Returns:
-            (H,W) uint8, classes 0..K-1, CONTRAST or IGNORE.
+            Label map (H,W) uint8 of classes 0..K-1, CONTRAST and IGNORE.
 
         Raises:
-            ValueError: an id outside the class list.
+            ValueError: If an id is not in the class list.
 
-        >>> label_map = LabelMap.shifted(["sky", "tree"])  # ADE20K's convention
+        >>> label_map = LabelMap.shifted(["sky", "tree"])  # the convention of ADE20K
         >>> label_map(np.array([[0, 1, 2, 0]], np.uint8))
         array([[255,   0,   1, 255]], dtype=uint8)
         """
         classes, known = self._translation
-        ids = bytearray(raw.tobytes())  # translated faster than an array is indexed
+        ids = bytearray(raw.tobytes())  # translating bytes is faster than indexing an array
         unknown = sorted(set(ids.translate(None, known)))
         if unknown:
             raise ValueError(
@@ -81,12 +81,13 @@ class LabelMap:
 
     @cached_property
     def _translation(self) -> tuple[bytes, bytes]:
-        """The table, and the raw ids that it defines."""
+        """Return the table and the raw ids that it defines, as bytes."""
         known = bytes(raw for raw, class_id in enumerate(self.table) if class_id != _UNKNOWN)
         return bytes(class_id % 256 for class_id in self.table), known
 
     @classmethod
     def _from_pairs(cls, class_names: Sequence[str], pairs: dict[int, int]) -> "LabelMap":
+        """Create a label map from pairs of a raw id and a class id."""
         if len(class_names) > CONTRAST or max(pairs) >= IGNORE:
             raise ValueError(
                 f"{len(class_names)} classes do not fit 8-bit labels (at most {CONTRAST})"
@@ -99,15 +100,18 @@ class LabelMap:
 
     @classmethod
     def identity(cls, class_names: Sequence[str], contrast: Sequence[str | int] = ()) -> "LabelMap":
-        """Files hold the ids of a class list and 255 = ignore.
+        """Create the label map of files with the ids of a class list, and 255 for ignored pixels.
 
         Args:
-            class_names: names by their ids in the files.
-            contrast: names or ids of the classes that become CONTRAST. The others keep their order
-                and are numbered again without gaps.
+            class_names: Names of the classes, in the order of their ids in the files.
+            contrast: Names or ids of the classes that become CONTRAST. The others are numbered
+                again without gaps, in the same order.
+
+        Returns:
+            Label map of the other classes.
 
         Raises:
-            ValueError: a contrast class that the list lacks, or no other class.
+            ValueError: If a contrast class is not in the list, or if no other class is left.
 
         >>> label_map = LabelMap.identity(["background", "cat", "dog"], contrast=["background"])
         >>> label_map.class_names, label_map(np.array([[0, 1, 2, 255]], np.uint8))
@@ -118,7 +122,7 @@ class LabelMap:
             choices = ", ".join(f"{raw} ({name})" for raw, name in numbered.items())
             raise ValueError(
                 f"data.layout.contrast={list(contrast)}: there is no class "
-                f"{', '.join(sorted(map(str, unknown)))}. Choose ids or names of {choices}"
+                f"{', '.join(sorted(map(str, unknown)))}. Choose ids or names from {choices}"
             )
         objects = [raw for raw, name in numbered.items() if not {raw, name} & set(contrast)]
         if not objects:
@@ -128,13 +132,24 @@ class LabelMap:
 
     @classmethod
     def shifted(cls, class_names: Sequence[str]) -> "LabelMap":
-        """Files hold 0 = other, to be ignored, and 1..K (ADE20K)."""
+        """Create the label map of files with the ids 1..K, and 0 for ignored pixels (ADE20K).
+
+        Args:
+            class_names: Names of the K classes, in the order of their ids in the files.
+
+        Returns:
+            Label map of these classes.
+        """
         pairs = {i + 1: i for i in range(len(class_names))}
         return cls._from_pairs(class_names, {0: IGNORE} | pairs)
 
     @classmethod
     def cityscapes(cls) -> "LabelMap":
-        """Files hold the raw ids of `*_gtFine_labelIds.png`."""
+        """Create the label map of `*_gtFine_labelIds.png` files with the raw ids of Cityscapes.
+
+        Returns:
+            Label map of the 19 evaluation classes.
+        """
         pairs = dict.fromkeys(range(_CITYSCAPES_LAST_RAW + 1), IGNORE)
         pairs |= {raw: i for i, raw in enumerate(CITYSCAPES_IDS.values())}
         return cls._from_pairs(tuple(CITYSCAPES_IDS), pairs)

@@ -1,6 +1,6 @@
-"""Where the files of a data set lie: ADE20K, Cityscapes, plain folders, and mixtures of them.
+"""Layouts of the files of a data set: ADE20K, Cityscapes, plain folders, and mixtures of them.
 
-A layout finds the photos and labels of a split; it does not read them.
+A layout lists the photos and labels of a split. It does not read them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,16 +11,19 @@ from typing import Protocol
 from softfeat.data.labels import LabelMap
 from softfeat.imaging.images import IMAGE_SUFFIXES, pictures
 
+_LISTED = 20  # problems in the message of an error
+
 
 @dataclass(frozen=True)
 class Record:
-    """One labelled photo: its files and what the ids in the label file mean.
+    """A labelled photo.
 
     Attributes:
-        image: file.
-        label: file.
-        label_map: what its ids mean.
-        space: number of the label space in a mixture; two photos of one space share their classes.
+        image: File of the photo.
+        label: File of the label map.
+        label_map: Conversion of the ids in the label file to classes.
+        space: Number of the label space, from 0. Photos with the same number have the same classes.
+            There is more than one label space only in a `Mixture`.
     """
 
     image: Path
@@ -30,36 +33,53 @@ class Record:
 
 
 class DataError(ValueError):
-    """Something is wrong with the files of a data set; the message lists what and the remedy."""
+    """Error in the files of a data set.
+
+    Args:
+        summary: Summary of the problems, with the remedy.
+        problems: Descriptions of all problems. The message lists the first 20.
+    """
 
     def __init__(self, summary: str, problems: Iterable[str] = ()) -> None:
         self.problems = list(problems)
-        shown = self.problems[:20]
-        more = len(self.problems) - len(shown)
-        lines = [summary, *(f"  - {p}" for p in shown), *([f"  ... and {more} more"] * bool(more))]
+        lines = [summary, *(f"  - {problem}" for problem in self.problems[:_LISTED])]
+        if len(self.problems) > _LISTED:
+            lines.append(f"  ... and {len(self.problems) - _LISTED} more")
         super().__init__("\n".join(lines))
 
 
 class Layout(Protocol):
-    """What the data module asks of a data set."""
+    """Interface of a data set for the data module.
+
+    Attributes:
+        class_names: Names of the classes. Empty if there is more than one label space.
+        contrast: Names or ids of the contrast classes in the files.
+    """
 
     class_names: tuple[str, ...]
-    contrast: tuple[str | int, ...]  # names or ids of the contrast classes of the files
+    contrast: tuple[str | int, ...]
 
     def prepare(self) -> None:
-        """Makes the files if the project makes them itself; called on one process a node."""
+        """Create the files, if the data set is generated. Called in one process per node."""
 
     def records(self, split: str) -> list[Record]:
-        """The photos of `split` (train, val or test) with where their labels should be.
+        """List the photos of a split, in a fixed order.
 
-        In a fixed order; whether the files are there and right is seen when they are read.
+        Whether the files exist and are valid is checked when they are read.
+
+        Args:
+            split: Name of the split, "train", "val" or "test".
+
+        Returns:
+            Photos with their label files.
 
         Raises:
-            DataError: no such split, or an empty one.
+            DataError: If there is no such split, or if it is empty.
         """
 
 
 def _require_root(root: str | Path | None, name: str, tree: str, download: str) -> Path:
+    """Check that the root of a data set is a folder. The error shows its tree and its source."""
     if root is not None and Path(root).is_dir():
         return Path(root)
     where = "data.root is not set" if root is None else f"data.root={root} is not a folder"
@@ -67,6 +87,7 @@ def _require_root(root: str | Path | None, name: str, tree: str, download: str) 
 
 
 def _split_folder(folder: Path, available: Iterable[Path]) -> Path:
+    """Check that the folder of a split exists. `available` are the folders of all splits."""
     if folder.is_dir():
         return folder
     names = ", ".join(sorted(p.name for p in available if p.is_dir())) or "none"
@@ -76,18 +97,24 @@ def _split_folder(folder: Path, available: Iterable[Path]) -> Path:
 def _pair(
     images: list[Path], label_of: Callable[[Path], Path], label_map: LabelMap, folder: Path
 ) -> list[Record]:
+    """Combine photos with their label files. `folder` is where the photos were searched."""
     if not images:
-        raise DataError(f"{folder} holds no photos ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DataError(
+            f"{folder} has no photos: put files there ({', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
     return [Record(image, label_of(image), label_map) for image in images]
 
 
 class ADE20K:
-    """The scene-parsing release of ADE20K, 150 classes; annotation 0 (other) is ignored.
+    """The scene-parsing release of ADE20K with 150 classes. Annotation 0 (other) is ignored.
 
-    Its test labels are not public: the test split is the validation split.
+    The labels of its test split are not public, so "test" is the validation split.
 
     Args:
-        root: the folder `ADEChallengeData2016`.
+        root: Folder `ADEChallengeData2016`.
+
+    Raises:
+        DataError: If the folder or its list of classes is missing.
     """
 
     TREE = """  ADEChallengeData2016/        <- data.root
@@ -110,7 +137,7 @@ class ADE20K:
         self.class_names = self.label_map.class_names
 
     def prepare(self) -> None:
-        """The files are the user's."""
+        """Do nothing: the user provides the files."""
 
     def records(self, split: str) -> list[Record]:
         name = "training" if split == "train" else "validation"
@@ -121,12 +148,15 @@ class ADE20K:
 
 
 class Cityscapes:
-    """Cityscapes with raw `labelIds`, mapped to the 19 evaluation classes.
+    """Cityscapes with the raw ids of `labelIds` files, converted to the 19 evaluation classes.
 
-    Its test labels are not public: the test split is the validation split.
+    The labels of its test split are not public, so "test" is the validation split.
 
     Args:
-        root: the folder with `leftImg8bit` and `gtFine`.
+        root: Folder that contains `leftImg8bit` and `gtFine`.
+
+    Raises:
+        DataError: If one of the folders is missing.
     """
 
     TREE = """  cityscapes/                  <- data.root
@@ -150,11 +180,12 @@ class Cityscapes:
         self.class_names = self.label_map.class_names
 
     def prepare(self) -> None:
-        """The files are the user's."""
+        """Do nothing: the user provides the files."""
 
     def records(self, split: str) -> list[Record]:
         name = "val" if split == "test" else split
-        photos, labels = self.root / "leftImg8bit", self.root / "gtFine"
+        photos = self.root / "leftImg8bit"
+        labels = self.root / "gtFine"
         folder = _split_folder(photos / name, photos.glob("*"))
         ending = "_leftImg8bit.png"
         images = sorted(folder.glob(f"*/*{ending}"))
@@ -167,25 +198,29 @@ class Cityscapes:
 
 
 class Folder:
-    """`images/<split>/<stem>.jpg`, `labels/<split>/<stem>.png` and `classes.txt`.
+    """A folder with `images/<split>/<stem>.jpg`, `labels/<split>/<stem>.png` and `classes.txt`.
 
-    Labels are 8-bit class ids 0..K-1 and 255 = ignore; line n of `classes.txt` names id n-1.
-    COCO-Stuff's pixel maps (`stuffthingmaps`, ids 0..181 and 255) fit as they are.
+    Labels are 8-bit class ids 0..K-1, and 255 for ignored pixels. Line n of `classes.txt` is the
+    name of id n-1. The pixel maps of COCO-Stuff (`stuffthingmaps`, ids 0..181 and 255) can be used
+    as they are.
 
     Args:
-        root: the folder.
-        test: split that stands in where there is no `images/test`; None for an error instead.
-        num_classes: names the classes "0".."K-1" where there is no `classes.txt`.
-        contrast: names or ids of the classes that differ from all others but are not one thing
+        root: Folder of the data set.
+        test: Split to use instead if there is no `images/test`. None raises an error.
+        num_classes: Number of classes K if there is no `classes.txt`. Their names are "0".."K-1".
+        contrast: Names or ids of the classes that differ from all others without being one class
             (CONTRAST of `ops.labels`), such as the background of labelled objects. They are not
             among `class_names`.
-        download: where to get the data, for the error of a missing root.
+        download: Source of the data, for the error message if `root` is missing.
+
+    Raises:
+        DataError: If `root` or the list of classes is missing, or if `contrast` does not fit.
     """
 
     TREE = """  <folder>/                    <- data.root
     images/<split>/*.jpg
     labels/<split>/*.png       8-bit ids 0..K-1, 255 = ignore
-    classes.txt                one name a line"""
+    classes.txt                one name per line"""
 
     def __init__(
         self,
@@ -193,7 +228,7 @@ class Folder:
         test: str | None = "val",
         num_classes: int | None = None,
         contrast: Sequence[str | int] = (),
-        download: str = "the page of the data set, and lay it out as above",
+        download: str = "its website, and arrange the files as above",
     ) -> None:
         self.root = _require_root(root, "folder layout", self.TREE, download)
         self.test = test
@@ -205,8 +240,8 @@ class Folder:
             names = [str(i) for i in range(num_classes)]
         else:
             raise DataError(
-                f"{listing} is missing: name the classes there, one a line in the order of their "
-                "ids, or set data.layout.num_classes"
+                f"{listing} is missing: list the names of the classes there, one per line in the "
+                "order of their ids, or set data.layout.num_classes"
             )
         self.contrast = tuple(contrast)
         try:
@@ -216,7 +251,7 @@ class Folder:
         self.class_names = self.label_map.class_names
 
     def prepare(self) -> None:
-        """The files are the user's."""
+        """Do nothing: the user provides the files."""
 
     def records(self, split: str) -> list[Record]:
         photos = self.root / "images"
@@ -229,20 +264,25 @@ class Folder:
 
 
 class Mixture:
-    """Several data sets with label spaces of their own, for metric learning.
+    """Several data sets, each with its own label space, for metric learning.
 
-    The loss compares superpixels of one image only, so a label need not mean the same in two sets.
+    The loss compares superpixels of the same image only, so labels may have different meanings in
+    different data sets.
 
     Args:
-        root: folder that holds the sets.
-        layouts: what makes each set, called with `root=`, by the name of its folder.
-        held_out: sets that are not trained on, to see what carries over: their train split
-            validates (a recipe may be chosen by it) and their val split tests. Scores are means
-            over their photos.
+        root: Folder that contains the data sets.
+        layouts: Constructors of the data sets, by the name of their folder in `root`. Each is
+            called with `root=`.
+        held_out: Names of data sets without training, to measure how features transfer. Their train
+            split is used for validation, by which settings may be chosen, and their val split for
+            testing. Scores are means over their photos.
+
+    Raises:
+        DataError: If `root` is missing, or if `layouts` or `held_out` are not consistent.
     """
 
     TREE = """  <folder>/                    <- data.root
-    <set>/                     one folder a set, each in its own layout"""
+    <set>/                     one folder per data set, each with its own layout"""
 
     def __init__(
         self,
@@ -253,10 +293,12 @@ class Mixture:
         if not layouts:
             raise DataError("a mixture needs at least one data set in data.layout.layouts")
         if unknown := ", ".join(sorted(set(held_out) - set(layouts))):
-            raise DataError(f"data.layout.held_out: {unknown} is none of {', '.join(layouts)}")
+            raise DataError(f"data.layout.held_out: {unknown} is not in {', '.join(layouts)}")
         if set(layouts) == set(held_out):
-            raise DataError("data.layout.held_out leaves no set to train on: take one out of it")
-        root = _require_root(root, "mixture", self.TREE, "the pages of its data sets")
+            raise DataError(
+                "data.layout.held_out leaves no data set for training: remove one from it"
+            )
+        root = _require_root(root, "mixture", self.TREE, "the websites of its data sets")
         self.layouts = {name: make(root=root / name) for name, make in layouts.items()}
         self.held_out = tuple(held_out)
         self.class_names: tuple[str, ...] = ()  # there is no common label space
@@ -268,19 +310,26 @@ class Mixture:
 
     def records(self, split: str) -> list[Record]:
         if self.held_out and split != "train":
-            chosen = set(self.held_out)
+            names = set(self.held_out)
             split = {"val": "train", "test": "val"}[split]
         else:
-            chosen = set(self.layouts) - set(self.held_out)
+            names = set(self.layouts) - set(self.held_out)
         return [
             replace(record, space=space)
             for space, (name, layout) in enumerate(self.layouts.items())
-            if name in chosen
+            if name in names
             for record in layout.records(split)
         ]
 
 
 def label_spaces(layout: Layout) -> list[tuple[str, ...]]:
-    """Names of the classes of each label space, by `Record.space`: one, but in a mixture."""
+    """List the class names of each label space.
+
+    Args:
+        layout: Data set.
+
+    Returns:
+        Class names by `Record.space`. Only a mixture has more than one label space.
+    """
     layouts = layout.layouts.values() if isinstance(layout, Mixture) else [layout]
     return [each.class_names for each in layouts]

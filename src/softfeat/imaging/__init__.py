@@ -1,1 +1,1 @@
-"""Picture files in and out, superpixels, drawing."""
+"""Pictures: reading, resizing, superpixels and drawing."""

@@ -11,63 +11,75 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from softfeat.ops.labels import CONTRAST, IGNORE
+from softfeat.ops.sizes import ceil_div
 
 _BORDER = 2  # pixels around each picture of a sheet
-_TEXT = 13  # size of the type
+_TEXT = 13  # font size in pixels
 _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 def label_colours(labels: Tensor) -> Tensor:
-    """Colours label ids: fixed, well spread hues. CONTRAST is grey and IGNORE is black.
+    """Give each label id a fixed colour. CONTRAST is grey and IGNORE is black.
 
     Args:
-        labels: (B,H,W) int64.
+        labels: Label maps (B,H,W) int64 with ids in 0..255.
 
     Returns:
-        (B,3,H,W) in [0,1].
+        Pictures (B,3,H,W) in [0,1].
     """
     ids = torch.arange(256, dtype=torch.float64)
-    hue = (ids * 0.61803398875) % 1  # golden ratio: neighbours in id are far apart in hue
+    # Steps of the golden ratio give neighbouring ids hues that are far apart.
+    hue = (ids * 0.61803398875) % 1  # (256,)
     table = torch.stack([0.55 + 0.4 * torch.cos(2 * torch.pi * (hue - s / 3)) for s in range(3)], 1)
-    table *= (1 - 0.35 * (ids // 8 % 2))[:, None]
-    table[CONTRAST], table[IGNORE] = 0.5, 0
+    # Every other group of eight ids is darker.
+    table *= (1 - 0.35 * (ids // 8 % 2))[:, None]  # (256,3)
+    table[CONTRAST] = 0.5
+    table[IGNORE] = 0
     return table.float().to(labels.device)[labels].movedim(-1, 1)
 
 
 def overlay(image: Tensor, labels: Tensor, strength: float = 0.6) -> Tensor:
-    """Lays label colours over photos.
+    """Draw label colours over photos. The photos are grey, so that the hues are not mixed.
 
     Args:
-        image: (B,3,H,W) in [0,1].
-        labels: (B,H,W) int64.
-        strength: of the colours, in [0,1]; the photo below is grey, which keeps the hues.
+        image: Photos (B,3,H,W) in [0,1].
+        labels: Label maps (B,H,W) int64 with ids in 0..255.
+        strength: Opacity of the colours in [0,1].
 
     Returns:
-        (B,3,H,W) in [0,1].
+        Pictures (B,3,H,W) in [0,1].
     """
     return image.mean(1, keepdim=True) * (1 - strength) + label_colours(labels) * strength
 
 
 def errors(image: Tensor, predicted: Tensor, label: Tensor) -> Tensor:
-    """Wrong pixels in red over the grey photo, those without a class dark.
+    """Draw wrong pixels in red over the grey photo, and darken pixels without a class.
 
     Args:
-        image: (B,3,H,W) in [0,1].
-        predicted: (B,H,W) int64.
-        label: (B,H,W) int64.
+        image: Photos (B,3,H,W) in [0,1].
+        predicted: Predicted classes (B,H,W) int64.
+        label: Label maps (B,H,W) int64.
 
     Returns:
-        (B,3,H,W) in [0,1].
+        Pictures (B,3,H,W) in [0,1].
     """
     grey = image.mean(1, keepdim=True).expand_as(image) * 0.7 + 0.15
     red = grey * 0.3 + image.new_tensor([0.7, 0.02, 0.02]).view(3, 1, 1)
     unknown = (label >= CONTRAST)[:, None]
-    shown = torch.where((predicted != label)[:, None], red, grey)
-    return torch.where(unknown, grey * 0.25, shown)
+    picture = torch.where((predicted != label)[:, None], red, grey)
+    return torch.where(unknown, grey * 0.25, picture)
 
 
 def boundaries(image: Tensor, superpixels: Tensor) -> Tensor:
-    """Draws the borders of superpixels into photos (B,3,H,W) in [0,1]."""
+    """Draw the borders of superpixels over photos.
+
+    Args:
+        image: Photos (B,3,H,W) in [0,1].
+        superpixels: Superpixel maps (B,H,W) of integer ids.
+
+    Returns:
+        Pictures (B,3,H,W) in [0,1].
+    """
     edge = torch.zeros_like(superpixels, dtype=torch.bool)
     edge[:, :, 1:] |= superpixels[:, :, 1:] != superpixels[:, :, :-1]
     edge[:, 1:] |= superpixels[:, 1:] != superpixels[:, :-1]
@@ -77,15 +89,16 @@ def boundaries(image: Tensor, superpixels: Tensor) -> Tensor:
 def sheet(
     columns: Mapping[str, Tensor], classes: Sequence[str] = (), rows: Sequence[str] = ()
 ) -> NDArray[np.uint8]:
-    """Lays pictures out, one row an image, one column a kind, with titles.
+    """Arrange pictures in a table, with a row for each image and a title above each column.
 
     Args:
-        columns: (B,3,H,W) each, in [0,1], by title.
-        classes: names for a legend of the label colours below; none for no legend.
-        rows: B texts, written into the first picture of each row; none for no text.
+        columns: Pictures (B,3,H,W) in [0,1] of each column, by title.
+        classes: Class names of a legend of the label colours, below the table. If empty, there is
+            no legend.
+        rows: Texts, written into the first picture of each of the B rows. If empty, there are none.
 
     Returns:
-        (H',W',3) uint8.
+        Picture (H',W',3) uint8.
     """
     border = (_BORDER,) * 4
     padded = [
@@ -117,7 +130,7 @@ def sheet(
 
 
 def _wrapped(text: str, width: int, font: _Font) -> list[str]:
-    """Breaks a title into lines that fit."""
+    """Break a title into lines of at most `width` pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -129,11 +142,12 @@ def _wrapped(text: str, width: int, font: _Font) -> list[str]:
 
 
 def _legend(classes: Sequence[str], width: int, font: _Font) -> NDArray[np.uint8]:
-    colours = label_colours(torch.arange(len(classes))[None, None])[0, :, 0].T
+    """Draw a legend (H,W,3) uint8 of the colours of classes, W = `width`."""
+    colours = label_colours(torch.arange(len(classes))[None, None])[0, :, 0].T  # (K,3)
     cell = max(30 + int(font.getlength(name)) for name in classes)
     per_row = max(1, width // cell)
     step = _TEXT + 7
-    strip = Image.new("RGB", (width, step * -(-len(classes) // per_row) + 4), "white")
+    strip = Image.new("RGB", (width, step * ceil_div(len(classes), per_row) + 4), "white")
     draw = ImageDraw.Draw(strip)
     for index, (name, colour) in enumerate(zip(classes, colours, strict=True)):
         left, top = index % per_row * cell + 4, index // per_row * step + 4
@@ -144,14 +158,14 @@ def _legend(classes: Sequence[str], width: int, font: _Font) -> NDArray[np.uint8
 
 
 def confusion_picture(matrix: Tensor, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """A confusion matrix, each row in shares of its true class.
+    """Draw a confusion matrix, with each row as percentages of its true class.
 
     Args:
-        matrix: (K,K) counts, rows are the true classes.
-        classes: K names.
+        matrix: Counts (K,K). Rows are true classes, columns are predicted classes.
+        classes: Names of the K classes.
 
     Returns:
-        (H,W,3) uint8.
+        Picture (H,W,3) uint8.
     """
     counts = matrix.double().cpu()
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()

@@ -1,4 +1,4 @@
-"""Reading and resizing of photos, with errors that name the file."""
+"""Reading and resizing of photos. Errors name the file."""
 
 import re
 import warnings
@@ -13,11 +13,17 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Opens and decodes a picture of any kind that Pillow reads.
+    """Open and decode a picture of any format that Pillow reads.
+
+    Args:
+        path: File of the picture.
+
+    Returns:
+        Picture in the mode of the file.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, no picture or too large.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, too large or not a picture.
     """
     try:
         with warnings.catch_warnings():
@@ -30,8 +36,8 @@ def open_picture(path: Path) -> Image.Image:
         pixels = re.search(r"(\d+) pixels", str(error))
         size = f"{int(pixels[1]) / 1e6:.0f} megapixels" if pixels else "too many pixels"
         most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise ValueError(f"{path}: {size}, at most {most:.0f} are read; make it smaller") from error
-    except Exception as error:  # of any kind: Pillow's readers raise what breaks them
+        raise ValueError(f"{path}: {size}, the limit is {most:.0f}; make it smaller") from error
+    except Exception as error:  # Pillow's readers raise errors of many types
         raise ValueError(
             f"{path}: unreadable or truncated picture ({error}); replace the file"
         ) from error
@@ -39,25 +45,35 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder, by name."""
+    """List the picture files in a folder.
+
+    Args:
+        folder: Folder, searched without its subfolders.
+
+    Returns:
+        Files with one of the `IMAGE_SUFFIXES`, sorted by name.
+    """
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def find_photos(inputs: Sequence[str]) -> list[Path]:
-    """Photos, from files, folders and patterns.
+    """List the photos of files, folders and patterns.
 
     Args:
-        inputs: paths, or patterns of paths with `*`, `?` and `[...]`.
+        inputs: Paths of photos or folders, or patterns of paths with `*`, `?` and `[...]`.
+
+    Returns:
+        Files of the photos, in the order of `inputs`.
 
     Raises:
-        FileNotFoundError: none at one of them.
+        FileNotFoundError: If one of the inputs has no photos.
     """
     found: list[Path] = []
     for text in inputs:
         path = Path(text)
         if path.is_dir():
             photos = pictures(path)
-        elif path.exists():  # before patterns: names may hold their characters
+        elif path.exists():  # before patterns, since file names may contain their characters
             photos = [path]
         else:
             matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
@@ -69,53 +85,70 @@ def find_photos(inputs: Sequence[str]) -> list[Path]:
 
 
 def file_identity(path: Path) -> list[str | int]:
-    """Place, size and time of change of a file: what tells a changed file without reading it."""
-    if not path.exists():  # reported with all other bad files when it is read
+    """Identify the content of a file without reading it.
+
+    Args:
+        path: File. It may be missing.
+
+    Returns:
+        Absolute path, size in bytes and modification time in nanoseconds. Only the path if the file
+        is missing.
+    """
+    if not path.exists():  # reported later, when the file is read
         return [str(path.absolute())]
     status = path.stat()
     return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Scales pictures of 16 bits a pixel, which Pillow would clip; leaves others."""
+    """Scale 16-bit grey pictures to 8 bits, which Pillow would clip. Leave others as they are."""
     if picture.mode != "I" and not picture.mode.startswith("I;16"):
         return picture
     values = np.asarray(picture)
     if values.size and (values.min() < 0 or values.max() > 65535):
-        raise ValueError("grey values beyond 16 bits")
+        raise ValueError("grey values with more than 16 bits")
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Reads a photo, upright as its EXIF orientation says, what is transparent on white.
+    """Read a photo, rotated by its EXIF orientation, with transparent parts on white.
 
     Args:
-        path: of a file of any kind that Pillow reads, with up to 16 bits a channel.
+        path: File of any format that Pillow reads, with up to 16 bits per channel.
 
     Returns:
-        (H,W,3) uint8 RGB.
+        Photo (H,W,3) uint8 RGB.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, too large or not a photo.
     """
     picture = open_picture(path)
     try:
         upright = _eight_bits(ImageOps.exif_transpose(picture))
         if upright.mode == "F":
-            raise ValueError("floating-point values, whose range is unknown")
+            raise ValueError("floating-point values of unknown range")
         if upright.has_transparency_data:
             white = Image.new("RGBA", upright.size, "white")
             upright = Image.alpha_composite(white, upright.convert("RGBA"))
         return np.asarray(upright.convert("RGB"))
-    except Exception as error:  # as in _open: EXIF is parsed, and palettes are applied, here
+    except Exception as error:  # Pillow parses EXIF and applies palettes only here
         raise ValueError(
-            f"{path}: a picture of mode {picture.mode} that is no photo ({error}); save it as RGB "
-            "with 8 bits a channel"
+            f"{path}: a picture of mode {picture.mode} cannot be read as a photo ({error}); save "
+            "it as RGB with 8 bits per channel"
         ) from error
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resizes (H,W,3) to `size` (H, W), bilinear with anti-aliasing."""
+    """Resize a photo bilinearly with anti-aliasing.
+
+    Args:
+        image: Photo (H,W,3) uint8 RGB.
+        size: New height and width in pixels.
+
+    Returns:
+        Photo (height,width,3) uint8 RGB.
+    """
     if image.shape[:2] == size:
         return image
     picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)

@@ -1,6 +1,6 @@
-"""The smallest eigenvectors of the Laplacian: exactly, or in a space that superpixels span.
+"""The smallest eigenvectors of the Laplacian, computed exactly or in a space of superpixels.
 
-Legend: N pixels, S superpixels, M eigenvectors.
+Legend: N pixels, S superpixels, F functions of a basis, M eigenvectors.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from softfeat.matting.affinity import segment_means
 
 Array = NDArray[np.float64]
 
-# Colour directions in which a superpixel spreads less (standard deviation, colours in [0,1]) hold
-# nothing but rounding.
+# Standard deviation (of colours in [0,1]) of the colour directions of a superpixel. Below it there
+# is only rounding.
 _LEAST_SPREAD = 3e-5
 _JACOBI_DAMPING = 0.66
 
@@ -27,27 +27,34 @@ def smallest_eigenvectors(
     shift: float = 1e-6,
     seed: int = 0,
 ) -> tuple[Array, Array]:
-    """The eigenvectors whose eigenvalues are smallest in magnitude, by shift-invert Lanczos.
+    """Compute the eigenvectors whose eigenvalues are smallest in magnitude.
+
+    Uses Lanczos iterations on the inverse of the shifted matrix, in which these eigenvalues are the
+    largest.
 
     Args:
-        laplacian: (N,N) symmetric.
-        count: M; fewer come out of a smaller matrix.
-        mass: (N,N) symmetric positive definite, of a generalised problem; None for the identity.
-        tolerance: of the eigenvalues, relative.
-        shift: times the mass is added before factorisation, for L itself is singular.
-        seed: of the start.
+        laplacian: Symmetric matrix (N,N).
+        count: Number of eigenvectors M. A matrix with N < M has only N.
+        mass: Symmetric positive definite matrix (N,N) B of a generalised problem L v = lambda B v.
+            None stands for the identity.
+        tolerance: Relative error of the eigenvalues.
+        shift: Factor of the mass that is added before the factorisation, since L is singular.
+        seed: Random seed of the start vector.
 
     Returns:
-        eigenvalues (M,), rising, and eigenvectors (N,M), orthonormal (with respect to the mass).
+        Eigenvalues (M,) in increasing order, and eigenvectors (N,M), orthonormal with respect to
+        the mass.
     """
     size = laplacian.shape[0]
-    if size < 3 * count:  # too small for Lanczos
+    # Lanczos needs a space that is larger than the number of eigenvectors.
+    if size < 3 * count:
         dense_mass = np.eye(size) if mass is None else mass.toarray()
         values, vectors = eigh(laplacian.toarray(), dense_mass)
         nearest = np.sort(np.argsort(np.abs(values), kind="stable")[:count])
         return values[nearest], vectors[:, nearest]
+
+    # These options are for symmetric matrices. The defaults give factors with far more entries.
     shifted = laplacian + shift * (sparse.eye_array(size) if mass is None else mass)
-    # The default mode, for matrices that are not symmetric, fills in far more.
     factors = splu(
         shifted.tocsc(),
         permc_spec="MMD_AT_PLUS_A",
@@ -66,35 +73,48 @@ def smallest_eigenvectors(
 
 
 def superpixel_basis(image: Array, superpixels: NDArray) -> sparse.csr_array:
-    """Functions that are affine in colour within a superpixel and 0 elsewhere.
+    """Build functions that are affine in colour within one superpixel and 0 elsewhere.
 
-    The matting energy of such a function vanishes within the superpixel (Levin et al. 2008).
+    The matting energy of such a function is zero inside the superpixel (Levin et al. 2008). So the
+    smallest eigenvectors are nearly sums of such functions.
 
     Args:
-        image: (H,W,3) in [0,1].
-        superpixels: (H,W) ids 0..S-1, none without pixels.
+        image: Photo (H,W,3) in [0,1], N = H*W.
+        superpixels: Superpixel map (H,W) with ids 0..S-1, each of which occurs.
 
     Returns:
-        (N,F), S <= F <= 4 S, orthonormal columns.
+        Matrix (N,F) with orthonormal columns, S <= F <= 4 S: a constant and up to three colour
+        directions for each superpixel.
     """
-    ids = superpixels.astype(np.int64).ravel()
-    counts = np.bincount(ids)
-    pixels = image.reshape(-1, 3)
-    centred = pixels - segment_means(ids, pixels)[ids]
-    products = centred[:, :, None] * centred[:, None, :]
-    variances, axes = np.linalg.eigh(segment_means(ids, products.reshape(-1, 9)).reshape(-1, 3, 3))
-    whitening = axes / np.sqrt(variances.clip(min=_LEAST_SPREAD**2))[:, None, :]
-    colours = np.einsum("nc,ncd->nd", centred, whitening[ids])
-    entries = np.concatenate([np.ones((len(ids), 1)), colours], 1) / np.sqrt(counts)[ids, None]
-    columns = 4 * ids[:, None] + np.arange(4)
+    ids = superpixels.astype(np.int64).ravel()  # (N,)
+    counts = np.bincount(ids)  # (S,)
+    pixels = image.reshape(-1, 3)  # (N,3)
+
+    # Principal axes of the colours in each superpixel
+    centred = pixels - segment_means(ids, pixels)[ids]  # (N,3)
+    products = centred[:, :, None] * centred[:, None, :]  # (N,3,3)
+    covariance = segment_means(ids, products.reshape(-1, 9)).reshape(-1, 3, 3)  # (S,3,3)
+    variances, axes = np.linalg.eigh(covariance)  # (S,3), (S,3,3)
+
+    # Whitened colours are orthonormal to each other and to the constant, up to the pixel count.
+    whitening = axes / np.sqrt(variances.clip(min=_LEAST_SPREAD**2))[:, None, :]  # (S,3,3)
+    colours = np.einsum("nc,ncd->nd", centred, whitening[ids])  # (N,3)
+    constant = np.ones((len(ids), 1))
+    entries = np.concatenate([constant, colours], 1) / np.sqrt(counts)[ids, None]  # (N,4)
+
+    # Superpixel s has the columns 4 s .. 4 s + 3.
+    columns = 4 * ids[:, None] + np.arange(4)  # (N,4)
+    starts = np.arange(0, entries.size + 1, 4)  # (N+1,)
     basis = sparse.csr_array(
-        (entries.ravel(), columns.ravel(), np.arange(0, entries.size + 1, 4)),
+        (entries.ravel(), columns.ravel(), starts),
         shape=(len(ids), 4 * len(counts)),
     )
-    kept = np.concatenate(
-        [np.ones((len(counts), 1), bool), variances > _LEAST_SPREAD**2], 1
-    ).ravel()
-    return basis[:, np.flatnonzero(kept)]
+
+    # Leave out the colour directions in which a superpixel does not vary.
+    has_constant = np.ones((len(counts), 1), bool)
+    has_spread = variances > _LEAST_SPREAD**2  # (S,3)
+    in_use = np.concatenate([has_constant, has_spread], 1).ravel()  # (4*S,)
+    return basis[:, np.flatnonzero(in_use)]
 
 
 def superpixel_eigenvectors(
@@ -106,25 +126,29 @@ def superpixel_eigenvectors(
     tolerance: float = 1e-2,
     seed: int = 0,
 ) -> tuple[Array, Array]:
-    """`smallest_eigenvectors` in the span of a basis (Rayleigh-Ritz).
+    """Approximate the smallest eigenvectors in the span of a basis (Rayleigh-Ritz method).
 
     Args:
-        laplacian: (N,N) symmetric.
-        matting: (N,N) the part of it that connects neighbouring pixels.
-        basis: (N,F) of `superpixel_basis`.
-        count: M; fewer come out of fewer functions.
-        smoothing: steps of damped Jacobi on the matting energy, which blend the functions across
-            the borders of superpixels.
-        tolerance: of the eigenvalues of the projected Laplacian, relative.
-        seed: of the start.
+        laplacian: Symmetric matrix (N,N).
+        matting: Part (N,N) of the Laplacian that connects neighbouring pixels.
+        basis: Result (N,F) of `superpixel_basis`.
+        count: Number of eigenvectors M. A basis with F < M gives only F.
+        smoothing: Number of damped Jacobi steps on the matting energy. They blend the functions
+            across the borders of the superpixels.
+        tolerance: Relative error of the eigenvalues of the projected Laplacian.
+        seed: Random seed of the start vector.
 
     Returns:
-        values (M,), rising, and vectors (N,M), orthonormal.
+        Approximate eigenvalues (M,) in increasing order, and orthonormal vectors (N,M).
     """
-    step = sparse.diags_array(_JACOBI_DAMPING / matting.diagonal()) @ matting
+    # Jacobi step: basis - damping * diag(matting)^-1 matting basis
+    step = sparse.diags_array(_JACOBI_DAMPING / matting.diagonal()) @ matting  # (N,N)
     for _ in range(smoothing):
         basis = basis - step @ basis
     basis = basis.tocsr()
-    projected, mass = (basis.T @ (laplacian @ basis)).tocsr(), (basis.T @ basis).tocsr()
+
+    # Smoothed functions overlap and are no longer orthonormal, hence the mass matrix.
+    projected = (basis.T @ (laplacian @ basis)).tocsr()  # (F,F)
+    mass = (basis.T @ basis).tocsr()  # (F,F)
     values, coefficients = smallest_eigenvectors(projected, count, mass, tolerance, seed=seed)
-    return values, basis @ coefficients
+    return values, basis @ coefficients  # (M,), (N,M)

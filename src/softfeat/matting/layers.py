@@ -1,4 +1,8 @@
-"""From superpixels to layers: initial segments, their groups, alphas, colours, choosing layers."""
+"""From superpixels to layers: initial segments, groups, alphas, colours, and selection of layers.
+
+Legend: H W pixels of the photo, h w pixels of the working size, N = h*w, S superpixels, D feature
+channels, K layers.
+"""
 
 import os
 from collections.abc import Sequence
@@ -18,13 +22,13 @@ Array = NDArray[np.float64]
 
 
 class SegmentTree:
-    """A hierarchy of like superpixels (Ward), which any number of segments is cut from.
+    """A hierarchy of similar superpixels (Ward's method), cut into any number of segments.
 
-    Segments of one cut are unions of those of any finer cut: more layers split layers, and leave
-    the others as they are. Nothing is drawn at random.
+    The segments of a cut are unions of the segments of any finer cut. So asking for more layers
+    splits some layers and leaves the others as they are. There is no randomness.
 
     Args:
-        features: (S,D), one row a superpixel.
+        features: Mean features (S,D) of the superpixels.
     """
 
     def __init__(self, features: Array) -> None:
@@ -32,31 +36,34 @@ class SegmentTree:
         self.merges = linkage(features, "ward") if len(features) > 1 else np.zeros((0, 4))
 
     def cut(self, count: int) -> NDArray[np.int64]:
-        """Segments of the superpixels.
+        """Group the superpixels into segments.
 
         Args:
-            count: of segments; fewer come out where superpixels are equal.
+            count: Number of segments. There are fewer if too many superpixels are equal.
 
         Returns:
-            (S,) ids from 0 without gaps.
+            Segment ids (S,), from 0 without gaps.
         """
         if not len(self.merges):
             return np.zeros(len(self.features), np.int64)
-        heights = self.merges[:, 2]
+        # Merges at height 0 join equal superpixels, which no cut separates.
+        heights = self.merges[:, 2]  # (S-1,), in increasing order
         distinct = 1 + int((heights > 1e-9 * max(1.0, heights[-1])).sum())
         ids = fcluster(self.merges, min(count, distinct), "maxclust")
         return np.unique(ids, return_inverse=True)[1]
 
     def best_count(self) -> int:
-        """The number of segments, 2 to 8, that the hierarchy breaks off at most clearly.
+        """Choose the number of segments at which the hierarchy has its clearest step.
 
-        It is where the next merge is largest in relation to the one before.
+        Returns:
+            Number of segments in 2..8 whose next merge is the most expensive compared with the
+            merge before it. 1 if there are too few superpixels or all of them are equal.
         """
-        heights = self.merges[::-1, 2]
+        # heights[k - 2] is the cost of merging k segments into k - 1.
+        heights = self.merges[::-1, 2]  # (S-1,), in decreasing order
         counts = np.arange(2, min(8, len(heights) - 1) + 1)
         if not len(counts) or heights[0] <= 0:
             return 1
-        # heights[k - 2] is what merging k segments into k - 1 costs
         ratios = heights[counts - 2] / heights[counts - 1].clip(min=1e-12 * heights[0])
         return int(counts[ratios.argmax()])
 
@@ -64,53 +71,55 @@ class SegmentTree:
 def initial_segments(
     tree: SegmentTree, features: Array, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Segments of all pixels: each goes to the nearest mean of a segment of superpixels.
+    """Assign every pixel to the segment whose mean feature is nearest.
 
     Args:
-        tree: of the superpixels.
-        features: (N,D) of the pixels.
-        count: of segments, at most.
+        tree: Hierarchy of the superpixels.
+        features: Features (N,D) of the pixels.
+        count: Maximum number of segments.
 
     Returns:
-        labels: (N,) 0..C-1.
-        of_superpixels: (S,) the segment of each superpixel.
+        labels: Segment (N,) of each pixel, 0..C-1 with C <= `count`.
+        superpixel_segments: Segment (S,) of each superpixel.
     """
-    of_superpixels = tree.cut(count)
-    means = segment_means(of_superpixels, tree.features)
-    return KDTree(means).query(features)[1].astype(np.int64), of_superpixels
+    superpixel_segments = tree.cut(count)  # (S,)
+    means = segment_means(superpixel_segments, tree.features)  # (C,D)
+    labels = KDTree(means).query(features)[1].astype(np.int64)  # (N,)
+    return labels, superpixel_segments
 
 
 def normalise_alphas(alphas: Tensor) -> Tensor:
-    """Clips to [0,1] and divides by the sum over the layers.
+    """Clip alphas to [0,1] and divide them by their sum over the layers.
 
     Args:
-        alphas: (N,K).
+        alphas: Alphas (N,K).
 
     Returns:
-        (N,K), rows add up to 1. A row without anything positive is shared evenly.
+        Alphas (N,K) whose rows add up to 1. A row without positive values becomes 1/K.
     """
     clipped = alphas.clamp(0, 1)
-    total = clipped.sum(1, keepdim=True)
-    even = torch.full_like(clipped, 1 / clipped.shape[1])
+    total = clipped.sum(1, keepdim=True)  # (N,1)
+    even = torch.full_like(clipped, 1 / clipped.shape[1])  # (N,K)
     return torch.where(total > 0, clipped / total.where(total > 0, torch.ones_like(total)), even)
 
 
 def upsample_alphas(
     alphas: Tensor, image: Tensor, kernel_size: int = 5, eps: float = 1e-2
 ) -> Tensor:
-    """Brings alphas to the size of a larger photo, along its edges.
+    """Upsample alphas to the size of a larger photo, along its edges.
 
-    Enlarged bilinearly, plus what the photo knows beyond its own version of the alphas' size, by
-    the slopes of the guided filter. Where the photo holds no detail, nothing is added.
+    The result is the bilinear upsampling of the alphas, plus the detail of the photo times the
+    slopes of the guided filter. The detail is the photo minus its own upsampled small version. So
+    nothing is added where the photo has no detail.
 
     Args:
-        alphas: (K,h,w) in [0,1], adding up to 1.
-        image: (3,H,W) in [0,1].
-        kernel_size: window of the guided filter, in pixels of the alphas.
-        eps: of the photo's variance; see `guided_filter`.
+        alphas: Alphas (K,h,w) in [0,1] that add up to 1.
+        image: Photo (3,H,W) in [0,1].
+        kernel_size: Side of the guided filter's window, in pixels of the alphas.
+        eps: Regularisation, see `guided_filter`.
 
     Returns:
-        (K,H,W) in [0,1], adding up to 1.
+        Alphas (K,H,W) in [0,1] that add up to 1.
     """
     if alphas.shape[1:] == image.shape[1:]:
         return alphas
@@ -119,11 +128,13 @@ def upsample_alphas(
         size = tuple(image.shape[1:])
         return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
-    coarse = F.interpolate(image[None], size=tuple(alphas.shape[1:]), mode="area")[0]
-    slopes = guided_slopes(alphas[None], coarse[None], kernel_size, eps)[0]
-    detail = image - enlarged(coarse)
-    large = torch.empty(len(alphas), *image.shape[1:])
-    for alpha, slope, out in zip(alphas, slopes, large, strict=True):  # photos may be large
+    coarse = F.interpolate(image[None], size=tuple(alphas.shape[1:]), mode="area")[0]  # (3,h,w)
+    slopes = guided_slopes(alphas[None], coarse[None], kernel_size, eps)[0]  # (K,3,h,w)
+    detail = image - enlarged(coarse)  # (3,H,W)
+
+    # One layer and one colour at a time, since the upsampled slopes of a large photo need 3 K maps.
+    large = torch.empty(len(alphas), *image.shape[1:])  # (K,H,W)
+    for alpha, slope, out in zip(alphas, slopes, large, strict=True):
         out.copy_(enlarged(alpha[None])[0])
         for direction, channel in zip(slope, detail, strict=True):
             out.addcmul_(enlarged(direction[None])[0], channel)
@@ -132,17 +143,17 @@ def upsample_alphas(
 
 
 def layer_colours(image: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The colours that a layer has by itself, where it blends with others (Germer et al. 2020).
+    """Estimate the pure colours of a layer where it blends with others (Germer et al. 2020).
 
     Args:
-        image: (H,W,3) in [0,1].
-        alpha: (H,W) of the layer.
+        image: Photo (H,W,3) in [0,1].
+        alpha: Alpha (H,W) of the layer, in [0,1].
 
     Returns:
-        (H,W,3) in [0,1].
+        Colours (H,W,3) in [0,1].
     """
-    # Compiled on its first import: a matter of those only who need it. Numba's OpenMP layer would
-    # reset the number of torch's threads.
+    # pymatting is imported here because its first import compiles for many seconds. Numba's OpenMP
+    # layer would change the number of torch's threads, so another layer is used.
     os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
     from pymatting import estimate_foreground_ml
 
@@ -154,41 +165,45 @@ def select(
     point: Sequence[int] | None = None,
     box: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
-    """One matte of the layers that a point or a box on the photo belongs to.
+    """Add up the layers at a point, or the layers inside a box, to one matte.
 
-    A point belongs to the layers that hold a fifth or more of it. A box holds the layers that have
-    more of their coverage inside than outside of it, or, where there is none, the layer that covers
-    most of the box.
+    A point selects the layers with an alpha of at least 0.2 there, and the layer with the largest
+    alpha. A box selects the layers that have more than half of their area inside it. If there are
+    none, it selects the layer that covers most of the box.
 
     Args:
-        alphas: (K,H,W).
-        point: x, y in pixels.
-        box: left, top, right, bottom in pixels, the last two exclusive.
+        alphas: Alphas (K,H,W) in [0,1].
+        point: Position x, y in pixels.
+        box: Position left, top, right, bottom in pixels. The last two are exclusive.
 
     Returns:
-        (H,W) in [0,1].
+        Matte (H,W) in [0,1].
 
     Raises:
-        ValueError: neither or both given; outside of the photo.
+        ValueError: If neither or both of `point` and `box` are given, or if they are outside the
+            photo.
     """
     height, width = alphas.shape[1:]
     if (point is None) == (box is None):
-        raise ValueError("select by one of point=[x,y] and box=[left,top,right,bottom]")
+        raise ValueError("select with either point=[x,y] or box=[left,top,right,bottom]")
     if point is not None:
         x, y = (int(v) for v in point)
         if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(f"point {x}, {y} is outside of the photo, {width}x{height}")
-        chosen = alphas[:, y, x] >= 0.2
-        chosen[alphas[:, y, x].argmax()] = True
+            raise ValueError(
+                f"point {x}, {y} is outside the photo of {width}x{height} pixels: "
+                f"choose x in 0..{width - 1} and y in 0..{height - 1}"
+            )
+        selected = alphas[:, y, x] >= 0.2  # (K,)
+        selected[alphas[:, y, x].argmax()] = True
     elif box is not None:
         left, top, right, bottom = (int(v) for v in box)
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise ValueError(
-                f"box {left}, {top}, {right}, {bottom} is empty or not inside the photo, "
-                f"{width}x{height}"
+                f"box {left}, {top}, {right}, {bottom} is empty or not inside the photo of "
+                f"{width}x{height} pixels"
             )
-        inside = alphas[:, top:bottom, left:right].sum((1, 2))
-        chosen = inside > 0.5 * alphas.sum((1, 2))
-        if not chosen.any():
-            chosen[inside.argmax()] = True
-    return alphas[chosen].sum(0).clip(0, 1)
+        inside = alphas[:, top:bottom, left:right].sum((1, 2))  # (K,)
+        selected = inside > 0.5 * alphas.sum((1, 2))  # (K,)
+        if not selected.any():
+            selected[inside.argmax()] = True
+    return alphas[selected].sum(0).clip(0, 1)

@@ -1,6 +1,10 @@
-"""Eigenvectors to alphas: sparsification in their span, then pixel by pixel (Aksoy et al. 2018).
+"""From eigenvectors to alphas: first in their span, then pixel by pixel (Aksoy et al. 2018).
 
-Legend: N pixels, M eigenvectors, K layers.
+Both stages push alphas towards 0 and 1 by minimising |alpha|^gamma + |1 - alpha|^gamma, which is
+not convex. Iterated reweighting replaces it by weighted squares u alpha^2 + v (1 - alpha)^2, with
+weights u and v from the last alphas, so that each iteration solves a linear system.
+
+Legend: N pixels, n sampled pixels, M eigenvectors, K layers.
 """
 
 import warnings
@@ -13,30 +17,38 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from torch import Tensor
 
+from softfeat.ops.sizes import ceil_div
+
 Array = NDArray[np.float64]
 
-_SPARSITY = 0.8  # gamma of the constrained stage
-_LEAST_WEIGHT = 0.3**_SPARSITY  # of the sparsity, at a distance of 1
-_FEW = 20_000  # rows whose products fit into memory: 800 MB at most
-_PRUNED_AT = 0.1  # layers that are nowhere greater vanish
-_SUM_WEIGHT = 100.0  # of the relaxed sum constraint
-_RELAXED_SPARSITY = 0.9  # gamma where the photo is flat
+# Constrained stage
+_SPARSITY = 0.8  # gamma
+_LEAST_WEIGHT = 0.3**_SPARSITY  # weight of the sparsity at a distance of 1
+_FEW = 20_000  # number of pixels up to which `Grams` is used: at most 800 MB
+_PRUNED_AT = 0.1  # layers whose alphas are nowhere greater are dropped
 
-# Farid and Simoncelli (2004): derivative and prefilter of 13 taps, right half with the centre.
+# Relaxed stage
+_SUM_WEIGHT = 100.0  # weight of (sum_k alpha_k - 1)^2
+_RELAXED_SPARSITY = 0.9  # gamma where the photo has no gradient
+_LEAST_DISTANCE = 0.01  # distance to 0 and 1 below which the weights stop growing
+_ROUND_DOWN_BELOW = 0.1  # alphas that start at 0
+_ROUND_UP_ABOVE = 0.9  # alphas that start at 1
+
+# Derivative and prefilter of 13 taps (Farid and Simoncelli 2004): the centre and the right half.
 _DERIVATIVE = (0.0, -0.0878, -0.0963, -0.0509, -0.0142, -0.0019, -0.0001)
 _PREFILTER = (0.2605, 0.2119, 0.1126, 0.0374, 0.0071, 0.0007, 0.0)
 
 
 def sparsity_weights(alphas: Tensor, floor: float) -> tuple[Tensor, Tensor]:
-    """Weights of the squares that stand for |alpha - 1|^gamma and |alpha|^gamma at these alphas.
+    """Compute the weights of the squares that replace |alpha - 1|^gamma and |alpha|^gamma.
 
     Args:
-        alphas: any shape.
-        floor: least distance, which bounds the weights. Beyond a distance of 1 they stay what they
-            are there, so that alphas far outside of [0,1] are not let go.
+        alphas: Alphas of any shape.
+        floor: Smallest distance, which bounds the weights. Distances above 1 count as 1, so that
+            alphas far outside [0,1] are still pulled back.
 
     Returns:
-        Weights towards 1 and towards 0, shaped as the alphas.
+        Weights towards 1 and weights towards 0, of the same shape as the alphas.
     """
     to_one = (alphas - 1).abs().clamp(floor, 1) ** (_SPARSITY - 2)
     to_zero = alphas.abs().clamp(floor, 1) ** (_SPARSITY - 2)
@@ -44,23 +56,27 @@ def sparsity_weights(alphas: Tensor, floor: float) -> tuple[Tensor, Tensor]:
 
 
 def weighted_grams(eigenvectors: Tensor, weights: Tensor) -> Tensor:
-    """E^T diag(w_k) E for each of several weights.
+    """Compute the Gram matrix E^T diag(w_k) E of each layer k.
 
     Args:
-        eigenvectors: (N,M) E.
-        weights: (N,K).
+        eigenvectors: Eigenvectors (N,M) E.
+        weights: Weights (N,K).
 
     Returns:
-        (K,M,M) in double precision.
+        Gram matrices (K,M,M) in double precision.
     """
     return torch.stack([(eigenvectors * w[:, None]).mT @ eigenvectors for w in weights.T]).double()
 
 
 class Grams:
-    """`weighted_grams` for one E and ever new weights; takes memory for N M^2 / 2 products.
+    """Faster `weighted_grams` for many weights and the same eigenvectors.
+
+    An entry (i,j) of a Gram matrix is the sum over pixels of w E_i E_j. The products E_i E_j do not
+    depend on the weights. With all of them in memory (N M^2 / 2 numbers), the Gram matrices are one
+    matrix product.
 
     Args:
-        eigenvectors: (N,M) E.
+        eigenvectors: Eigenvectors (N,M) E.
     """
 
     def __init__(self, eigenvectors: Tensor) -> None:
@@ -68,46 +84,69 @@ class Grams:
         self.rows, self.columns = torch.triu_indices(
             self.size, self.size, device=eigenvectors.device
         )
-        # The products do not change from one iteration to the next: a matrix product is left over.
+        # Products of the upper triangle, row after row, (N,M*(M+1)/2). They are written in place,
+        # since gathering both factors would need three times the memory.
         self.products = eigenvectors.new_empty(len(eigenvectors), len(self.rows))
         start = 0
-        for row in range(self.size):  # in place: both factors at once would take as much again
-            part = slice(start, start := start + self.size - row)
-            torch.mul(eigenvectors[:, row, None], eigenvectors[:, row:], out=self.products[:, part])
+        for row in range(self.size):
+            end = start + self.size - row
+            out = self.products[:, start:end]
+            torch.mul(eigenvectors[:, row, None], eigenvectors[:, row:], out=out)
+            start = end
 
     def __call__(self, weights: Tensor) -> Tensor:
-        """Of weights (N,K): (K,M,M) in double precision."""
-        entries = (weights.mT @ self.products).double()
+        """Compute the Gram matrices (K,M,M) of weights (N,K), in double precision."""
+        entries = (weights.mT @ self.products).double()  # (K,M*(M+1)/2)
         grams = entries.new_empty(len(entries), self.size, self.size)
         grams[:, self.rows, self.columns] = entries
         grams[:, self.columns, self.rows] = entries
         return grams
 
 
-def solve_layers(grams: Tensor, last: Tensor, right: Tensor) -> Tensor:
-    """Solves A_k y_k + B sum_l y_l = r_k for k = 1..K-1 by block elimination.
+def _gram_function(eigenvectors: Tensor) -> Callable[[Tensor], Tensor]:
+    """Choose how to compute Gram matrices: `Grams`, if its products fit into memory."""
+    if len(eigenvectors) <= _FEW:
+        return Grams(eigenvectors)
+    return partial(weighted_grams, eigenvectors)
 
-    Exact, at K M^3 operations in place of the (K M)^3 of the assembled system.
+
+def solve_layers(grams: Tensor, last: Tensor, right: Tensor) -> Tensor:
+    """Solve A_k y_k + B sum_l y_l = r_k for k = 1..K-1 by block elimination.
+
+    The result is exact. It takes K M^3 operations, where the assembled system takes (K M)^3.
 
     Args:
-        grams: (K-1,M,M) A_k, symmetric positive definite.
-        last: (M,M) B.
-        right: (K-1,M) r_k.
+        grams: Symmetric positive definite matrices (K-1,M,M) A_k.
+        last: Matrix (M,M) B.
+        right: Right-hand sides (K-1,M) r_k.
 
     Returns:
-        (K-1,M).
+        Solutions (K-1,M) y_k.
     """
-    factors = torch.linalg.cholesky(grams)
-    right_and_last = torch.cat([right[..., None], last.expand_as(grams)], -1)
-    solved = torch.cholesky_solve(right_and_last, factors)
-    own, of_sum = solved[..., 0], solved[..., 1:]
+    # With s = sum_l y_l, each layer gives y_k = A_k^-1 r_k - A_k^-1 B s.
+    factors = torch.linalg.cholesky(grams)  # (K-1,M,M)
+    right_and_last = torch.cat([right[..., None], last.expand_as(grams)], -1)  # (K-1,M,1+M)
+    solved = torch.cholesky_solve(right_and_last, factors)  # (K-1,M,1+M)
+    own = solved[..., 0]  # (K-1,M) A_k^-1 r_k
+    coupling = solved[..., 1:]  # (K-1,M,M) A_k^-1 B
+
+    # The sum over k is a system for s alone: (Id + sum_k A_k^-1 B) s = sum_k A_k^-1 r_k.
     identity = torch.eye(len(last), dtype=last.dtype, device=last.device)
-    total = torch.linalg.solve(identity + of_sum.sum(0), own.sum(0))
-    return own - of_sum @ total
+    total = torch.linalg.solve(identity + coupling.sum(0), own.sum(0))  # (M,)
+    return own - coupling @ total
 
 
 def solve_layers_dense(grams: Tensor, last: Tensor, right: Tensor) -> Tensor:
-    """`solve_layers` by one dense system of (K-1) M unknowns, as published."""
+    """Solve the system of `solve_layers` in one piece, with (K-1) M unknowns, as published.
+
+    Args:
+        grams: Symmetric positive definite matrices (K-1,M,M) A_k.
+        last: Matrix (M,M) B.
+        right: Right-hand sides (K-1,M) r_k.
+
+    Returns:
+        Solutions (K-1,M) y_k.
+    """
     system = torch.block_diag(*grams) + last.repeat(len(grams), len(grams))
     return torch.linalg.solve(system, right.flatten()).view_as(right)
 
@@ -121,62 +160,72 @@ def constrained_sparsification(
     floor: float = 1e-2,
     solve: Callable[[Tensor, Tensor, Tensor], Tensor] = solve_layers,
 ) -> tuple[Tensor, Tensor]:
-    """Finds alphas in the span of the eigenvectors that are as close to 0 and 1 as can be.
+    """Find alphas in the span of the eigenvectors that are as close to 0 and 1 as possible.
 
     Minimises sum |alpha|^0.8 + |1 - alpha|^0.8 + alpha^T L alpha subject to sum_k alpha_k = 1 by
-    iterated reweighting (Levin et al. 2008; Aksoy et al. 2018, Eq. 8 f.). After each quarter of the
-    iterations (rounded up) layers that vanished are dropped.
+    iterated reweighting (Levin et al. 2008; Aksoy et al. 2018, Eq. 8 f.). Layers without any alpha
+    above 0.1 are dropped after each quarter of the iterations.
 
     Args:
-        eigenvectors: (N,M), orthonormal.
-        eigenvalues: (M,).
-        labels: (N,) initial segments.
-        pixels: (n,) the pixels that the sums are estimated from, spread evenly; all by default.
-            The least weight that any pixel can have is counted for all pixels, and only what
-            exceeds it is estimated, so that no direction is left without weight.
-        iterations: of the reweighting.
-        floor: see `sparsity_weights`.
-        solve: `solve_layers`, or `solve_layers_dense`.
+        eigenvectors: Orthonormal eigenvectors (N,M).
+        eigenvalues: Eigenvalues (M,).
+        labels: Initial segment (N,) of each pixel.
+        pixels: Indices (n,) of evenly spread pixels, from which the sums over all pixels are
+            estimated. None uses all pixels. The smallest weight that a pixel can have is counted
+            for all pixels. Only the excess is estimated, so that no direction has weight 0.
+        iterations: Number of reweighting iterations.
+        floor: Smallest distance, see `sparsity_weights`.
+        solve: Solver of the linear systems, `solve_layers` or `solve_layers_dense`.
 
     Returns:
-        coefficients: (M,K') of the surviving layers: alphas = eigenvectors @ coefficients.
-        survivors: (K',) the initial segments that they grew from.
+        coefficients: Coefficients (M,K') of the remaining layers. Their alphas are
+            `eigenvectors @ coefficients`.
+        survivors: Initial segment (K',) of each remaining layer.
     """
-    size = len(eigenvectors)
-    # E^T 1: the coefficients of the function 1, which is in the span
-    one = eigenvectors.sum(0, dtype=torch.float64)
-    rows = eigenvectors if pixels is None else eigenvectors[pixels]
-    share = size / len(rows)
-    segments = labels if pixels is None else labels[pixels]
-    survivors, segments = segments.unique(return_inverse=True)
-    alphas = torch.nn.functional.one_hot(segments).to(rows)
-    coefficients = one[:, None]
-    energy = torch.diag(eigenvalues.double() + 2 * _LEAST_WEIGHT)
-    grams_of: Callable[[Tensor], Tensor] = (
-        Grams(rows) if len(rows) <= _FEW else partial(weighted_grams, rows)
-    )
+    one = eigenvectors.sum(0, dtype=torch.float64)  # (M,) E^T 1, coefficients of the constant 1
+    rows = eigenvectors if pixels is None else eigenvectors[pixels]  # (n,M)
+    share = len(eigenvectors) / len(rows)  # pixels for which a sampled pixel stands
+    segments = labels if pixels is None else labels[pixels]  # (n,)
+    survivors, segments = segments.unique(return_inverse=True)  # (K,), (n,)
+    alphas = torch.nn.functional.one_hot(segments).to(rows)  # (n,K)
+    coefficients = one[:, None]  # (M,1)
+    # Both terms are diagonal in the span. The smallest weight counts towards 0 and towards 1.
+    energy = torch.diag(eigenvalues.double() + 2 * _LEAST_WEIGHT)  # (M,M)
+    compute_grams = _gram_function(rows)
     for iteration in range(1, iterations + 1):
         if alphas.shape[1] == 1:
             return one[:, None], survivors
-        to_one, to_zero = sparsity_weights(alphas, floor)
-        grams = share * grams_of(to_one + to_zero - 2 * _LEAST_WEIGHT) + energy
-        wanted = to_one[:, :-1] + to_zero[:, -1:] - 2 * _LEAST_WEIGHT
-        right = share * (rows.mT @ wanted).mT.double() + 2 * _LEAST_WEIGHT * one
-        free = solve(grams[:-1], grams[-1], right).mT
-        coefficients = torch.cat([free, (one - free.sum(1))[:, None]], 1)
-        alphas = rows @ coefficients.to(rows)
-        if 1 < iteration < iterations and iteration % -(-iterations // 4) == 1:
-            kept = alphas.abs().amax(0) > _PRUNED_AT
-            alphas, coefficients = alphas[:, kept], coefficients[:, kept]
-            survivors = survivors[kept]
+
+        # The last layer is 1 minus the sum of the others, so only K - 1 layers are unknown. The
+        # squares of the last layer couple all of them.
+        to_one, to_zero = sparsity_weights(alphas, floor)  # (n,K) each
+        grams = share * compute_grams(to_one + to_zero - 2 * _LEAST_WEIGHT) + energy  # (K,M,M)
+        target = to_one[:, :-1] + to_zero[:, -1:] - 2 * _LEAST_WEIGHT  # (n,K-1)
+        right = share * (rows.mT @ target).mT.double() + 2 * _LEAST_WEIGHT * one  # (K-1,M)
+        free = solve(grams[:-1], grams[-1], right).mT  # (M,K-1)
+        coefficients = torch.cat([free, (one - free.sum(1))[:, None]], 1)  # (M,K)
+        alphas = rows @ coefficients.to(rows)  # (n,K)
+        if 1 < iteration < iterations and iteration % ceil_div(iterations, 4) == 1:
+            remaining = alphas.abs().amax(0) > _PRUNED_AT  # (K,)
+            alphas = alphas[:, remaining]
+            coefficients = coefficients[:, remaining]
+            survivors = survivors[remaining]
     return coefficients, survivors
 
 
 def gradient_magnitude(image: Array) -> Array:
-    """Length of the colour gradient, (H,W,3) in [0,1] -> (H,W) (Farid and Simoncelli 2004)."""
-    derivative = np.array([*(-np.array(_DERIVATIVE[:0:-1])), *_DERIVATIVE])
-    prefilter = np.array([*_PREFILTER[:0:-1], *_PREFILTER])
-    squares = np.zeros(image.shape[:2])
+    """Compute the magnitude of the colour gradient (Farid and Simoncelli 2004).
+
+    Args:
+        image: Photo (H,W,3) in [0,1].
+
+    Returns:
+        Magnitude (H,W), per pixel, over all three colours.
+    """
+    # Mirror the halves: the derivative is odd, the prefilter even.
+    derivative = np.array([*(-np.array(_DERIVATIVE[:0:-1])), *_DERIVATIVE])  # (13,)
+    prefilter = np.array([*_PREFILTER[:0:-1], *_PREFILTER])  # (13,)
+    squares = np.zeros(image.shape[:2])  # (H,W)
     for first, second in ((derivative, prefilter), (prefilter, derivative)):
         along_y = ndimage.convolve1d(image, first, axis=0, mode="nearest")
         squares += (ndimage.convolve1d(along_y, second, axis=1, mode="nearest") ** 2).sum(-1)
@@ -191,47 +240,58 @@ def conjugate_gradients(
     tolerance: float = 1e-6,
     max_iterations: int = 100,
 ) -> Tensor:
-    """Solves A x = b for symmetric positive definite A, or stops at the limit without complaint.
+    """Solve A x = b for a symmetric positive definite A by conjugate gradients.
 
     Args:
-        operator: x -> A x.
-        right: b, any shape.
-        start: x to start from.
-        precondition: r -> approximation of A^-1 r, symmetric positive definite.
-        tolerance: of ||b - A x|| / ||b||.
-        max_iterations: the limit.
+        operator: Function x -> A x.
+        right: Right-hand side b of any shape.
+        start: First guess of x, of the same shape.
+        precondition: Function r -> approximation of A^-1 r, symmetric positive definite.
+        tolerance: Value of ||b - A x|| / ||b|| at which to stop.
+        max_iterations: Number of iterations after which to stop without an error.
+
+    Returns:
+        Solution x, of the same shape as `right`.
     """
     x = start
     residual = right - operator(x)
     limit = tolerance * right.norm()
     direction = torch.zeros_like(residual)
-    before = torch.ones((), dtype=right.dtype, device=right.device)
+    last_product = torch.ones((), dtype=right.dtype, device=right.device)
     for _ in range(max_iterations):
         if residual.norm() <= limit:
             break
-        towards = precondition(residual)
-        now = (residual * towards).sum()
-        direction = towards + (now / before) * direction
+        # The next direction is conjugate to all before it: direction_i^T A direction_j = 0.
+        descent = precondition(residual)
+        product = (residual * descent).sum()
+        direction = descent + (product / last_product) * direction
+
+        # Minimise the error along the direction.
         image = operator(direction)
-        step = now / (direction * image).sum()
+        step = product / (direction * image).sum()
         x = x + step * direction
         residual = residual - step * image
-        before = now
+        last_product = product
     return x
 
 
 def block_jacobi(diagonal: Tensor, coupling: float) -> Callable[[Tensor], Tensor]:
-    """Inverse of every pixel's K x K block diag(d) + coupling * ones, in closed form.
+    """Invert the K x K block diag(d) + coupling * ones of every pixel in closed form.
+
+    The closed form is the Sherman-Morrison formula.
 
     Args:
-        diagonal: (N,K) d, positive.
-        coupling: not negative.
+        diagonal: Positive diagonals (N,K) d.
+        coupling: Factor of the matrix of ones, at least 0.
+
+    Returns:
+        Function that multiplies residuals (N,K) by the inverse blocks.
     """
-    inverse = 1 / diagonal
-    share = coupling * inverse / (1 + coupling * inverse.sum(1, keepdim=True))
+    inverse = 1 / diagonal  # (N,K)
+    share = coupling * inverse / (1 + coupling * inverse.sum(1, keepdim=True))  # (N,K)
 
     def precondition(residual: Tensor) -> Tensor:
-        scaled = inverse * residual
+        scaled = inverse * residual  # (N,K)
         return scaled - share * scaled.sum(1, keepdim=True)
 
     return precondition
@@ -247,40 +307,34 @@ def relaxed_sparsification(
     tolerance: float = 1e-6,
     preconditioned: bool = True,
 ) -> Tensor:
-    """Refines layers pixel by pixel, outside of the span of the eigenvectors.
+    """Refine layers pixel by pixel, outside the span of the eigenvectors.
 
-    Minimises alpha^T L alpha + sum |alpha|^gamma + |1 - alpha|^gamma + (alpha - given)^2 +
-    100 (sum_k alpha_k - 1)^2 by iterated reweighting, gamma = min(0.9 + |gradient|, 1), and then
-    once without the sparsity (Aksoy et al. 2018, Eq. 11).
+    Minimises alpha^T L alpha + sum |alpha|^gamma + |1 - alpha|^gamma + (alpha - target)^2 +
+    100 (sum_k alpha_k - 1)^2 by iterated reweighting, with gamma = min(0.9 + |gradient|, 1), and
+    then once more without the sparsity (Aksoy et al. 2018, Eq. 11).
 
     Args:
-        laplacian: (N,N).
-        alphas: (N,K) of the constrained stage, grouped; their precision and device are the
-            computation's.
-        gradient: (N,) of the photo, in [0,1] a pixel.
-        iterations: of the reweighting.
-        steps: of conjugate gradients in each, at most.
-        final_steps: of the last solve, at most.
-        tolerance: of the residual, relative.
-        preconditioned: by the pixels' blocks.
+        laplacian: Laplacian (N,N).
+        alphas: Grouped alphas (N,K) of the constrained stage. Their type and device are used for
+            the computation.
+        gradient: Gradient magnitude (N,) of the photo, for colours in [0,1].
+        iterations: Number of reweighting iterations.
+        steps: Maximum number of conjugate gradient steps in each iteration.
+        final_steps: Maximum number of conjugate gradient steps in the last solve.
+        tolerance: Relative residual at which conjugate gradients stop.
+        preconditioned: Whether to precondition with the inverse of each pixel's K x K block.
 
     Returns:
-        (N,K), not clipped; sums are near 1.
+        Alphas (N,K), not clipped. They add up to about 1.
     """
-    given = torch.where(alphas < 0.1, 0.0, torch.where(alphas > 0.9, 1.0, alphas))
-    given = given / given.sum(1, keepdim=True).clamp(min=torch.finfo(given.dtype).tiny)
-    power = (_RELAXED_SPARSITY + gradient.to(given)).clamp(max=1)[:, None] - 2
-    with warnings.catch_warnings():  # of torch, which calls its sparse tensors new
-        warnings.simplefilter("ignore", UserWarning)
-        matrix = torch.sparse_csr_tensor(
-            torch.from_numpy(laplacian.indptr),
-            torch.from_numpy(laplacian.indices),
-            torch.from_numpy(laplacian.data),
-            laplacian.shape,
-        ).to(given)
-    degrees = torch.from_numpy(laplacian.diagonal()).to(given)[:, None]
+    target = _rounded(alphas)  # (N,K)
+    power = (_RELAXED_SPARSITY + gradient.to(target)).clamp(max=1)[:, None] - 2  # (N,1) gamma - 2
+    matrix = _sparse_tensor(laplacian).to(target)  # (N,N)
+    degrees = torch.from_numpy(laplacian.diagonal()).to(target)[:, None]  # (N,1)
 
     def solve(diagonal: Tensor, right: Tensor, start: Tensor, limit: int) -> Tensor:
+        """Solve (L + diag(diagonal) + 100 C) x = right, where C sums over the layers."""
+
         def operator(x: Tensor) -> Tensor:
             return matrix @ x + diagonal * x + _SUM_WEIGHT * x.sum(1, keepdim=True)
 
@@ -288,13 +342,35 @@ def relaxed_sparsification(
             return x
 
         jacobi = block_jacobi(degrees + diagonal, _SUM_WEIGHT)
-        chosen = jacobi if preconditioned else identity
-        return conjugate_gradients(operator, right, start, chosen, tolerance, limit)
+        precondition = jacobi if preconditioned else identity
+        return conjugate_gradients(operator, right, start, precondition, tolerance, limit)
 
-    current = given
+    current = target
     for _ in range(iterations):
-        to_zero = current.abs().clamp(min=0.01) ** power
-        to_one = (1 - current).abs().clamp(min=0.01) ** power
-        right = to_one + given + _SUM_WEIGHT
+        to_zero = current.abs().clamp(min=_LEAST_DISTANCE) ** power  # (N,K)
+        to_one = (1 - current).abs().clamp(min=_LEAST_DISTANCE) ** power  # (N,K)
+        right = to_one + target + _SUM_WEIGHT  # (N,K)
         current = solve(to_zero + to_one + 1, right, current, steps)
     return solve(torch.ones_like(current), current + _SUM_WEIGHT, current, final_steps)
+
+
+def _rounded(alphas: Tensor) -> Tensor:
+    """Round alphas (N,K) near 0 and 1, and divide them by their sum over the layers."""
+    rounded = torch.where(alphas > _ROUND_UP_ABOVE, 1.0, alphas)
+    rounded = torch.where(alphas < _ROUND_DOWN_BELOW, 0.0, rounded)
+    # A pixel may have only small alphas. It then stays 0 in all layers.
+    smallest = torch.finfo(rounded.dtype).tiny
+    return rounded / rounded.sum(1, keepdim=True).clamp(min=smallest)
+
+
+def _sparse_tensor(matrix: sparse.csr_array) -> Tensor:
+    """Convert a SciPy matrix to torch, in the same format."""
+    # torch warns that its support of this format is new.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr),
+            torch.from_numpy(matrix.indices),
+            torch.from_numpy(matrix.data),
+            matrix.shape,
+        )

@@ -1,1 +1,1 @@
-"""Scores."""
+"""Scores of features, segmentations and mattes."""

@@ -1,4 +1,4 @@
-"""Errors of mattes, and how well layers can be joined to a true matte (Rhemann et al. 2009)."""
+"""Errors of mattes (Rhemann et al. 2009), and the layers that together come closest to a matte."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -10,18 +10,19 @@ from scipy.ndimage import gaussian_gradient_magnitude
 Array = NDArray[np.floating]
 
 _GRADIENT_SCALE = 1.4  # pixels
-_MOST_LAYERS = 12  # whose unions are all tried
+_MOST_LAYERS = 12  # for which all 2^K unions can be tried
 
 
 @dataclass(frozen=True)
 class MatteErrors:
-    """Errors of a matte; 0 is perfect.
+    """Errors of a matte. 0 is perfect.
 
     Attributes:
-        sad: sum of absolute differences, in thousands of pixels.
-        mse: mean squared difference.
-        gradient: sum of squared differences of the gradients' lengths, in thousands.
-        soft: mean absolute difference where the true matte is neither 0 nor 1; NaN if nowhere.
+        sad: Sum of absolute differences, in thousands of pixels.
+        mse: Mean squared difference.
+        gradient: Sum of squared differences of the gradient magnitudes, in thousands.
+        soft: Mean absolute difference where the true matte is neither 0 nor 1. NaN if there is no
+            such pixel.
     """
 
     sad: float
@@ -31,14 +32,17 @@ class MatteErrors:
 
 
 def matte_errors(alpha: Array, truth: Array) -> MatteErrors:
-    """Compares a matte with the true one.
+    """Compare a matte with the true one.
 
     Args:
-        alpha: (H,W) in [0,1].
-        truth: (H,W) in [0,1].
+        alpha: Matte (H,W) in [0,1].
+        truth: True matte (H,W) in [0,1].
+
+    Returns:
+        Errors of the matte.
 
     Raises:
-        ValueError: of different sizes.
+        ValueError: If the sizes differ.
     """
     if alpha.shape != truth.shape:
         raise ValueError(f"the mattes differ in size: {alpha.shape} and {truth.shape}")
@@ -57,22 +61,24 @@ def matte_errors(alpha: Array, truth: Array) -> MatteErrors:
 
 
 def best_union(layers: Array, truth: Array) -> Array:
-    """The sum of those layers that comes closest to a matte, by the sum of absolute differences.
+    """Add up those layers that together come closest to a matte, in absolute differences.
 
     Args:
-        layers: (K,H,W) in [0,1], adding up to at most 1; K <= 12, for all 2^K unions are tried.
-        truth: (H,W) in [0,1].
+        layers: Alphas (K,H,W) in [0,1] that add up to at most 1. K is at most 12, because all 2^K
+            unions are tried.
+        truth: True matte (H,W) in [0,1].
 
     Returns:
-        (H,W).
+        Union (H,W) in [0,1].
 
     Raises:
-        ValueError: too many layers.
+        ValueError: If there are more than 12 layers.
     """
     if len(layers) > _MOST_LAYERS:
         raise ValueError(
-            f"{len(layers)} layers have too many unions to try: {_MOST_LAYERS} at most"
+            f"{len(layers)} layers have too many unions to try: give at most {_MOST_LAYERS}"
         )
-    flat, goal = layers.reshape(len(layers), -1).astype(np.float32), truth.ravel()
+    flat = layers.reshape(len(layers), -1).astype(np.float32)  # (K,H*W)
+    goal = truth.ravel()  # (H*W,)
     unions = (np.array(u, np.float32) @ flat for u in product((0, 1), repeat=len(layers)))
     return min(unions, key=lambda u: float(np.abs(u - goal).sum())).reshape(truth.shape)

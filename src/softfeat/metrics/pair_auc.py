@@ -1,4 +1,7 @@
-"""Pair AUC: how well distances tell superpixels of different things from those of one thing."""
+"""Pair AUC, which measures how well feature distances separate different classes.
+
+Legend: B images, S superpixels, D feature channels, P = S (S - 1) / 2 pairs of superpixels.
+"""
 
 import torch
 from torch import Tensor
@@ -9,22 +12,24 @@ from softfeat.ops.labels import CONTRAST, IGNORE
 
 
 def pair_auc(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Area under the ROC curve of "far apart" as a sign of "unequal", per image.
+    """Compute for each image how often a pair with different labels is farther apart.
 
-    It is the probability that an unequal pair is farther apart than an equal one, ties counting
-    one half (Mann-Whitney), over the unordered pairs of labelled superpixels of an image. A pair of
-    two superpixels with the label CONTRAST counts neither as equal nor as unequal.
+    Pair AUC is the probability that a pair of superpixels with different labels has a larger
+    distance than a pair with equal labels. Ties count one half (Mann-Whitney statistic). It is the
+    area under the ROC curve of the distance as a detector of different labels. Pairs are unordered
+    and within an image. A pair of two superpixels with the label CONTRAST counts neither as equal
+    nor as different.
 
     Args:
-        features: (B,S,D).
-        labels: (B,S) integers. Superpixels with IGNORE do not take part.
+        features: Features (B,S,D).
+        labels: Integer labels (B,S). Superpixels with IGNORE do not take part.
 
     Returns:
-        auc: (B,) in [0,1], NaN for an image without both kinds of pairs.
-        equal_distance: (B,) mean distance of equal pairs, NaN without any.
-        unequal_distance: (B,) likewise.
-        active: (B,) share of unequal pairs that are closer than the mean equal pair, NaN likewise:
-            those the loss still has to part.
+        auc: Pair AUC (B,) in [0,1]. NaN for an image without both kinds of pairs.
+        equal_distance: Mean distance (B,) of pairs with equal labels. NaN if there are none.
+        unequal_distance: Mean distance (B,) of pairs with different labels. NaN if there are none.
+        active: Share (B,) of pairs with different labels that are closer than the mean pair with
+            equal labels. The loss has yet to separate these. NaN without both kinds of pairs.
 
     >>> auc, *_ = pair_auc(torch.tensor([[[0.0], [0.1], [9.0]]]), torch.tensor([[1, 1, 2]]))
     >>> auc
@@ -33,27 +38,19 @@ def pair_auc(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     first, second = torch.triu_indices(
         labels.shape[1], labels.shape[1], offset=1, device=labels.device
     ).unbind()
-    distance = pairwise_distance(features)[:, first, second]
-    one, other = labels[:, first], labels[:, second]  # (B,P) of the P pairs
+    distance = pairwise_distance(features)[:, first, second]  # (B,P)
+    one = labels[:, first]  # (B,P)
+    other = labels[:, second]  # (B,P)
     pair = (one != IGNORE) & (other != IGNORE) & ((one != CONTRAST) | (other != CONTRAST))
-    equal, unequal = pair & (one == other), pair & (one != other)
-    num_equal, num_unequal = equal.sum(1).double(), unequal.sum(1).double()
-
-    # Pairs that do not count sort to the end, where they weigh nothing.
-    ordered, order = torch.where(pair, distance, torch.inf).sort(dim=1)
-    sorted_equal, sorted_unequal = equal.gather(1, order).double(), unequal.gather(1, order)
-    up_to = sorted_equal.cumsum(1)
-    starts = torch.ones_like(sorted_unequal)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    ends = starts.roll(-1, 1)
-    below = torch.where(starts, up_to - sorted_equal, 0.0).cummax(1).values
-    through = torch.where(ends, up_to, torch.inf).flip(1).cummin(1).values.flip(1)
-    wins = torch.where(sorted_unequal, (below + through) / 2, 0.0).sum(1)
+    equal = pair & (one == other)  # (B,P)
+    unequal = pair & (one != other)  # (B,P)
+    num_equal = equal.sum(1).double()  # (B,)
+    num_unequal = unequal.sum(1).double()  # (B,)
 
     equal_distance = torch.where(equal, distance, 0.0).double().sum(1) / num_equal
     unequal_distance = torch.where(unequal, distance, 0.0).double().sum(1) / num_unequal
     close = (unequal & (distance < equal_distance[:, None])).sum(1) / num_unequal
-    auc = wins / (num_equal * num_unequal)
+    auc = _wins(distance, equal, unequal) / (num_equal * num_unequal)
     return (
         auc.float(),
         equal_distance.float(),
@@ -62,11 +59,40 @@ def pair_auc(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     )
 
 
-class PairAUC(Metric):
-    """Mean `pair_auc` over the images of a data set, with the distances that show a collapse.
+def _wins(distance: Tensor, equal: Tensor, unequal: Tensor) -> Tensor:
+    """Count for each image (B,) how often an unequal pair is farther apart than an equal pair.
 
-    `compute` gives `pair_auc`, `equal_distance`, `unequal_distance` and `active_pairs`, each the
-    mean over the images where it is defined, NaN where there is none.
+    Args:
+        distance: Distances (B,P).
+        equal: Whether a pair has equal labels (B,P).
+        unequal: Whether a pair has different labels (B,P).
+
+    Returns:
+        Counts (B,) in double precision, with ties as one half.
+    """
+    # Sort the pairs by distance. Pairs of neither kind go to the end, where they add nothing.
+    ordered, order = torch.where(equal | unequal, distance, torch.inf).sort(dim=1)  # (B,P) each
+    sorted_equal = equal.gather(1, order).double()
+    sorted_unequal = unequal.gather(1, order)
+
+    # Mark the first and the last pair of each run of equal distances.
+    starts = torch.ones_like(sorted_unequal)
+    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    ends = starts.roll(-1, 1)
+
+    # For each pair, count the equal pairs with a smaller distance (below) and those with at most
+    # the same distance (through). Their mean is the number of wins.
+    up_to = sorted_equal.cumsum(1)  # (B,P)
+    below = torch.where(starts, up_to - sorted_equal, 0.0).cummax(1).values
+    through = torch.where(ends, up_to, torch.inf).flip(1).cummin(1).values.flip(1)
+    return torch.where(sorted_unequal, (below + through) / 2, 0.0).sum(1)
+
+
+class PairAUC(Metric):
+    """Mean of `pair_auc` over the images of a data set, with the distances that show a collapse.
+
+    `compute` returns `pair_auc`, `equal_distance`, `unequal_distance` and `active_pairs`. Each is
+    the mean over the images for which it is defined, or NaN if there are none.
     """
 
     full_state_update = False
@@ -79,13 +105,13 @@ class PairAUC(Metric):
         self.add_state("images", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Adds the images of a batch; shapes as in `pair_auc`."""
+        """Add the images of a batch. For the shapes see `pair_auc`."""
         scores = torch.stack(pair_auc(features.detach(), labels)).double()
         self.total += scores.nansum(1)
         self.images += (~scores.isnan()).sum(1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over the images seen so far."""
+        """Compute the means over the images so far."""
         means = (self.total / self.images).float()
         names = ("pair_auc", "equal_distance", "unequal_distance", "active_pairs")
         return dict(zip(names, means, strict=True))

@@ -1,1 +1,1 @@
-"""The extractor and the LightningModules that train on it."""
+"""Networks: feature extractors, heads, and the files of trained networks."""

@@ -1,7 +1,8 @@
-"""Files of trained networks: checkpoints of runs, and weights to pass on. Reading executes nothing.
+"""Files of trained networks: checkpoints of training runs, and exported weights.
 
-Weights are half precision in safetensors, with what rebuilds the network as JSON in the header. The
-project's own lie in `weights/` and are known by their names; `SHA256SUMS` there says what they are.
+Reading a file never executes code from it. Exported weights are safetensors files in half
+precision, with the network's arguments as JSON in the header. The weights that come with the
+project are in `weights/` and are loaded by name. `SHA256SUMS` there lists their hashes.
 """
 
 import hashlib
@@ -18,82 +19,107 @@ from safetensors.torch import save_file
 WEIGHTS = Path(str(resources.files("softfeat.weights")))
 SUMS = "SHA256SUMS"
 _HEADER = "softfeat"
-_KEPT = ("extractor.", "head.")  # of a state; the rest serves training alone
+_EXPORTED = ("extractor.", "head.")  # prefixes of the state; the rest is for training only
 _REBUILDS = ("extractor", "hard_segmentation", "class_names")
-# What a file may say of its network, by the network's name: see `Extractor.hparams`.
+# Arguments that a file may contain, by the name of the network. See `Extractor.hparams`.
 _EXTRACTOR = {
     "bottleneck": ("network", "widths", "blocks", "dim", "readout_scale", "level_norm"),
     "efficientnet_lite0": ("network", "level_channels", "top_down", "level_norm"),
 }
 _HEAD = ("num_classes", "head")
-_OLDER = {"network": "bottleneck", "level_norm": 0.0}  # of files from before there were these keys
+# Values of keys that older files lack
+_OLDER = {"network": "bottleneck", "level_norm": 0.0}
 
 
 def shipped() -> dict[str, Path]:
-    """Files of the weights that come with the project, by name."""
+    """List the weights that come with the project.
+
+    Returns:
+        Files by name. They may be missing in a damaged checkout.
+    """
     return {Path(name).stem: WEIGHTS / name for name in _sums(WEIGHTS)}
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """What a folder's SHA256SUMS says of each file, in sha256sum's formats.
+    """Read the hash of each file from the SHA256SUMS of a folder, in the formats of sha256sum.
 
     Raises:
-        ValueError: a line that is in neither.
+        ValueError: If a line has another format.
     """
-    listing, sums = folder / SUMS, {}
+    listing = folder / SUMS
+    sums = {}
     lines = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
     for line in filter(str.strip, lines):
         match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](.+)", line)
         if match is None:
-            raise ValueError(f"{listing}: {line!r} is no line of sha256sum; get the file anew")
+            raise ValueError(f"{listing}: {line!r} is not a line of sha256sum; get the file again")
         sums[match[2]] = match[1].lower()
     return sums
 
 
 def checkpoint_file(checkpoint: str | Path) -> Path:
-    """The file itself, that of shipped weights by their name, or the best of a run directory.
+    """Find the file of a checkpoint.
+
+    Args:
+        checkpoint: File, name of shipped weights, or run directory.
+
+    Returns:
+        The file itself, the file of the shipped weights, or the run's best checkpoint. The file may
+        not exist.
 
     Raises:
-        ValueError: the name of shipped weights that is a path here, too.
+        ValueError: If the name of shipped weights is also a path in the current directory.
     """
     path = Path(checkpoint)
     named = shipped().get(str(checkpoint))
     if named is not None and path.exists():
-        raise ValueError(f"{path} is shipped weights and a path here: say ./{path}, or {named}")
+        raise ValueError(
+            f"{path} is the name of shipped weights and also a path here: write ./{path} or {named}"
+        )
     path = named or path
     return path / "checkpoints" / "best.ckpt" if path.is_dir() else path
 
 
 def run_directory(checkpoint: Path) -> Path | None:
-    """The directory of the run that wrote a checkpoint; None where the file lies elsewhere."""
+    """Find the run directory of a checkpoint.
+
+    Args:
+        checkpoint: File of a checkpoint.
+
+    Returns:
+        Directory with the run's `config.yaml`. None if the file is not in a run directory.
+    """
     run = checkpoint.parent.parent
     inside = checkpoint.parent.name == "checkpoints" and checkpoint.suffix == ".ckpt"
     return run if inside and (run / "config.yaml").is_file() else None
 
 
 def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
-    """Reads a network of either system to the CPU.
+    """Read a trained network to the CPU.
+
+    Code in the file is never executed. Pickles are read with `weights_only=True`.
 
     Args:
-        checkpoint: name of shipped weights, a file of weights, a file written by training, or a
-            run directory. Nothing in it is executed: no pickle is read but with
-            `weights_only=True`.
+        checkpoint: Name of shipped weights, file of exported weights, checkpoint of a training, or
+            run directory.
 
     Returns:
-        extractor: what rebuilds it; state_dict, in float32; with a head also hard_segmentation and
-        class_names; of weights also about, what they say of themselves.
+        Dictionary with `extractor`, the arguments of `build_extractor`, and `state_dict`, tensors
+        in float32. With a head also `hard_segmentation`, the arguments of the head, and
+        `class_names`. Exported weights also have `about`, the description that was exported.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a file of this project, or not the one that its folder's SHA256SUMS lists.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not one of this project, or if its hash differs from the
+            SHA256SUMS in its folder.
     """
     path = checkpoint_file(checkpoint)
     if not path.is_file():
         names = [name for name, file in shipped().items() if file.is_file()]
-        lost = "" if names else f" (there are none in {WEIGHTS}: git checkout weights/)"
+        lost = "" if names else f" ({WEIGHTS} is empty: run git checkout weights/)"
         raise FileNotFoundError(
             f"no checkpoint at {path}: give the directory of a training run, a file of weights, or "
-            f"the name of shipped ones, {', '.join(names) or 'as general'}{lost}"
+            f"the name of shipped weights: {', '.join(names) or 'such as general'}{lost}"
         )
     if path.suffix == ".safetensors":
         return _read_weights(path)
@@ -111,17 +137,19 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
+    """Read a file of exported weights, see `read_checkpoint`."""
     expected = _sums(path.parent).get(path.name)
     if expected is not None and sha256(path) != expected:
         raise ValueError(
             f"{path} is not the file that {path.with_name(SUMS)} lists: it is damaged or was "
-            "exchanged; get it anew (git checkout), or write it anew with python -m src.export"
+            "replaced. Get it again (git checkout), or export it again (python -m src.export)"
         )
     try:
         with safe_open(path, "pt") as file:
             header: Any = json.loads(file.metadata()[_HEADER])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # A stranger's header becomes arguments: those of a network's shape, and no others.
+        # The header becomes arguments of constructors. The file may come from anyone, so only the
+        # arguments that describe the shape of a network are accepted.
         extractor = _OLDER | header["extractor"]
         names = _EXTRACTOR[extractor["network"]]
         content: dict[str, Any] = {"extractor": _only(extractor, names)}
@@ -130,44 +158,49 @@ def _read_weights(path: Path) -> dict[str, Any]:
             content["class_names"] = [str(name) for name in header["class_names"]]
         content["about"] = dict(header["about"])
     except Exception as error:
-        raise ValueError(f"{path} is not a file of python -m src.export: {error}") from error
+        raise ValueError(
+            f"{path} is not a file written by python -m src.export: {error}"
+        ) from error
     state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     return {**content, "state_dict": state}
 
 
 def _only(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Check that a dictionary has exactly these keys."""
     if set(values) != set(names):
-        raise ValueError(f"{sorted(values)} in place of {sorted(names)}")
+        raise ValueError(f"keys {sorted(values)} instead of {sorted(names)}")
     return dict(values)
 
 
 def write_weights(path: Path, content: dict[str, Any], about: dict[str, Any]) -> str:
-    """Writes a network's weights in half precision, and enters them in SHA256SUMS beside them.
+    """Write the weights of a network in half precision, and add their hash to SHA256SUMS.
 
     Args:
-        path: `<name>.safetensors`, replaced only once the new one is whole.
-        content: as `read_checkpoint` gives it.
-        about: what the weights say of themselves; plain values.
+        path: File `<name>.safetensors`. An existing file is replaced after the new one is complete.
+            SHA256SUMS is in the same folder.
+        content: Network, as returned by `read_checkpoint`.
+        about: Description of the weights, plain values.
 
     Returns:
-        The file's SHA-256.
+        SHA-256 of the file, as hexadecimal digits.
 
     Raises:
-        ValueError: a weight too large for half precision, or another suffix.
+        ValueError: If the file has another suffix, or if a weight is too large for half precision.
     """
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: a file of weights ends in .safetensors")
+        raise ValueError(f"{path}: the name of a file of weights must end in .safetensors")
     state = {}
     for name, tensor in content["state_dict"].items():
-        if name.startswith(_KEPT) and not name.endswith("num_batches_tracked"):
+        if name.startswith(_EXPORTED) and not name.endswith("num_batches_tracked"):
             state[name] = tensor.half().contiguous() if tensor.is_floating_point() else tensor
             if not state[name].isfinite().all():
-                raise ValueError(f"{name} does not fit half precision")
+                raise ValueError(f"{name} does not fit half precision: the training has diverged")
     plain = {key: content[key] for key in _REBUILDS if key in content}
     header = json.dumps({**plain, "about": about}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     sums = _sums(path.parent)
-    partial, listing = path.with_name(f"{path.name}.partial"), path.with_name(f"{SUMS}.partial")
+    partial = path.with_name(f"{path.name}.partial")
+    listing = path.with_name(f"{SUMS}.partial")
     save_file(state, partial, {_HEADER: header})
     sums[path.name] = sha256(partial)
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
@@ -178,6 +211,13 @@ def write_weights(path: Path, content: dict[str, Any], about: dict[str, Any]) ->
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """Compute the SHA-256 of a file.
+
+    Args:
+        path: Any file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

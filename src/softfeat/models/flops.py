@@ -1,4 +1,4 @@
-"""How large a model is, and what it computes."""
+"""Number of parameters and floating-point operations of a model."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def model_size(module: nn.Module, image_size: Sequence[int]) -> dict[str, float]:
-    """Counts parameters and arithmetic, under the names they are logged by.
+    """Count the parameters and floating-point operations of a model.
 
     Args:
-        module: called with images (1,3,H,W).
-        image_size: (H, W).
+        module: Model that takes photos (1,3,H,W).
+        image_size: Height H and width W in pixels.
 
     Returns:
-        model/parameters and model/trainable_parameters of the whole module; model/gflops: 10^9
-        floating-point operations of its forward pass for one photo, in convolutions and matrix
-        products, a multiplication and its addition counted as two.
+        Numbers under the names by which they are logged. `model/parameters` and
+        `model/trainable_parameters` count the parameters. `model/gflops` is 10^9 operations of the
+        forward pass for one photo, in convolutions and matrix products. A multiplication and its
+        addition count as two operations.
     """
-    # Shapes without values: nothing is computed, and the batch norms of the model stay as they are.
+    # Tensors on the meta device have shapes only. So nothing is computed, and the statistics of the
+    # model's batch norms do not change.
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,4 +1,4 @@
-"""Class scores from several views of a photo: windows, mirror images, scales."""
+"""Class scores averaged over several views of a photo: windows, mirror images and scales."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,28 +7,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softfeat.ops.sizes import ceil_div
+
 
 def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize maps (B,C,H,W) bilinearly."""
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
 
 
 def _starts(length: int, window: int) -> list[int]:
-    """Starts of windows that cover `length` with at least half overlap."""
+    """Find the starts of windows that cover `length` pixels and overlap by at least half."""
     if length <= window:
         return [0]
-    count = -(-(length - window) // max(1, window // 2)) + 1
+    count = ceil_div(length - window, max(1, window // 2)) + 1
     return [round(i * (length - window) / (count - 1)) for i in range(count)]
 
 
 @dataclass(frozen=True)
 class Views:
-    """How scores are averaged over views at test time.
+    """Average of class scores over views of a photo at test time.
 
     Attributes:
-        window: (H, W) of sliding windows that overlap by half, in pixels of the (resized) photo;
-            None for all of it.
-        flip: average with the mirror image.
-        scales: of the photo, whose scores are averaged.
+        window: Height and width of sliding windows that overlap by half, in pixels of the (resized)
+            photo. None uses the whole photo.
+        flip: Whether to average with the mirror image.
+        scales: Factors by which the photo is resized. The scores of all sizes are averaged.
     """
 
     window: tuple[int, int] | None = None
@@ -37,21 +40,24 @@ class Views:
 
     def __post_init__(self) -> None:
         if isinstance(self.scales, int | float) or isinstance(self.window, int):
-            raise ValueError("views.scales and views.window are lists: scales=[1.0], window=[H,W]")
+            raise ValueError(
+                f"views.scales={self.scales} and views.window={self.window} must be lists: "
+                "scales=[1.0], window=[H,W]"
+            )
         if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"views.scales={self.scales}: give positive numbers")
+            raise ValueError(f"views.scales={self.scales}: give one or more positive numbers")
         if self.window is not None and (len(self.window) != 2 or min(self.window) < 1):
             raise ValueError(f"views.window={self.window}: give [height, width], or null")
 
     def __call__(self, scores: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """Averages probabilities.
+        """Average the class probabilities of all views.
 
         Args:
-            scores: of photos (B,3,h,w), gives (B,K,h',w').
-            image: (B,3,H,W).
+            scores: Function from photos (B,3,h,w) to scores (B,K,h',w').
+            image: Photos (B,3,H,W) RGB in [0,1].
 
         Returns:
-            (B,K,H,W) mean probabilities; what `scores` gives where there is one view only.
+            Mean probabilities (B,K,H,W). With a single view, the scores (B,K,h',w') as they are.
         """
         if self.window is None and not self.flip and tuple(self.scales) == (1.0,):
             return scores(image)
@@ -59,16 +65,18 @@ class Views:
         probabilities = []
         for scale in self.scales:
             scaled = _resize(image, [max(1, round(n * scale)) for n in size])
-            for flipped in (False, True)[: 1 + self.flip]:
-                view = self._windows(scores, scaled.flip(-1) if flipped else scaled)
-                probabilities.append(_resize(view.flip(-1) if flipped else view, size))
+            probabilities.append(_resize(self._windows(scores, scaled), size))
+            if self.flip:
+                mirrored = self._windows(scores, scaled.flip(-1))
+                probabilities.append(_resize(mirrored.flip(-1), size))
         return torch.stack(probabilities).mean(0)
 
     def _windows(self, scores: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """Probabilities (B,K,H,W), mean over the windows that cover a pixel."""
+        """Average the probabilities (B,K,H,W) over the windows that cover each pixel."""
         height, width = image.shape[-2:]
         rows, cols = self.window or (height, width)
-        total, covered = image.new_zeros(()), image.new_zeros(1, 1, height, width)
+        total = image.new_zeros(())
+        covered = image.new_zeros(1, 1, height, width)
         for top in _starts(height, rows):
             for left in _starts(width, cols):
                 place = (..., slice(top, top + rows), slice(left, left + cols))

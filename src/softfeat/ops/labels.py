@@ -1,10 +1,10 @@
-"""Label ids with a meaning of their own. All other ids of a label map are classes 0..K-1.
+"""Label ids with a special meaning. All other ids of a label map are classes 0..K-1.
 
-- `IGNORE` has no known class. It takes part in nothing: padding, unlabelled pixels, superpixels
-  without labelled pixels, and draws that found no pixel.
-- `CONTRAST` is known to be none of the classes, but it is not one thing: the rest of a photo whose
-  objects are labelled. It differs from every class. Two members of it may or may not be alike, so
-  such a pair counts neither as equal nor as unequal, and a classifier has no target for it.
+- `IGNORE` marks an unknown class. It takes part in nothing. It is used for padding, unlabelled
+  pixels, superpixels without labelled pixels, and samples that could not be drawn.
+- `CONTRAST` marks a pixel that belongs to none of the classes, in photos where only some objects
+  are labelled. It differs from every class. Two such pixels may or may not be alike, so a pair of
+  them counts neither as equal nor as unequal, and a classifier has no target for them.
 """
 
 IGNORE = 255

@@ -1,4 +1,8 @@
-"""The N-pair loss with L2 distances over all pairs of a set (Eq. 5)."""
+"""The N-pair loss with L2 distances over all pairs of a set (Eq. 5 of Verma, Nagar, Raman).
+
+Legend: B sets (images), S members of a set (superpixels or sampled pixels), D feature channels.
+Within a block of pairs: b sets, R rows, C columns.
+"""
 
 import math
 from typing import Literal
@@ -8,102 +12,133 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from softfeat.ops.labels import CONTRAST, IGNORE
+from softfeat.ops.sizes import ceil_div
 
 Negative = Literal["printed", "symmetric"]
 Balance = Literal["none", "pairs", "classes"]
 
 _LOG2 = math.log(2)
-# Pairs worked on at a time: a few matrices of them stay in a processor's cache; a GPU wants more.
-_PAIRS_ON_CPU, _PAIRS_ON_GPU = 2**18, 2**25
+# Pairs in a block: on a CPU a few such matrices stay in the cache, a GPU needs more to be busy.
+_PAIRS_ON_CPU = 2**18
+_PAIRS_ON_GPU = 2**25
 
 
-def superpixel_npair_loss(
+def npair_loss(
     features: Tensor,
     labels: Tensor,
     negative: Negative = "printed",
     balance: Balance = "none",
     across_images: bool = False,
 ) -> Tensor:
-    """Pulls superpixels of one label together and pushes those of different labels apart (Eq. 5).
+    """Pull members with equal labels together and push members with different labels apart.
 
-    With d = ||F_p - F_q||, a pair of equal labels costs log((1 + exp(d)) / 2), a pair of unequal
-    ones log(1 + exp(-d) / 2). The paper prints ambiguous brackets for the second;
-    `negative="symmetric"` reads log((1 + exp(-d)) / 2), which is 0 at d = 0 as the first is and
-    pushes with gradient 1/2 there, as hard as the first pulls.
+    This is Eq. 5. With d = ||F_p - F_q||, a pair with equal labels costs log((1 + exp(d)) / 2) and
+    a pair with different labels costs log(1 + exp(-d) / 2). The brackets of the second term are
+    ambiguous in the paper. `negative="symmetric"` uses log((1 + exp(-d)) / 2) instead. It is 0 at
+    d = 0, like the first term, and pushes there with gradient 1/2, as hard as the first term pulls.
 
-    Nothing here is about superpixels: sets of sampled pixels (`ops.pixels`) are compared by the
-    same function. Value and gradient are computed together, for a block of pairs at a time, so that
-    no matrix of all pairs is ever kept.
+    A set holds the superpixels of an image, or pixels sampled from it (`ops.pixels`). The value
+    and the gradient are computed together, one block of pairs at a time, so that the matrix of all
+    pairs is never stored.
 
     Args:
-        features: (B,S,D), B sets of S members; half precision runs in float32.
-        labels: (B,S) integers. Only equal or unequal matters, within a set, except for two ids of
-            `ops.labels`: members with IGNORE do not take part, and a pair of two members with
-            CONTRAST counts neither as equal nor as unequal.
-        negative: reading of the second term.
-        balance: "none" sums over all ordered pairs and divides by |S|, the number of members of
-            the set that take part, as printed. "pairs" averages each of the two sums over its own
-            pairs (p != q), so that neither outweighs the other by its number. "classes" does the
-            same with weights 1 / (n_p n_q), where n is the number of members of a label, so that
-            small things count as much as large ones. There CONTRAST is one label more.
-        across_images: compare all members of the batch with each other, as one set, where a label
-            means the same in all of them; the paper compares within an image. Members in other
-            processes of ddp are not compared.
+        features: Features (B,S,D). Half precision is computed in float32.
+        labels: Integer labels (B,S), compared within a set. Two ids of `ops.labels` are special:
+            members with IGNORE do not take part, and a pair of two members with CONTRAST counts
+            neither as equal nor as unequal.
+        negative: Reading of the second term, "printed" or "symmetric".
+        balance: Weights of the pairs. "none" is the paper's: the sum over all ordered pairs,
+            divided by |S|, the number of members that take part. "pairs" averages each of the two
+            sums over its own pairs with p != q, so that the more frequent kind does not dominate.
+            "classes" does the same with weights 1 / (n_p n_q), where n is the number of members
+            with the same label, so that small objects count as much as large ones. There,
+            CONTRAST counts as one more label.
+        across_images: Whether to compare all members of the batch with each other, as one set.
+            Labels must then mean the same in all images. The paper compares within an image.
+            Members in other DDP processes are never compared.
 
     Returns:
-        Scalar, mean over the sets. Without a pair it is a zero that still has a gradient (zero).
+        Scalar loss, the mean over the sets. A set without pairs contributes a zero that is still
+        attached to the graph.
 
-    >>> superpixel_npair_loss(torch.zeros(1, 2, 4), torch.tensor([[3, 3]])).item()
+    Raises:
+        ValueError: If `negative` or `balance` is not one of the listed values.
+
+    >>> npair_loss(torch.zeros(1, 2, 4), torch.tensor([[3, 3]])).item()
     0.0
     """
     if negative not in ("printed", "symmetric"):
         raise ValueError(f"negative={negative!r}: choose 'printed' or 'symmetric'")
     if across_images:
-        features, labels = features.flatten(0, 1)[None], labels.flatten(0, 1)[None]
+        features = features.flatten(0, 1)[None]  # (1,B*S,D)
+        labels = labels.flatten(0, 1)[None]  # (1,B*S)
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     labels = labels.long()
-    members = (labels != IGNORE).to(features.dtype)  # (B,S)
-    one_thing = (labels != CONTRAST).to(features.dtype)  # (B,S), whose equal pairs count
-    size = members.sum(1)  # (B,)
-    if balance == "none":
-        positive_weight = negative_weight = 1 / size.clamp(min=1)
-    elif balance == "pairs":
-        same = _same_label(labels) * members  # (B,S)
-        positive_weight = 1 / ((same - members) * one_thing).sum(1).clamp(min=1)
-        negative_weight = 1 / (size.square() - same.sum(1)).clamp(min=1)
-    elif balance == "classes":
-        members = members / _same_label(labels)  # those of a label add up to 1
-        num_labels, objects = members.sum(1).round(), members * one_thing
-        equal = objects.sum(1).round() - objects.square().sum(1)  # weights of the pairs p != q
-        positive_weight = 1 / torch.where(equal > 1e-6, equal, 1.0)
-        negative_weight = 1 / (num_labels.square() - num_labels).clamp(min=1)
-    else:
-        raise ValueError(f"balance={balance!r}: choose 'none', 'pairs' or 'classes'")
-    loss: Tensor = _NPair.apply(
-        features,
-        labels,
-        members,
-        positive_weight[:, None] * one_thing,
-        negative_weight,
-        negative,
-    )
+    weights = _pair_weights(labels, balance, features.dtype)
+    loss: Tensor = _NPair.apply(features, labels, *weights, negative)
     return loss
 
 
+def _pair_weights(
+    labels: Tensor, balance: Balance, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Factor the weights of the pairs, so that no matrix of them is needed.
+
+    A pair with equal labels has the weight member[p] * member[q] * positive[p], any other pair
+    member[p] * member[q] * negative.
+
+    Args:
+        labels: Labels (B,S) int64.
+        balance: See `npair_loss`.
+        dtype: Type of the weights.
+
+    Returns:
+        member: Weights (B,S), 0 for members that do not take part.
+        positive: Weights (B,S), the same for all members with a label.
+        negative: Weights (B,).
+    """
+    member = (labels != IGNORE).to(dtype)  # (B,S)
+    # Two CONTRAST members are not known to be equal: their pair has weight 0.
+    comparable = (labels != CONTRAST).to(dtype)  # (B,S)
+    if balance == "none":
+        size = member.sum(1)  # (B,)
+        positive = negative = 1 / size.clamp(min=1)  # (B,)
+    elif balance == "pairs":
+        # Count ordered pairs with p != q: of each member with its own label, and with the rest.
+        size = member.sum(1)  # (B,)
+        same = _same_label(labels) * member  # (B,S)
+        positive = 1 / ((same - member) * comparable).sum(1).clamp(min=1)  # (B,)
+        negative = 1 / (size.square() - same.sum(1)).clamp(min=1)  # (B,)
+    elif balance == "classes":
+        # The members with one label add up to 1, so the weights of all pairs of two labels do too.
+        member = member / _same_label(labels)  # (B,S)
+        num_labels = member.sum(1).round()  # (B,)
+        objects = member * comparable  # (B,S)
+        # Sum of the weights of the equal pairs with p != q. It is 0 if no label has two members.
+        equal = objects.sum(1).round() - objects.square().sum(1)  # (B,)
+        positive = 1 / torch.where(equal > 1e-6, equal, 1.0)  # (B,)
+        negative = 1 / (num_labels.square() - num_labels).clamp(min=1)  # (B,)
+    else:
+        raise ValueError(f"balance={balance!r}: choose 'none', 'pairs' or 'classes'")
+    return member, positive[:, None] * comparable, negative
+
+
 def _same_label(labels: Tensor) -> Tensor:
-    """(B,S): for each member how many members of its set have its label, itself included."""
+    """Count for each member (B,S) the members of its set with its label, including itself."""
     labels = labels.contiguous()
-    ordered = labels.sort(1).values
-    first = torch.searchsorted(ordered, labels)
+    # In sorted order the members with one label are neighbours.
+    ordered = labels.sort(1).values  # (B,S)
+    first = torch.searchsorted(ordered, labels)  # (B,S)
     return torch.searchsorted(ordered, labels, right=True) - first
 
 
 class _NPair(torch.autograd.Function):
-    """Distances by the Gram trick in float64.
+    """The weighted sum over all pairs, with its gradient computed in the forward pass.
 
-    In float32 it loses half the digits of a small distance to cancellation, and the gradient,
-    divided by that distance, all of them. In float64 both products stay right to 1e-5 down to
-    distances of 1e-5 of the features' spread.
+    Distances are computed in float64 from ||x - y||^2 = ||x||^2 + ||y||^2 - 2 x.y. In float32 this
+    difference loses half of the digits of a small distance. The gradient, which is divided by the
+    distance, then loses all of them. In float64 both are accurate to 1e-5 for distances down to
+    1e-5 of the features' spread.
     """
 
     @staticmethod
@@ -111,83 +146,54 @@ class _NPair(torch.autograd.Function):
         ctx,
         features: Tensor,
         labels: Tensor,
-        members: Tensor,
-        positive_weight: Tensor,
+        member: Tensor,
+        positive: Tensor,
         negative_weight: Tensor,
         negative: Negative,
     ) -> Tensor:
-        """Computes the sum over pairs p, q, and its gradient.
+        """Compute the mean over the sets, and keep its gradient for `backward`.
 
-        Equal pairs weigh members[p] * members[q] * positive_weight[p], unequal ones
-        members[p] * members[q] * negative_weight.
-
-        Args:
-            ctx: carries the gradient to `backward`.
-            features: (B,S,D), at least float32.
-            labels: (B,S) int64.
-            members: (B,S), 0 for members that do not take part.
-            positive_weight: (B,S), the same for all members of a label.
-            negative_weight: (B,).
-            negative: reading of the second term.
-
-        Returns:
-            Scalar, mean over the sets.
+        Features are (B,S,D) in float32 or float64. For the weights see `_pair_weights`.
         """
-        (batch, size, _), dtype = features.shape, features.dtype
-        gradient = torch.zeros_like(features) if ctx.needs_input_grad[0] else None
-        total = features.new_zeros(batch)
-        on_cpu = features.device.type == "cpu"
-        pairs = _PAIRS_ON_CPU if on_cpu else _PAIRS_ON_GPU
-        # As many whole sets as fit, else rows of one set: short rows multiply slowly.
-        num_sets = max(1, pairs // max(1, size * size))
-        num_rows = max(1, pairs // max(1, size * num_sets))
-        if on_cpu:  # two halves need not all pairs; a GPU would wait for the launches
-            num_rows = min(num_rows, max(1, -(-size // 2)))
+        batch, size, _ = features.shape
+        dtype = features.dtype
+        gradient = torch.zeros_like(features) if ctx.needs_input_grad[0] else None  # (B,S,D)
+        total = features.new_zeros(batch)  # (B,)
+        num_sets, num_rows = _block_shape(size, features.device.type == "cpu")
         for start in range(0, batch, num_sets):
             sets = slice(start, start + num_sets)
-            label, member = labels[sets], members[sets]
-            inside = member[..., None] > 0
-            x = torch.where(inside, features[sets].double(), 0.0)
-            centre = x.sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
-            x = torch.where(inside, x - centre, 0.0)
-            square = x.square().sum(-1)
-            positive = positive_weight[sets].to(dtype)[..., None]
-            unequal = negative_weight[sets].to(dtype)[:, None, None]
+            x = _centred(features[sets], member[sets])  # (b,S,D)
+            square = x.square().sum(-1)  # (b,S)
+            equal_weight = positive[sets].to(dtype)[..., None]  # (b,S,1)
+            unequal_weight = negative_weight[sets].to(dtype)[:, None, None]  # (b,1,1)
             for row in range(0, size, num_rows):
-                # d is symmetric: rows meet themselves and, for both, the members behind them.
-                rows, behind = slice(row, row + num_rows), slice(row + num_rows, size)
+                # Distances are symmetric. So each block compares its rows with themselves and with
+                # the members after them, and counts the latter pairs for both members.
+                rows = slice(row, row + num_rows)
+                after = slice(row + num_rows, size)
                 columns = slice(row, size)
-                x_rows, x_columns = x[:, rows], x[:, columns]
-                squared = torch.baddbmm(square[:, None, columns], x_rows, x_columns.mT, alpha=-2)
-                squared += square[:, rows, None]
-                # What is left of equal features is rounding: an exact zero, with gradient 0. (NaN
-                # passes through: a diverged network must not look like a collapsed one.)
-                equal = squared <= 2e-14 * square[:, rows, None]
-                distance = (
-                    squared.masked_fill_(equal, 0).sqrt_().to(dtype)
-                )  # its square may overflow
-                same = label[:, rows, None] == label[:, None, columns]
-                # Of both terms, told apart by its sign.
-                weight = torch.where(same, positive[:, rows], -unequal)
-                weight *= member[:, rows, None]
-                weight *= member[:, None, columns]
-                # Both terms are one softplus: log(1 + exp(-d)/2) = softplus(-d - log 2).
-                signed = torch.copysign(distance, weight)
-                at_zero = same.to(dtype).mul_(_LOG2) if negative == "printed" else _LOG2
-                if negative == "printed":
-                    signed += at_zero
-                    signed -= _LOG2
-                cost = F.softplus(signed)
-                cost -= at_zero
+                distance = _distances(x, square, rows, columns).to(dtype)  # (b,R,C)
+                same = labels[sets, rows, None] == labels[sets, None, columns]  # (b,R,C)
+
+                # The sign of the weight says whether d or -d enters the cost.
+                weight = torch.where(same, equal_weight[:, rows], -unequal_weight)  # (b,R,C)
+                weight *= member[sets, rows, None]
+                weight *= member[sets, None, columns]
+                argument, offset = _softplus_argument(distance, same, weight, negative)
+                cost = F.softplus(argument)  # (b,R,C)
+                cost -= offset
                 cost *= weight.abs()
                 total[sets] += cost.sum((1, 2)) + cost[:, :, num_rows:].sum((1, 2))
+
                 if gradient is not None:
-                    slope = signed.sigmoid_().mul_(weight)
-                    # 0 has no direction to move in.
+                    # d(cost) / d(distance): the derivative of softplus is the sigmoid.
+                    slope = argument.sigmoid_().mul_(weight)  # (b,R,C)
+                    # d(distance) / d(x_p) = (x_p - x_q) / distance, and 0 where the distance is 0.
+                    # The factor 2 counts the pairs (p, q) and (q, p).
                     pull = slope.div_(distance).masked_fill_(distance == 0, 0).double().mul_(2)
-                    gradient[sets, rows] += _towards(x_rows, x_columns, pull)
-                    back = pull[:, :, num_rows:].mT
-                    gradient[sets, behind] += _towards(x[:, behind], x_rows, back)
+                    back = pull[:, :, num_rows:].mT  # (b,C-R,R)
+                    gradient[sets, rows] += _towards(x[:, rows], x[:, columns], pull)
+                    gradient[sets, after] += _towards(x[:, after], x[:, rows], back)
         ctx.save_for_backward(None if gradient is None else gradient.div_(batch))
         return total.mean()
 
@@ -198,6 +204,72 @@ class _NPair(torch.autograd.Function):
         return outer * gradient, None, None, None, None, None
 
 
+def _block_shape(size: int, on_cpu: bool) -> tuple[int, int]:
+    """Choose how many sets of S = `size` members, and how many rows of each, make a block.
+
+    A block has as many whole sets as fit. If not even one fits, it has some rows of one set.
+    """
+    num_pairs = _PAIRS_ON_CPU if on_cpu else _PAIRS_ON_GPU
+    num_sets = max(1, num_pairs // max(1, size * size))
+    num_rows = max(1, num_pairs // max(1, size * num_sets))
+    if on_cpu:
+        # Two halves save a quarter of the pairs. A GPU would spend more on the extra launches.
+        num_rows = min(num_rows, max(1, ceil_div(size, 2)))
+    return num_sets, num_rows
+
+
+def _centred(features: Tensor, member: Tensor) -> Tensor:
+    """Subtract the mean of each set (b,S,D), in float64, and set the other members to 0.
+
+    Distances do not depend on the origin. Small numbers around the mean cancel less.
+    """
+    inside = member[..., None] > 0  # (b,S,1)
+    x = torch.where(inside, features.double(), 0.0)  # (b,S,D)
+    mean = x.sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)  # (b,1,D)
+    return torch.where(inside, x - mean, 0.0)
+
+
+def _distances(x: Tensor, square: Tensor, rows: slice, columns: slice) -> Tensor:
+    """Compute the distances (b,R,C) between two parts of the members.
+
+    `x` is (b,S,D) and `square` (b,S) holds the squared lengths, both in float64.
+    """
+    squared = torch.baddbmm(square[:, None, columns], x[:, rows], x[:, columns].mT, alpha=-2)
+    squared += square[:, rows, None]  # (b,R,C)
+    # Between equal features only rounding is left. It becomes an exact 0, which has gradient 0.
+    # The comparison is false for NaN, so a diverged network does not look like a collapsed one.
+    rounding = squared <= 2e-14 * square[:, rows, None]  # (b,R,C)
+    # The root is taken in float64: the squares may be too large or too small for float32.
+    return squared.masked_fill_(rounding, 0).sqrt_()
+
+
+def _softplus_argument(
+    distance: Tensor, same: Tensor, weight: Tensor, negative: Negative
+) -> tuple[Tensor, Tensor | float]:
+    """Write both terms of Eq. 5 as softplus(argument) - offset, with softplus(a) = log(1 + e^a).
+
+        equal labels:              log((1 + exp(d)) / 2)  = softplus(d)          - log 2
+        unequal, as printed:       log(1 + exp(-d) / 2)   = softplus(-d - log 2) - 0
+        unequal, symmetric:        log((1 + exp(-d)) / 2) = softplus(-d)         - log 2
+
+    Args:
+        distance: Distances d (b,R,C).
+        same: Whether the labels are equal (b,R,C).
+        weight: Weights (b,R,C), negative (-0.0 included) where the labels differ.
+        negative: See `npair_loss`.
+
+    Returns:
+        The argument (b,R,C) and the offset, a number or (b,R,C).
+    """
+    argument = torch.copysign(distance, weight)  # (b,R,C)
+    if negative == "symmetric":
+        return argument, _LOG2
+    offset = same.to(distance.dtype).mul_(_LOG2)  # (b,R,C)
+    argument += offset
+    argument -= _LOG2
+    return argument, offset
+
+
 def _towards(x: Tensor, others: Tensor, pull: Tensor) -> Tensor:
-    """(B,P,D): sums over q of pull[p, q] * (x[p] - others[q])."""
+    """Sum pull[p,q] * (x[p] - others[q]) over q: (b,P,D), (b,Q,D), (b,P,Q) -> (b,P,D)."""
     return torch.baddbmm(pull.sum(-1, keepdim=True) * x, pull, others, alpha=-1)

@@ -1,7 +1,11 @@
-"""Pixels sampled by label, as Aksoy et al. 2018 train on: what superpixels are compared with."""
+"""Pixels sampled by label, as in the training of Aksoy et al. 2018.
+
+Superpixels replace this sampling. It is kept for comparison.
+
+Legend: B images, H W pixels, R repetitions, C classes of a repetition, N pixels of a repetition.
+"""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,57 +23,69 @@ def sample_pixels(
     repetitions: int = 10,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draws classes of each image, and pixels of each class, with replacement.
+    """Draw classes of each image, and pixels of each class with replacement.
 
-    Nothing here waits for the device.
+    Does not synchronise with the GPU.
 
     Args:
-        label: (B,H,W) int64 ids in 0..255. Pixels with IGNORE are never drawn.
-        num_classes: N_inst, distinct classes a repetition, of those in the image.
-        num_samples: N_samp, pixels of each class.
-        repetitions: N_iter draws of each image.
-        generator: of the label's device; torch's global one if absent.
+        label: Label maps (B,H,W) int64 with ids in 0..255. IGNORE is never drawn.
+        num_classes: Number of distinct classes C in a repetition (N_inst in the paper), drawn from
+            the classes of the image.
+        num_samples: Number of pixels of each class (N_samp).
+        repetitions: Number of draws R for each image (N_iter).
+        generator: Random generator on the device of `label`. None uses torch's global generator.
 
     Returns:
-        pixels: (B,R,N) int64 in 0..H*W-1, with N = num_classes * num_samples.
-        labels: (B,R,N) int64, their labels. Where an image has fewer classes than `num_classes`,
-            the draws that are missing have the label IGNORE.
+        pixels: Pixel indices (B,R,N) int64 in 0..H*W-1, with N = num_classes * num_samples.
+        labels: Labels (B,R,N) int64 of these pixels. Where an image has fewer than `num_classes`
+            classes, the missing draws have the label IGNORE.
 
     >>> pixels, labels = sample_pixels(torch.tensor([[[7, 7, 255, 2]]]), 2, 3, 1)
     >>> sorted(set(labels.flatten().tolist())), 2 in pixels
     ([2, 7], False)
     """
-    flat = label.flatten(1)
-    batch, shape = len(flat), (len(label), repetitions, num_classes)
-    by_label = flat.argsort(dim=1)
+    flat = label.flatten(1)  # (B,H*W)
+    batch, num_pixels = flat.shape
+    shape = (batch, repetitions, num_classes)
+
+    # Sort the pixels by label: those of label k are at starts[k] .. starts[k] + counts[k] - 1.
+    by_label = flat.argsort(dim=1)  # (B,H*W)
     counts = flat.new_zeros(batch, _LABEL_IDS).scatter_add_(1, flat, torch.ones_like(flat))
-    starts = counts.cumsum(1) - counts
-    # Random keys above 0 for the labels in the image: the largest are a fair draw among them.
-    present = (counts > 0) & (torch.arange(_LABEL_IDS, device=label.device) != IGNORE)
-    random = partial(torch.rand, device=label.device, generator=generator)
-    keys = random(batch, repetitions, _LABEL_IDS) + 1
-    key, chosen = (keys * present[:, None]).topk(num_classes)
-    first, count = (x.gather(1, chosen.flatten(1)).view(shape) for x in (starts, counts))
-    draw = random(*shape, num_samples)
-    nth = (draw * count[..., None]).long().minimum((count[..., None] - 1).clamp(min=0))
-    place = (first[..., None] + nth).clamp(max=flat.shape[1] - 1)
-    pixels = by_label.gather(1, place.flatten(1)).view(batch, repetitions, -1)
-    labels = torch.where(key > 0, chosen, IGNORE)[..., None].expand_as(place).reshape_as(pixels)
-    return pixels, labels
+    starts = counts.cumsum(1) - counts  # (B,256)
+
+    # Draw classes without replacement: give a random key in [1,2) to each label of the image and
+    # 0 to all others, and take the labels with the largest keys.
+    ids = torch.arange(_LABEL_IDS, device=label.device)
+    present = (counts > 0) & (ids != IGNORE)  # (B,256)
+    keys = torch.rand(batch, repetitions, _LABEL_IDS, device=label.device, generator=generator) + 1
+    key, classes = (keys * present[:, None]).topk(num_classes)  # (B,R,C)
+    first = starts.gather(1, classes.flatten(1)).view(shape)  # (B,R,C)
+    count = counts.gather(1, classes.flatten(1)).view(shape)  # (B,R,C)
+
+    # Draw pixels with replacement. Classes without pixels get a valid index and the label IGNORE.
+    draw = torch.rand(*shape, num_samples, device=label.device, generator=generator)
+    last = (count[..., None] - 1).clamp(min=0)  # (B,R,C,1)
+    nth = (draw * count[..., None]).long().minimum(last)  # (B,R,C,num_samples)
+    place = (first[..., None] + nth).clamp(max=num_pixels - 1)
+    pixels = by_label.gather(1, place.flatten(1)).view(batch, repetitions, -1)  # (B,R,N)
+    labels = torch.where(key > 0, classes, IGNORE)[..., None].expand_as(place)
+    return pixels, labels.reshape_as(pixels)
 
 
 def pyramid_at_pixels(
     pyramid: Sequence[Tensor], pixels: Tensor, image_size: tuple[int, int]
 ) -> Tensor:
-    """The concatenated bilinear upsamplings at some pixels, without building them.
+    """Sample the pyramid at some pixels, bilinearly, without upsampling its levels.
+
+    Equals reading these pixels from the concatenation of all levels upsampled to the image size.
 
     Args:
-        pyramid: levels (B,C_l,h_l,w_l) of any sizes; half precision is sampled in float32.
-        pixels: (B,...) int64 in 0..H*W-1.
-        image_size: (H, W).
+        pyramid: Levels (B,C_l,h_l,w_l) of any sizes. Half precision is sampled in float32.
+        pixels: Pixel indices (B,...) int64 in 0..H*W-1.
+        image_size: Height H and width W in pixels.
 
     Returns:
-        (B,...,sum of C_l).
+        Features (B,...,D), where D is the sum of all C_l.
 
     >>> pyramid_at_pixels([torch.tensor([[[[4.0, 8.0]]]])], torch.tensor([[0, 1, 3]]), (1, 4))
     tensor([[[4.],
@@ -77,11 +93,13 @@ def pyramid_at_pixels(
              [8.]]])
     """
     height, width = image_size
-    x, y = (2 * (pixels % width) + 1) / width - 1, (2 * (pixels // width) + 1) / height - 1
-    grid = torch.stack([x, y], -1).flatten(1, -2)[:, None]  # pixel centres in [-1,1]
+    # Pixel centres in [-1,1], the coordinates of grid_sample
+    x = (2 * (pixels % width) + 1) / width - 1
+    y = (2 * (pixels // width) + 1) / height - 1
+    grid = torch.stack([x, y], -1).flatten(1, -2)[:, None]  # (B,1,N,2)
     sampled = []
     for level in pyramid:
         wide = level.to(torch.promote_types(level.dtype, torch.float32))
         values = F.grid_sample(wide, grid.to(wide), padding_mode="border", align_corners=False)
-        sampled.append(values[:, :, 0])
+        sampled.append(values[:, :, 0])  # (B,C_l,N)
     return torch.cat(sampled, 1).mT.unflatten(1, pixels.shape[1:])

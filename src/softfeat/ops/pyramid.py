@@ -1,9 +1,14 @@
-"""Superpixel means of a feature pyramid, pooled at the levels' own resolutions.
+"""Superpixel means of a feature pyramid, pooled at the resolution of each level.
 
-Bilinear upsampling (U) and averaging over a superpixel (M, one row a superpixel, one column a
-pixel) are both linear, so Eq. 3 of the upsampled map is `(M U) x` with `M U` a small sparse matrix
-that depends on the superpixels alone. It is built once per batch, away from the device; the
-full-resolution map exists neither forward nor backward.
+The network's features are the levels of a pyramid, upsampled bilinearly to the image and then
+concatenated. Upsampling is a matrix product U x. Summing over superpixels is another one: M has a
+row for each superpixel and a column for each pixel, with a 1 where the pixel belongs to the
+superpixel. So the sums of Eq. 3 are `(M U) x`, where `M U` is a small sparse matrix that depends on
+the superpixels only. It is built once per batch, on the CPU. The full-resolution map is needed
+neither in the forward nor in the backward pass.
+
+Legend: B images, H W pixels, S superpixels, C_l channels and h_l w_l cells of level l, N entries of
+a sparse matrix. A cell is a pixel of a level.
 """
 
 import math
@@ -21,15 +26,17 @@ from softfeat.ops.superpixels import superpixel_counts
 
 
 class PoolingWeights(NamedTuple):
-    """The sparse matrix M U of one level in compressed rows, and its transpose for the backward.
+    """The sparse matrix M U of one level, and its transpose for the backward pass.
+
+    The entries of the matrix are sorted by row (superpixel), those of the transpose by cell.
 
     Attributes:
-        cells: (N,) int32, columns: native pixels of the batch, b*h*w + y*w + x.
-        weights: (N,) entries, the summed bilinear weights.
-        starts: (B*S,) int32, first entry of each superpixel.
-        superpixels: (N,) int32, rows of the transpose's entries, b*S + s.
-        superpixel_weights: (N,) entries of the transpose.
-        cell_starts: (B*h*w,) int32, first entry of each native pixel.
+        cells: Cell (N,) int32 of each entry of the matrix, b*h*w + y*w + x.
+        weights: Values (N,) of the entries, sums of bilinear weights.
+        starts: Index (B*S,) int32 of the first entry of each superpixel.
+        superpixels: Superpixel (N,) int32 of each entry of the transpose, b*S + s.
+        superpixel_weights: Values (N,) of the entries of the transpose.
+        cell_starts: Index (B*h*w,) int32 of the first entry of each cell.
     """
 
     cells: Tensor
@@ -41,8 +48,11 @@ class PoolingWeights(NamedTuple):
 
 
 def _interpolation(size: int, level: int) -> tuple[np.ndarray, np.ndarray]:
-    """Source cells (size,2) and weights (size,2) of 1-D linear resizing, align_corners=False."""
-    position = ((np.arange(size) + 0.5) * level / size - 0.5).clip(min=0)
+    """Compute the two cells (size,2) and weights (size,2) of each pixel in 1-D linear resizing.
+
+    Positions follow torch's `align_corners=False`.
+    """
+    position = ((np.arange(size) + 0.5) * level / size - 0.5).clip(min=0)  # (size,), in cells
     first = np.floor(position).astype(np.int32).clip(max=level - 1)
     fraction = position - first
     cells = np.stack([first, (first + 1).clip(max=level - 1)], 1)
@@ -51,17 +61,17 @@ def _interpolation(size: int, level: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=64)
 def _upsampling(size: tuple[int, int], level: tuple[int, int], dtype: np.dtype) -> csr_array:
-    """Bilinear upsampling as a sparse matrix (H*W, h*w)."""
-    (rows, row_weights), (cols, col_weights) = (
-        _interpolation(n, m) for n, m in zip(size, level, strict=True)
-    )
-    cells = rows[:, None, :, None] * np.int32(level[1]) + cols[None, :, None, :]
-    weights = row_weights[:, None, :, None] * col_weights[None, :, None, :]
+    """Build bilinear upsampling from (h,w) to (H,W) as a sparse matrix U (H*W,h*w)."""
+    rows, row_weights = _interpolation(size[0], level[0])  # (H,2)
+    columns, column_weights = _interpolation(size[1], level[1])  # (W,2)
+    # Each pixel has 2 x 2 cells.
+    cells = rows[:, None, :, None] * np.int32(level[1]) + columns[None, :, None, :]  # (H,W,2,2)
+    weights = row_weights[:, None, :, None] * column_weights[None, :, None, :]  # (H,W,2,2)
     num_pixels = size[0] * size[1]
-    starts = np.arange(0, 4 * num_pixels + 1, 4, dtype=np.int32)
-    entries = (weights.ravel().astype(dtype), cells.ravel(), starts)
-    matrix = csr_array(entries, (num_pixels, level[0] * level[1]))
-    matrix.sum_duplicates()  # at the borders
+    starts = np.arange(0, 4 * num_pixels + 1, 4, dtype=np.int32)  # (H*W+1,)
+    arrays = (weights.ravel().astype(dtype), cells.ravel(), starts)
+    matrix = csr_array(arrays, (num_pixels, level[0] * level[1]))
+    matrix.sum_duplicates()  # at the borders, where both cells of a pixel are the same
     return matrix
 
 
@@ -73,81 +83,122 @@ def pooling_weights(
     dtype: torch.dtype = torch.float32,
     padded: bool = False,
 ) -> list[PoolingWeights]:
-    """Builds the pooling matrices of a batch, one a pyramid level, on the CPU.
+    """Build the pooling matrices of a batch, one for each level of the pyramid.
 
-    From a GPU the superpixels are fetched for it, so training builds them in the loader's workers.
+    Runs on the CPU. Superpixels on a GPU are copied from it, which synchronises, so training calls
+    this function in the workers of the data loader.
 
     Args:
-        superpixels: (B,H,W) integer ids.
-        num_superpixels: S.
-        level_sizes: (h, w) of each level.
-        dtype: of the weights.
-        padded: with entries of weight 0, to a number that hangs on the sizes alone, so that all
-            batches are alike to what is recorded for one (a CUDA graph). Matrices that have more
-            entries than that, of superpixels unlike those of SLIC, stay as they are.
+        superpixels: Superpixel maps (B,H,W) of integer ids.
+        num_superpixels: Number of superpixels S of each image.
+        level_sizes: Height and width (h_l, w_l) of each level.
+        dtype: Floating-point type of the weights.
+        padded: Whether to add entries of weight 0 up to a number that depends on the sizes only.
+            All batches then have the same shapes, as a CUDA graph needs. A matrix with more entries
+            than that stays as it is. This happens only if the superpixels are unlike those of SLIC.
 
     Returns:
-        One `PoolingWeights` a level, where the superpixels are.
+        One `PoolingWeights` for each level, on the device of `superpixels`.
     """
     batch, height, width = superpixels.shape
-    num_pixels, num_rows = height * width, batch * num_superpixels
+    device = superpixels.device
     precision = torch.empty((), dtype=dtype).numpy().dtype
-    ids = superpixels.flatten(1).cpu().numpy()
-    first_row = np.arange(batch)[:, None] * num_superpixels
-    inside = (ids >= 0) & (ids < num_superpixels)
-    rows = np.where(inside, ids + first_row, num_rows).astype(np.int32).ravel()
-    # M: one entry a pixel, sorted by superpixel; those of no superpixel come last and are cut off.
-    columns = np.arange(batch * num_pixels + 1, dtype=np.int32)
-    ones = np.ones(batch * num_pixels, precision)
-    every = csc_array((ones, rows, columns), (num_rows + 1, batch * num_pixels)).tocsr()
-    starts = every.indptr[:-1]
-    entries = slice(starts[-1])
-    pixels = every.indices[entries] % num_pixels
-    membership = csr_array((every.data[entries], pixels, starts), (num_rows, num_pixels))
+    membership = _membership(superpixels.cpu().numpy(), num_superpixels, precision)
     levels = []
     for level in level_sizes:
         num_cells = level[0] * level[1]
-        product = membership @ _upsampling((height, width), tuple(level), precision)
-        first_cell = np.arange(batch, dtype=np.int32) * np.int32(num_cells)
-        product.indices += first_cell.repeat(np.diff(product.indptr[::num_superpixels]))
-        matrix = csr_array(
-            (product.data, product.indices, product.indptr), (num_rows, batch * num_cells)
+        upsampling = _upsampling((height, width), tuple(level), precision)
+        matrix = _shift_cells(membership @ upsampling, num_superpixels, num_cells)  # (B*S,B*h*w)
+        size = 0
+        if padded:
+            size = _padded_size(batch * num_superpixels, num_superpixels, num_cells)
+        cells, weights, starts = _padded_entries(matrix, size)
+        superpixel_rows, superpixel_weights, cell_starts = _padded_entries(matrix.tocsc(), size)
+        levels.append(
+            PoolingWeights(
+                cells=torch.from_numpy(cells).to(device),
+                weights=torch.from_numpy(weights).to(device),
+                starts=torch.from_numpy(starts).to(device),
+                superpixels=torch.from_numpy(superpixel_rows).to(device),
+                superpixel_weights=torch.from_numpy(superpixel_weights).to(device),
+                cell_starts=torch.from_numpy(cell_starts).to(device),
+            )
         )
-        transposed = matrix.tocsc()
-        size = _padded_size(num_rows, num_superpixels, num_cells) if padded else 0
-        arrays = [*_entries(matrix, size), *_entries(transposed, size)]
-        tensors = (torch.from_numpy(array).to(superpixels.device) for array in arrays)
-        levels.append(PoolingWeights(*tensors))
     return levels
 
 
-def _padded_size(num_rows: int, num_superpixels: int, num_cells: int) -> int:
-    """Entries that a level's matrix has room for: of B*S superpixels, S of which fill h*w cells.
+def _membership(superpixels: np.ndarray, num_superpixels: int, dtype: np.dtype) -> csr_array:
+    """Build M (B*S,H*W) of superpixel maps (B,H,W): each row sums the pixels of a superpixel.
 
-    Upsampled bilinearly, a square of side r cells draws on about (r + 2)^2 of them. Superpixels of
-    photos have ragged borders, hence the margin.
+    All images share the columns, so that one upsampling matrix serves the whole batch.
+    """
+    batch = len(superpixels)
+    ids = superpixels.reshape(batch, -1)  # (B,H*W)
+    num_pixels = ids.shape[1]
+    num_rows = batch * num_superpixels
+    first_row = np.arange(batch)[:, None] * num_superpixels  # (B,1)
+    inside = (ids >= 0) & (ids < num_superpixels)  # (B,H*W)
+    rows = np.where(inside, ids + first_row, num_rows).astype(np.int32).ravel()  # (B*H*W,)
+
+    # One entry for each pixel. Conversion to compressed rows sorts the entries by superpixel. The
+    # pixels of no superpixel come last, in an extra row that is cut off.
+    columns = np.arange(batch * num_pixels + 1, dtype=np.int32)
+    ones = np.ones(batch * num_pixels, dtype)
+    every = csc_array((ones, rows, columns), (num_rows + 1, batch * num_pixels)).tocsr()
+    starts = every.indptr[:-1]  # (B*S+1,)
+    entries = slice(starts[-1])
+    pixels = every.indices[entries] % num_pixels
+    return csr_array((every.data[entries], pixels, starts), (num_rows, num_pixels))
+
+
+def _shift_cells(product: csr_array, num_superpixels: int, num_cells: int) -> csr_array:
+    """Give each image columns of its own: (B*S,h*w) -> (B*S,B*h*w)."""
+    num_rows = product.shape[0]
+    batch = num_rows // num_superpixels
+    first_cell = np.arange(batch, dtype=np.int32) * np.int32(num_cells)  # (B,)
+    entries_of_images = np.diff(product.indptr[::num_superpixels])  # (B,)
+    product.indices += first_cell.repeat(entries_of_images)
+    arrays = (product.data, product.indices, product.indptr)
+    return csr_array(arrays, (num_rows, batch * num_cells))
+
+
+def _padded_size(num_rows: int, num_superpixels: int, num_cells: int) -> int:
+    """Estimate an upper bound of the entries of a matrix with B*S rows and h*w cells per image.
+
+    Upsampled bilinearly, a square with sides of r cells depends on about (r + 2)^2 cells. The
+    constants add a margin, because the borders of superpixels in photos are ragged.
     """
     return math.ceil(num_rows * (1.1 * math.sqrt(num_cells / num_superpixels) + 2.5) ** 2)
 
 
-def _entries(matrix: csr_array | csc_array, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices, weights and starts of the rows (or columns), with `size` entries if they are fewer.
+def _padded_entries(
+    matrix: csr_array | csc_array, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the indices, values and starts of a matrix, padded to at least `size` entries.
 
-    Those of weight 0 are spread evenly over the rows: a GPU is as slow as the longest of them.
+    The padding has the value 0. It is spread evenly over the rows (of a csc_array the columns),
+    because a GPU takes as long as the longest row.
     """
     starts = matrix.indptr[:-1]
     missing = size - len(matrix.data)
     if missing <= 0:
         return matrix.indices, matrix.data, starts
-    shifts = np.arange(len(starts)) * missing // len(starts)
+    # Padding before each row, so that the last row ends with what remains
+    shifts = np.arange(len(starts)) * missing // len(starts)  # (rows,)
     places = np.arange(len(matrix.data)) + shifts.repeat(np.diff(matrix.indptr))
-    indices, weights = np.zeros(size, np.int32), np.zeros(size, matrix.data.dtype)
-    indices[places], weights[places] = matrix.indices, matrix.data
+    indices = np.zeros(size, np.int32)
+    indices[places] = matrix.indices
+    weights = np.zeros(size, matrix.data.dtype)
+    weights[places] = matrix.data
     return indices, weights, (starts + shifts).astype(np.int32)
 
 
 class _SparseProduct(torch.autograd.Function):
-    """(M U) x; its gradient is (M U)^T g. Both gather rows, so neither needs atomics."""
+    """The product (M U) x of a level's features x (B*h*w,C), with the gradient (M U)^T g.
+
+    `embedding_bag` sums weighted rows of a table. Both passes only gather rows, so neither needs
+    atomic additions on a GPU, and results are reproducible.
+    """
 
     @staticmethod
     def forward(ctx, values: Tensor, pooling: PoolingWeights) -> Tensor:  # type: ignore[no-untyped-def]
@@ -179,17 +230,21 @@ def pyramid_superpixel_mean(
     num_superpixels: int,
     weights: Sequence[PoolingWeights] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`superpixel_mean` of the concatenated bilinear upsamplings, without building them (Eq. 3).
+    """Average the features of a pyramid over the pixels of each superpixel (Eq. 3).
+
+    Equals `superpixel_mean` of the concatenation of all levels, upsampled bilinearly to the size of
+    the superpixel map, without building that map.
 
     Args:
-        pyramid: levels (B,C_l,h_l,w_l) of any sizes; half precision is pooled in float32.
-        superpixels: (B,H,W) integer ids.
-        num_superpixels: S.
-        weights: of these superpixels and level sizes, from `pooling_weights`; built here if absent.
+        pyramid: Levels (B,C_l,h_l,w_l) of any sizes. Half precision is pooled in float32.
+        superpixels: Superpixel maps (B,H,W) of integer ids.
+        num_superpixels: Number of superpixels S of each image.
+        weights: Result of `pooling_weights` for these superpixels and level sizes. None builds it.
 
     Returns:
-        means: (B,S,sum of C_l), zero where a superpixel has no pixel.
-        counts: (B,S) int64.
+        means: Mean features (B,S,D), where D is the sum of all C_l. Zero where a superpixel has no
+            pixels.
+        counts: Number of pixels (B,S) int64 of each superpixel.
 
     >>> means, counts = pyramid_superpixel_mean(
     ...     [torch.tensor([[[[4.0]]]])], torch.tensor([[[0, 1], [1, 1]]]), 2)
@@ -201,11 +256,11 @@ def pyramid_superpixel_mean(
     if weights is None:
         sizes = [(level.shape[2], level.shape[3]) for level in pyramid]
         weights = pooling_weights(superpixels, num_superpixels, sizes, dtype)
-    counts = superpixel_counts(superpixels, num_superpixels)
-    sums = [
-        # (B,C,h,w) -> (B*h*w, C): free of copies where the network runs in channels_last
-        _SparseProduct.apply(level.to(dtype).permute(0, 2, 3, 1).flatten(0, 2), pooling)
-        for level, pooling in zip(pyramid, weights, strict=True)
-    ]
-    means = torch.cat(sums, 1).unflatten(0, (batch, num_superpixels))
+    counts = superpixel_counts(superpixels, num_superpixels)  # (B,S)
+    sums = []
+    for level, pooling in zip(pyramid, weights, strict=True):
+        # No copy is made if the network runs in channels_last.
+        cells = level.to(dtype).permute(0, 2, 3, 1).flatten(0, 2)  # (B*h_l*w_l,C_l)
+        sums.append(_SparseProduct.apply(cells, pooling))  # (B*S,C_l)
+    means = torch.cat(sums, 1).unflatten(0, (batch, num_superpixels))  # (B,S,D)
     return means / counts.clamp(min=1)[..., None], counts

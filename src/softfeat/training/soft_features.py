@@ -19,7 +19,7 @@ from softfeat.data.dataset import Batch
 from softfeat.metrics.baselines import colour_features
 from softfeat.metrics.pair_auc import PairAUC
 from softfeat.models.extractor import Extractor, build_extractor
-from softfeat.ops.npair import superpixel_npair_loss
+from softfeat.ops.npair import npair_loss
 from softfeat.ops.pixels import pyramid_at_pixels
 from softfeat.ops.pyramid import pyramid_superpixel_mean
 from softfeat.ops.superpixels import superpixel_majority
@@ -66,7 +66,7 @@ class SoftFeatureModule(pl.LightningModule):
     def __init__(
         self,
         extractor: Extractor,
-        loss: Callable[[Tensor, Tensor], Tensor] = superpixel_npair_loss,
+        loss: Callable[[Tensor, Tensor], Tensor] = npair_loss,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
         num_superpixels: int = 500,
         classifier_weight: float = 0.0,
