@@ -18,9 +18,9 @@ from scipy.optimize import linear_sum_assignment
 
 from benchmarks.measure import ratio
 from softfeat.imaging.images import read_image, resize_image
-from softfeat.matting.photo import features_of
 from softfeat.matting.soft_segmentation import REFERENCE, SoftSegmentation, Solver, soft_segment
 from softfeat.models.extractor import load_extractor
+from softfeat.models.photo_features import features_of
 
 T = TypeVar("T")
 # Slow computations of what we compute: our constants of the constrained sparsification.

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,15 @@ from PIL import Image, ImageOps
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def open_picture(path: Path) -> Image.Image:
+def _name(source: Path | BinaryIO) -> object:
+    return source if isinstance(source, Path) else source.name
+
+
+def open_picture(path: Path | BinaryIO) -> Image.Image:
     """Opens and decodes a picture of any kind that Pillow reads.
+
+    Args:
+        path: File, or an open file with a name.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -26,14 +34,20 @@ def open_picture(path: Path) -> Image.Image:
             picture.load()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ValueError(
+            f"{path}: a folder, not a photo; choose a photo, or a folder that holds photos"
+        ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         pixels = re.search(r"(\d+) pixels", str(error))
         size = f"{int(pixels[1]) / 1e6:.0f} megapixels" if pixels else "too many pixels"
         most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise ValueError(f"{path}: {size}, at most {most:.0f} are read; make it smaller") from error
+        raise ValueError(
+            f"{_name(path)}: {size}, at most {most:.0f} are read; make it smaller"
+        ) from error
     except Exception as error:  # of any kind: Pillow's readers raise what breaks them
         raise ValueError(
-            f"{path}: unreadable or truncated picture ({error}); replace the file"
+            f"{_name(path)}: unreadable or truncated picture ({error}); replace the file"
         ) from error
     return picture
 
@@ -86,32 +100,45 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Reads a photo, upright as its EXIF orientation says, what is transparent on white.
+def read_image(path: Path | BinaryIO) -> NDArray[np.uint8]:
+    """Reads a photo; see `rgb_pixels`.
 
     Args:
-        path: of a file of any kind that Pillow reads, with up to 16 bits a channel.
+        path: File of any kind that Pillow reads, with up to 16 bits a channel, or an open file with
+            a name.
 
     Returns:
-        (H,W,3) uint8 RGB.
+        (H,W,3) RGB.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file.
+        FileNotFoundError, ValueError: The file is missing or no photo. The message names it.
     """
     picture = open_picture(path)
     try:
-        upright = _eight_bits(ImageOps.exif_transpose(picture))
-        if upright.mode == "F":
-            raise ValueError("floating-point values, whose range is unknown")
-        if upright.has_transparency_data:
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright.convert("RGBA"))
-        return np.asarray(upright.convert("RGB"))
-    except Exception as error:  # as in _open: EXIF is parsed, and palettes are applied, here
+        return rgb_pixels(picture)
+    except Exception as error:  # as in `open_picture`: EXIF is parsed, and palettes are applied
         raise ValueError(
-            f"{path}: a picture of mode {picture.mode} that is no photo ({error}); save it as RGB "
-            "with 8 bits a channel"
+            f"{_name(path)}: a picture of mode {picture.mode} that is no photo ({error}); "
+            "save it as RGB with 8 bits a channel"
         ) from error
+
+
+def rgb_pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    """Turns a picture upright by its EXIF orientation and lays transparent parts on white.
+
+    Returns:
+        (H,W,3) RGB.
+
+    Raises:
+        ValueError: The picture has values of an unknown range.
+    """
+    upright = _eight_bits(ImageOps.exif_transpose(picture))
+    if upright.mode == "F":
+        raise ValueError("floating-point values, whose range is unknown")
+    if upright.has_transparency_data:
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright.convert("RGBA"))
+    return np.asarray(upright.convert("RGB"))
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

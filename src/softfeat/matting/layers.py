@@ -151,7 +151,7 @@ def layer_colours(image: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDA
 
 def select(
     alphas: NDArray[np.float32],
-    point: Sequence[int] | None = None,
+    point: Sequence[int] | Sequence[Sequence[int]] | None = None,
     box: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """One matte of the layers that a point or a box on the photo belongs to.
@@ -162,7 +162,7 @@ def select(
 
     Args:
         alphas: (K,H,W).
-        point: x, y in pixels.
+        point: x, y in pixels, or several such points, each of which adds its layers.
         box: left, top, right, bottom in pixels, the last two exclusive.
 
     Returns:
@@ -175,11 +175,12 @@ def select(
     if (point is None) == (box is None):
         raise ValueError("select by one of point=[x,y] and box=[left,top,right,bottom]")
     if point is not None:
-        x, y = (int(v) for v in point)
-        if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(f"point {x}, {y} is outside of the photo, {width}x{height}")
-        chosen = alphas[:, y, x] >= 0.2
-        chosen[alphas[:, y, x].argmax()] = True
+        chosen = np.zeros(len(alphas), bool)
+        for x, y in np.atleast_2d(point).astype(int).tolist():
+            if not (0 <= x < width and 0 <= y < height):
+                raise ValueError(f"point {x}, {y} is outside of the photo, {width}x{height}")
+            chosen |= alphas[:, y, x] >= 0.2
+            chosen[alphas[:, y, x].argmax()] = True
     elif box is not None:
         left, top, right, bottom = (int(v) for v in box)
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
