@@ -16,10 +16,10 @@ from scipy.spatial import KDTree
 from softfeat.data.scenes import make_scene
 from softfeat.imaging.images import pictures, read_image, resize_image
 from softfeat.matting.layers import normalise_alphas
-from softfeat.matting.photo import features_of
 from softfeat.matting.soft_segmentation import soft_segment
 from softfeat.metrics.matte import MatteErrors, best_union, matte_errors
 from softfeat.models.extractor import Extractor, load_extractor
+from softfeat.models.photo_features import features_of
 from softfeat.ops.guided_filter import guided_filter
 
 _SCENES = 77  # first entry of the seeds, which no scene of a training has

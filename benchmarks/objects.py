@@ -27,7 +27,6 @@ from softfeat.data.layouts import Folder, Record
 from softfeat.data.parallel import map_in_workers, worker_count
 from softfeat.data.records import read_classes, read_record, resize_label
 from softfeat.imaging.images import resize_image
-from softfeat.matting.photo import features_of, working_size
 from softfeat.matting.soft_segmentation import analyse, layers_of
 from softfeat.metrics.objects import (
     best_layer_iou,
@@ -36,8 +35,10 @@ from softfeat.metrics.objects import (
     segmentation_covering,
 )
 from softfeat.models.extractor import Extractor, load_extractor
+from softfeat.models.photo_features import features_of
 from softfeat.ops.labels import CONTRAST, IGNORE
 from softfeat.ops.pca import normalise
+from softfeat.segmenter import working_size
 
 _SMALLEST, _LARGEST = 0.03, 0.6  # share of the photo that an object covers
 _BACKGROUND = 0  # id of the contrast class in the files of all sets of objects

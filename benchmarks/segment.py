@@ -14,9 +14,9 @@ from scipy.optimize import linear_sum_assignment
 
 from benchmarks.measure import ratio, resident_peak, timed
 from softfeat.imaging.images import read_image, resize_image
-from softfeat.matting.photo import features_of
 from softfeat.matting.soft_segmentation import REFERENCE, SoftSegmentation, Solver, soft_segment
 from softfeat.models.extractor import load_extractor
+from softfeat.models.photo_features import features_of
 
 # The published solver with this project's constants of the constrained sparsification.
 _SAME_CONSTANTS = replace(REFERENCE, iterations=Solver.iterations, floor=Solver.floor)

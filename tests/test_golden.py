@@ -13,12 +13,12 @@ from PIL import Image
 from skimage import data as photos
 
 from softfeat.imaging.slic import Superpixels
-from softfeat.matting.photo import features_of
 from softfeat.matting.soft_segmentation import soft_segment
 from softfeat.metrics.matte import matte_errors
 from softfeat.metrics.pair_auc import pair_auc
 from softfeat.metrics.segmentation import confusion_matrix, segmentation_scores
 from softfeat.models.extractor import BottleneckExtractor
+from softfeat.models.photo_features import features_of
 from softfeat.ops.npair import npair_loss
 from softfeat.ops.pyramid import pyramid_superpixel_mean
 from softfeat.ops.superpixels import superpixel_majority

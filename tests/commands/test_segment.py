@@ -5,34 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hydra import compose, initialize_config_module
 from PIL import Image
 from psd_tools import PSDImage
 
 from softfeat.commands.segment import main
-from softfeat.imaging.images import find_photos, resize_image
-from softfeat.matting import files
-from softfeat.matting.photo import features_of, working_size
-from softfeat.models.extractor import BottleneckExtractor, Extractor
+from softfeat.imaging import documents
+from softfeat.imaging.images import find_photos
+from tests.helpers.photos import picture, write_checkpoint
 
 ALWAYS = {"layers.psd", "layers.ora", "overview.png", "summary.json"}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a tiny network that was not trained."""
-    torch.manual_seed(0)
-    extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8, readout_scale=1.0)
-    state = {f"extractor.{name}": value for name, value in extractor.state_dict().items()}
-    path = tmp_path_factory.mktemp("run") / "best.ckpt"
-    torch.save({"extractor": extractor.hparams, "state_dict": state}, path)
-    return path
-
-
-def picture(height: int = 60, width: int = 80, seed: int = 0) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
 
 
 @pytest.fixture
@@ -129,7 +116,7 @@ def test_what_is_done_is_not_done_again(
         return (folder / "summary.json").stat().st_mtime_ns != before
 
     assert not changed()
-    assert "done before" in capsys.readouterr().out
+    assert "skipped" in capsys.readouterr().out
     assert changed(layers=2)
     assert not (folder / "alpha_3.png").exists()  # of the run before
     assert changed(seed=1)
@@ -165,7 +152,7 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_ora", full)
+        patch.setattr(documents, "write_ora", full)
         assert command() == 1
     assert not list(output.iterdir())
     assert command() == 0
@@ -304,53 +291,6 @@ def test_photos_are_found_by_pattern(photos: Path) -> None:
     assert find_photos([str(photos / "a[1].png")]) == [photos / "a[1].png"]
     with pytest.raises(FileNotFoundError, match="input="):
         find_photos([str(photos / "deeper")])
-
-
-def test_the_network_sees_large_photos_small() -> None:
-    torch.manual_seed(0)
-    photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
-
-    def enlarged(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        planes = [Image.fromarray(plane) for plane in maps[0].detach().numpy()]
-        resized = [p.resize(size[::-1], Image.Resampling.BILINEAR) for p in planes]
-        return torch.from_numpy(np.stack(resized))[None]
-
-    def seen(extractor: Extractor, picture: np.ndarray) -> torch.Tensor:
-        """Levels at the resolution of the finest level of the whole photo."""
-        image = torch.tensor(picture.copy()).permute(2, 0, 1)[None] / 255
-        pairs = zip(extractor.pyramid(image), extractor.pyramid(image.flip(3)), strict=True)
-        return torch.cat([enlarged((a + b.flip(3)) / 2, (30, 45)) for a, b in pairs], 1)
-
-    for widths in ([8], [8, 16]):
-        extractor = BottleneckExtractor(widths=widths, blocks=[1] * len(widths), dim=8).eval()
-        plain, reduced = seen(extractor, photo), seen(extractor, resize_image(photo, (30, 45)))
-        for sides, mean in (([90, 200], plain), ([45, 90, 200], (plain + reduced) / 2)):
-            expected = enlarged(mean, (60, 90))[0].permute(1, 2, 0)
-            found = features_of(extractor, photo, sides)  # the photo is never enlarged
-            np.testing.assert_allclose(found, expected, atol=1e-4)
-    # With one level there is nothing between the level and F.
-    extractor = BottleneckExtractor(widths=[8], blocks=[1], dim=8).eval()
-    image = torch.tensor(photo).permute(2, 0, 1)[None] / 255
-    both = (extractor(image) + extractor(image.flip(3)).flip(3)) / 2
-    np.testing.assert_allclose(
-        features_of(extractor, photo), both[0].permute(1, 2, 0).detach(), atol=1e-6
-    )
-
-
-@pytest.mark.parametrize(
-    ("size", "message"), [((31, 90), "32 or more"), ((32, 3300), "crop"), ((400, 30_001), "30000")]
-)
-def test_bad_sizes(size: tuple[int, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        working_size(*size, 640)
-
-
-@pytest.mark.parametrize(
-    ("size", "working"),
-    [((600, 800), (480, 640)), ((60, 80),) * 2, ((40, 2000), (32, 1600)), ((32, 33),) * 2],
-)
-def test_working_sizes(size: tuple[int, int], working: tuple[int, int]) -> None:
-    assert working_size(*size, 640) == working
 
 
 def test_without_input_a_photo_is_at_hand(command: Command, output: Path) -> None:

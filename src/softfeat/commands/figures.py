@@ -30,15 +30,16 @@ from softfeat.commands.data_config import data_config, keys_below
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import Record
 from softfeat.data.records import read_classes, resize_label
+from softfeat.imaging.convert import ids_tensor, to_float, to_tensor
 from softfeat.imaging.drawing import boundaries, label_colours, overlay, sheet
 from softfeat.imaging.images import find_photos, read_image, resize_image
 from softfeat.imaging.slic import Superpixels
 from softfeat.matting.layers import layer_colours
-from softfeat.matting.photo import features_of
 from softfeat.matting.soft_segmentation import soft_segment
 from softfeat.metrics.pair_auc import pair_auc
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
 from softfeat.models.extractor import Extractor, extractor_of
+from softfeat.models.photo_features import features_of
 from softfeat.ops.pca import normalise, pca, random_projection
 from softfeat.training.callbacks.guided_filter import GuidedFilter
 from softfeat.training.callbacks.pictures import feature_columns
@@ -99,8 +100,8 @@ class Figures:
         Returns:
             Pictures (1,3,H,W) in [0,1] of each figure, by title.
         """
-        image = torch.tensor(photo.transpose(2, 0, 1).copy()).float()[None] / 255
-        superpixels = _ids(self.superpixels(photo))
+        image = to_tensor(photo)
+        superpixels = ids_tensor(self.superpixels(photo))
         features = self.extractor(image)
         filtered = self.guided_filter(features, image)
         columns = feature_columns(features, filtered, superpixels)
@@ -128,41 +129,30 @@ class Figures:
             figures["segmentation"] = {
                 "photo": image,
                 "features, filtered": normalise(pca(filtered)),
-                **({} if label is None else {"truth": label_colours(_ids(label))}),
+                **({} if label is None else {"truth": label_colours(ids_tensor(label))}),
                 "classes": label_colours(predicted),
                 "over the photo": overlay(image, predicted),
             }
         if self.layers:
             maps = features_of(self.extractor, photo)
             backend = self.superpixels.backend
-            result = soft_segment(photo / 255, maps, self.layers, backend=backend)
+            result = soft_segment(to_float(photo, np.float64), maps, self.layers, backend=backend)
             figures["layers"] = {
-                "photo, superpixels": boundaries(image, _ids(result.superpixels)),
-                "features": _pictures(result.features),
+                "photo, superpixels": boundaries(image, ids_tensor(result.superpixels)),
+                "features": to_tensor(result.features).float(),
                 # All photos need the same columns. Layers that a photo lacks stay white.
                 **{f"layer {k + 1}": torch.ones_like(image) for k in range(self.layers)},
                 **{
-                    f"layer {k}": _pictures(_on_grey(photo, alpha))
+                    f"layer {k}": to_tensor(_on_grey(photo, alpha))
                     for k, alpha in enumerate(result.alphas, 1)
                 },
             }
         return figures
 
 
-def _ids(ids: NDArray[np.integer]) -> Tensor:
-    """Convert a map of ids (H,W) to a batch (1,H,W) int64."""
-    return torch.from_numpy(ids.astype(np.int64))[None]
-
-
-def _pictures(picture: NDArray) -> Tensor:
-    """Convert a picture (H,W,3) to a batch (1,3,H,W)."""
-    return torch.from_numpy(picture.transpose(2, 0, 1).copy()).float()[None]
-
-
 def _on_grey(photo: NDArray[np.uint8], alpha: NDArray) -> NDArray[np.float32]:
     """Draw a layer (H,W) of a photo in its own colours over grey, (H,W,3) in [0,1]."""
-    image = photo.astype(np.float32) / np.float32(255)
-    colours = layer_colours(image, alpha.astype(np.float32))
+    colours = layer_colours(to_float(photo), alpha)
     return colours * alpha[..., None] + 0.85 * (1 - alpha[..., None])
 
 

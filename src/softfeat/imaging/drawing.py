@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -167,6 +165,10 @@ def confusion_picture(matrix: Tensor, classes: Sequence[str]) -> NDArray[np.uint
     Returns:
         Picture (H,W,3) uint8.
     """
+    # Only this function needs matplotlib, which takes long to import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     counts = matrix.double().cpu()
     shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     side = 2.5 + 0.42 * len(classes)

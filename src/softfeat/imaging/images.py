@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,15 @@ from PIL import Image, ImageOps
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def open_picture(path: Path) -> Image.Image:
+def _name(source: Path | BinaryIO) -> object:
+    return source if isinstance(source, Path) else source.name
+
+
+def open_picture(path: Path | BinaryIO) -> Image.Image:
     """Open and decode a picture of any format that Pillow reads.
 
     Args:
-        path: File of the picture.
+        path: File of the picture, or an open file with a name.
 
     Returns:
         Picture in the mode of the file.
@@ -32,14 +37,20 @@ def open_picture(path: Path) -> Image.Image:
             picture.load()
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ValueError(
+            f"{path}: a folder, not a photo; choose a photo, or a folder that holds photos"
+        ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         pixels = re.search(r"(\d+) pixels", str(error))
         size = f"{int(pixels[1]) / 1e6:.0f} megapixels" if pixels else "too many pixels"
         most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise ValueError(f"{path}: {size}, the limit is {most:.0f}; make it smaller") from error
+        raise ValueError(
+            f"{_name(path)}: {size}, the limit is {most:.0f}; make it smaller"
+        ) from error
     except Exception as error:  # Pillow's readers raise errors of many types
         raise ValueError(
-            f"{path}: unreadable or truncated picture ({error}); replace the file"
+            f"{_name(path)}: unreadable or truncated picture ({error}); replace the file"
         ) from error
     return picture
 
@@ -110,11 +121,12 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path | BinaryIO) -> NDArray[np.uint8]:
     """Read a photo, rotated by its EXIF orientation, with transparent parts on white.
 
     Args:
-        path: File of any format that Pillow reads, with up to 16 bits per channel.
+        path: File of any format that Pillow reads, with up to 16 bits per channel, or an open file
+            with a name.
 
     Returns:
         Photo (H,W,3) uint8 RGB.
@@ -125,18 +137,33 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     picture = open_picture(path)
     try:
-        upright = _eight_bits(ImageOps.exif_transpose(picture))
-        if upright.mode == "F":
-            raise ValueError("floating-point values of unknown range")
-        if upright.has_transparency_data:
-            white = Image.new("RGBA", upright.size, "white")
-            upright = Image.alpha_composite(white, upright.convert("RGBA"))
-        return np.asarray(upright.convert("RGB"))
+        return rgb_pixels(picture)
     except Exception as error:  # Pillow parses EXIF and applies palettes only here
         raise ValueError(
-            f"{path}: a picture of mode {picture.mode} cannot be read as a photo ({error}); save "
-            "it as RGB with 8 bits per channel"
+            f"{_name(path)}: a picture of mode {picture.mode} cannot be read as a photo ({error}); "
+            "save it as RGB with 8 bits per channel"
         ) from error
+
+
+def rgb_pixels(picture: Image.Image) -> NDArray[np.uint8]:
+    """Rotate a picture by its EXIF orientation and lay transparent parts on white.
+
+    Args:
+        picture: Picture of any mode.
+
+    Returns:
+        Photo (H,W,3) uint8 RGB.
+
+    Raises:
+        ValueError: If the picture has values of an unknown range.
+    """
+    upright = _eight_bits(ImageOps.exif_transpose(picture))
+    if upright.mode == "F":
+        raise ValueError("floating-point values of unknown range")
+    if upright.has_transparency_data:
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright.convert("RGBA"))
+    return np.asarray(upright.convert("RGB"))
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

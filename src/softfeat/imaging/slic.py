@@ -29,8 +29,8 @@ def _fast_slic_class() -> Any:
         raise ImportError(
             f"fast-slic is not installed or does not load ({error}). It is built from source with "
             f"a C++ compiler: run `{_REPAIR}`, or in a checkout `make clean install`. Or choose "
-            "scikit-image, which is slower: superpixels.backend=skimage (for a training or an "
-            "evaluation data.superpixels.backend=skimage)"
+            "scikit-image, which is slower: --backend skimage, or superpixels.backend=skimage (for "
+            "a training or an evaluation data.superpixels.backend=skimage)"
         ) from error
     if "x64/avx2" in fast_slic.supported_archs:
         from fast_slic.avx2 import SlicAvx2

@@ -162,7 +162,7 @@ def layer_colours(image: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDA
 
 def select(
     alphas: NDArray[np.float32],
-    point: Sequence[int] | None = None,
+    point: Sequence[int] | Sequence[Sequence[int]] | None = None,
     box: Sequence[int] | None = None,
 ) -> NDArray[np.float32]:
     """Add up the layers at a point, or the layers inside a box, to one matte.
@@ -173,7 +173,7 @@ def select(
 
     Args:
         alphas: Alphas (K,H,W) in [0,1].
-        point: Position x, y in pixels.
+        point: Position x, y in pixels, or several such positions, each of which adds its layers.
         box: Position left, top, right, bottom in pixels. The last two are exclusive.
 
     Returns:
@@ -187,14 +187,15 @@ def select(
     if (point is None) == (box is None):
         raise ValueError("select with either point=[x,y] or box=[left,top,right,bottom]")
     if point is not None:
-        x, y = (int(v) for v in point)
-        if not (0 <= x < width and 0 <= y < height):
-            raise ValueError(
-                f"point {x}, {y} is outside the photo of {width}x{height} pixels: "
-                f"choose x in 0..{width - 1} and y in 0..{height - 1}"
-            )
-        selected = alphas[:, y, x] >= 0.2  # (K,)
-        selected[alphas[:, y, x].argmax()] = True
+        selected = np.zeros(len(alphas), bool)  # (K,)
+        for x, y in np.atleast_2d(point).astype(int).tolist():
+            if not (0 <= x < width and 0 <= y < height):
+                raise ValueError(
+                    f"point {x}, {y} is outside the photo of {width}x{height} pixels: "
+                    f"choose x in 0..{width - 1} and y in 0..{height - 1}"
+                )
+            selected |= alphas[:, y, x] >= 0.2
+            selected[alphas[:, y, x].argmax()] = True
     elif box is not None:
         left, top, right, bottom = (int(v) for v in box)
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):

@@ -1,15 +1,15 @@
 """Semantic soft segmentation (Aksoy et al. 2018): from a photo and its features to a few alphas.
 
-`analyse` does the work that does not depend on the number of layers, and `layers_of` cuts any
-number of layers from its result. `soft_segment` is both in one call.
+The stages are functions that can be called alone, in the order of `STAGES`: `reduce_features`,
+`build_graph`, `compute_eigenvectors`, `find_segments`, `sparsify_constrained` and
+`sparsify_relaxed`. `analyse` runs and times those that do not depend on the number of layers, and
+`layers_of` cuts any number of layers from its result. `soft_segment` is both in one call.
 
-Legend: N pixels, S superpixels, M eigenvectors, C components, K layers.
+Legend: H,W the photo's size, N pixels, D feature channels, S superpixels, M eigenvectors,
+C components, K layers.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -19,8 +19,13 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from softfeat.imaging.convert import to_array, to_tensor, to_uint8
 from softfeat.imaging.slic import Superpixels
-from softfeat.matting.affinity import soft_segmentation_laplacian, superpixel_graph
+from softfeat.matting.affinity import (
+    SuperpixelGraph,
+    soft_segmentation_laplacian,
+    superpixel_graph,
+)
 from softfeat.matting.eigen import smallest_eigenvectors, superpixel_basis, superpixel_eigenvectors
 from softfeat.matting.laplacian import matting_laplacian
 from softfeat.matting.layers import SegmentTree, initial_segments, normalise_alphas
@@ -33,10 +38,14 @@ from softfeat.matting.sparsify import (
 )
 from softfeat.ops.guided_filter import guided_filter
 from softfeat.ops.pca import normalise, principal_axes
+from softfeat.stopwatch import Stopwatch
+
+STAGES = ("features", "graph", "eigenvectors", "segments", "constrained", "relaxed")
+Backend = Literal["fast_slic", "skimage"]
 
 _LARGEST_FEATURE = 5.0  # larger values are noise of the network
 _WINDOW, _EPS = 11, 0.01  # guided filter
-_SUPERPIXELS = 2500  # of the graph; small photos get fewer
+_SUPERPIXELS = 2500  # superpixels of the graph; small photos get fewer
 _PIXELS_PER_SUPERPIXEL = 16  # at least, in small photos
 _BASIS_SUPERPIXELS = 1000  # superpixels whose functions span the eigenvectors
 _EIGENVECTORS, MOST_LAYERS = 100, 40
@@ -77,6 +86,23 @@ class Solver:
 
 
 REFERENCE = Solver("exact", None, 40, 1e-10, True, (20, 100, 1000), 1e-6, False, torch.float64)
+
+
+@dataclass(frozen=True)
+class PhotoGraph:
+    """The graph of a photo: pixels joined by the matting affinity, superpixels by all others.
+
+    Attributes:
+        superpixels: (H,W) ids 0..S-1.
+        nodes: Statistics of the superpixels.
+        matting: (N,N) matting Laplacian.
+        laplacian: (N,N) Laplacian of all affinities.
+    """
+
+    superpixels: NDArray[np.uint16]
+    nodes: SuperpixelGraph
+    matting: sparse.csr_array
+    laplacian: sparse.csr_array
 
 
 @dataclass(frozen=True)
@@ -134,17 +160,6 @@ class SoftSegmentation:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = perf_counter()
-        yield
-        self.seconds[stage] = perf_counter() - start
-
-
 def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
     """Reduces features to three dimensions in [0,1]: clamp, guided filter, PCA, scaling.
 
@@ -190,13 +205,184 @@ def _check_number(num_layers: int | Literal["auto"]) -> None:
         raise ValueError(f"{num_layers=}: choose 1..{MOST_LAYERS}, or auto")
 
 
+@torch.inference_mode()
+def reduce_features(
+    image: NDArray[np.float64], features: NDArray, device: str | torch.device = "cpu"
+) -> NDArray[np.float64]:
+    """Stage "features": `preprocess_features` for arrays.
+
+    Args:
+        image: (H,W,3) in [0,1].
+        features: (H,W,D).
+        device: Device of the computation.
+
+    Returns:
+        (H,W,3), or (H,W,D) if D <= 3, in [0,1].
+    """
+    guide, maps = to_tensor(image).to(device), to_tensor(features).to(device)  # (1,3,H,W),(1,D,H,W)
+    return to_array(preprocess_features(maps, guide.float()).double())
+
+
+def build_graph(
+    image: NDArray[np.float64], features: NDArray[np.float64], backend: Backend = "fast_slic"
+) -> PhotoGraph:
+    """Stage "graph": superpixels, and the Laplacian of all affinities (Sec. 3).
+
+    Args:
+        image: (H,W,3) in [0,1].
+        features: (H,W,D) from `reduce_features`.
+        backend: Library that computes the superpixels.
+    """
+    count = min(_SUPERPIXELS, image.shape[0] * image.shape[1] // _PIXELS_PER_SUPERPIXEL)
+    superpixels = Superpixels(count, backend=backend)(to_uint8(image))  # (H,W)
+    nodes = superpixel_graph(superpixels, image, features)
+    matting = matting_laplacian(image)
+    return PhotoGraph(superpixels, nodes, matting, soft_segmentation_laplacian(matting, nodes))
+
+
+def compute_eigenvectors(
+    image: NDArray[np.float64],
+    graph: PhotoGraph,
+    method: Literal["superpixels", "exact"] = "superpixels",
+    seed: int = 0,
+    backend: Backend = "fast_slic",
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Stage "eigenvectors": those of the Laplacian's smallest eigenvalues.
+
+    Args:
+        image: (H,W,3) in [0,1].
+        graph: Result of `build_graph`.
+        method: See `Solver.eigenvectors`.
+        seed: Random seed of the start vector.
+        backend: Library that computes the superpixels.
+
+    Returns:
+        values: (M,), ascending.
+        vectors: (N,M).
+    """
+    if method == "exact" or graph.superpixels.size < _SMALL_ENOUGH:
+        return smallest_eigenvectors(graph.laplacian, _EIGENVECTORS, seed=seed)
+    superpixels = Superpixels(_BASIS_SUPERPIXELS, backend=backend)(to_uint8(image))  # (H,W)
+    basis = superpixel_basis(image, superpixels)
+    return superpixel_eigenvectors(graph.laplacian, graph.matting, basis, _EIGENVECTORS, seed=seed)
+
+
+def find_segments(
+    nodes: SuperpixelGraph, features: NDArray[np.float64]
+) -> tuple[SegmentTree, NDArray[np.int64], NDArray[np.int64]]:
+    """Stage "segments": at most 40 initial segments, from a hierarchy of the superpixels.
+
+    Args:
+        nodes: Statistics of the superpixels.
+        features: (H,W,D) from `reduce_features`.
+
+    Returns:
+        tree: The hierarchy.
+        labels: (N,) initial segment of each pixel.
+        segments: (S,) initial segment of each superpixel.
+    """
+    tree = SegmentTree(nodes.feature)
+    pixels = features.reshape(-1, features.shape[2])  # (N,D)
+    return tree, *initial_segments(tree, pixels, MOST_LAYERS)
+
+
+@torch.inference_mode()
+def sparsify_constrained(
+    values: NDArray[np.float64],
+    vectors: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    superpixels: NDArray[np.uint16],
+    solver: Solver,
+    device: str | torch.device = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Stage "constrained": sparse components within the span of the eigenvectors (Sec. 3.4).
+
+    Args:
+        values: (M,) eigenvalues.
+        vectors: (N,M) eigenvectors.
+        labels: (N,) initial segment of each pixel.
+        superpixels: (H,W) ids, by which pixels are sampled.
+        solver: Settings of the computation.
+        device: Device of the computation.
+
+    Returns:
+        coefficients: (M,C). The alphas of the components are vectors @ coefficients.
+        survivors: (C,) initial segment of each component.
+    """
+    sampled = None
+    if solver.pixels is not None and solver.pixels < superpixels.size:
+        sampled = _sample_pixels(superpixels, solver.pixels).to(device)
+    return constrained_sparsification(
+        torch.from_numpy(vectors).to(device, solver.precision),
+        torch.from_numpy(values).to(device),
+        torch.from_numpy(labels).to(device),
+        sampled,
+        solver.iterations,
+        solver.floor,
+        solve_layers_dense if solver.dense else solve_layers,
+    )
+
+
+def _sample_pixels(superpixels: NDArray[np.uint16], count: int) -> Tensor:
+    """Indices of `count` pixels at equal steps through the superpixels, one after the other.
+
+    Each superpixel gets its share.
+    """
+    order = np.argsort(superpixels.ravel(), kind="stable")  # (N,)
+    middles = (np.arange(count) + 0.5) * (order.size / count)
+    return torch.from_numpy(np.sort(order[middles.astype(np.int64)]))
+
+
+@torch.inference_mode()
+def sparsify_relaxed(
+    analysis: Analysis, num_layers: int | Literal["auto"] = 5
+) -> NDArray[np.float32]:
+    """Stage "relaxed": groups of components, refined pixel by pixel (Sec. 3.4), as alphas.
+
+    Args:
+        analysis: Analysis of the photo.
+        num_layers: Number of layers K; see `layers_of`.
+
+    Returns:
+        (K,H,W) in [0,1], adding up to 1, largest layer first.
+    """
+    solver, coefficients, tree = analysis.solver, analysis.coefficients, analysis.tree
+    device = coefficients.device
+
+    # Group the components by a cut of the tree. The initial segments are a cut of the same tree, so
+    # each of them belongs to one group as a whole.
+    count = tree.best_count() if num_layers == "auto" else num_layers
+    groups = np.zeros(analysis.segments.max() + 1, np.int64)
+    groups[analysis.segments] = tree.cut(count)
+    group = torch.from_numpy(groups).to(device)[analysis.survivors]  # (C,)
+    grouped = coefficients.new_zeros(len(coefficients), groups.max() + 1)
+    grouped.index_add_(1, group, coefficients)
+    grouped = grouped[:, grouped.any(0)]  # (M,K)
+
+    # Refine the sums of the groups.
+    vectors = torch.from_numpy(analysis.eigenvectors).to(device, solver.precision)  # (N,M)
+    relaxed = relaxed_sparsification(
+        analysis.laplacian,
+        vectors @ grouped.to(vectors),
+        torch.from_numpy(gradient_magnitude(analysis.image).ravel()),
+        *solver.relaxed,
+        solver.tolerance,
+        solver.preconditioned,
+    )  # (N,K)
+
+    # Normalise in double precision, because sums of float32 fractions are off by about 1e-7.
+    alphas = normalise_alphas(relaxed.double())
+    alphas = alphas[:, alphas.sum(0).argsort(descending=True, stable=True)]
+    return alphas.T.reshape(-1, *analysis.superpixels.shape).float().cpu().numpy()
+
+
 def analyse(
     image: NDArray,
     features: NDArray,
     seed: int = 0,
     solver: Solver | None = None,
     device: str | torch.device = "cpu",
-    backend: Literal["fast_slic", "skimage"] = "fast_slic",
+    backend: Backend = "fast_slic",
 ) -> Analysis:
     """Computes everything that does not depend on the number of layers.
 
@@ -218,63 +404,25 @@ def analyse(
     """
     _check(image, features)
     solver = solver or Solver()
-    height, width = image.shape[:2]
-    size = height * width
     image = np.asarray(image, np.float64)
-    clock = _Clock()
-
-    with clock("features"), torch.inference_mode():
-        guide, raw = (
-            torch.tensor(array.transpose(2, 0, 1).copy(), device=device)[None]
-            for array in (image, features)
-        )  # (1,3,H,W), (1,D,H,W)
-        maps = preprocess_features(raw, guide.float())[0].permute(1, 2, 0)
-        reduced = maps.cpu().double().numpy()  # (H,W,3)
-
-    with clock("graph"):
-        photo = (image * 255).round().astype(np.uint8)
-        count = min(_SUPERPIXELS, size // _PIXELS_PER_SUPERPIXEL)
-        ids = Superpixels(count, backend=backend)(photo)
-        graph = superpixel_graph(ids, image, reduced)
-        matting = matting_laplacian(image)
-        laplacian = soft_segmentation_laplacian(matting, graph)  # (N,N)
-
-    with clock("eigenvectors"):
-        if solver.eigenvectors == "exact" or size < _SMALL_ENOUGH:
-            values, vectors = smallest_eigenvectors(laplacian, _EIGENVECTORS, seed=seed)
-        else:
-            basis = superpixel_basis(image, Superpixels(_BASIS_SUPERPIXELS, backend=backend)(photo))
-            values, vectors = superpixel_eigenvectors(
-                laplacian, matting, basis, _EIGENVECTORS, seed=seed
-            )  # (M,), (N,M)
-
-    with clock("segments"):
-        tree = SegmentTree(graph.feature)
-        labels, segments = initial_segments(tree, reduced.reshape(size, -1), MOST_LAYERS)
-
-    with clock("constrained"), torch.inference_mode():
-        sampled = None
-        if solver.pixels is not None and solver.pixels < size:
-            # Pixels at equal steps through the superpixels, one after the other: each superpixel
-            # gets its share.
-            order = np.argsort(ids.ravel(), kind="stable")
-            middles = (np.arange(solver.pixels) + 0.5) * (size / solver.pixels)
-            sampled = torch.from_numpy(np.sort(order[middles.astype(np.int64)])).to(device)
-        coefficients, survivors = constrained_sparsification(
-            torch.from_numpy(vectors).to(device, solver.precision),
-            torch.from_numpy(values).to(device),
-            torch.from_numpy(labels).to(device),
-            sampled,
-            solver.iterations,
-            solver.floor,
-            solve_layers_dense if solver.dense else solve_layers,
-        )  # (M,C), (C,)
-
+    watch = Stopwatch()
+    with watch("features"):
+        reduced = reduce_features(image, features, device)  # (H,W,3)
+    with watch("graph"):
+        graph = build_graph(image, reduced, backend)
+    with watch("eigenvectors"):
+        values, vectors = compute_eigenvectors(image, graph, solver.eigenvectors, seed, backend)
+    with watch("segments"):
+        tree, labels, segments = find_segments(graph.nodes, reduced)
+    with watch("constrained"):
+        coefficients, survivors = sparsify_constrained(
+            values, vectors, labels, graph.superpixels, solver, device
+        )
     return Analysis(
         image=image,
         features=reduced,
-        superpixels=ids,
-        laplacian=laplacian,
+        superpixels=graph.superpixels,
+        laplacian=graph.laplacian,
         eigenvalues=values,
         eigenvectors=vectors,
         tree=tree,
@@ -282,7 +430,7 @@ def analyse(
         survivors=survivors,
         coefficients=coefficients,
         solver=solver,
-        seconds=clock.seconds,
+        seconds=watch.seconds,
     )
 
 
@@ -304,42 +452,16 @@ def layers_of(analysis: Analysis, num_layers: int | Literal["auto"] = 5) -> Soft
         ValueError: The number of layers is out of range.
     """
     _check_number(num_layers)
-    solver, coefficients = analysis.solver, analysis.coefficients
-    height, width = analysis.superpixels.shape
-    device = coefficients.device
-    clock = _Clock()
-
-    with clock("relaxed"), torch.inference_mode():
-        tree = analysis.tree
-        # Both cuts are of one tree, so each initial segment belongs to one group as a whole.
-        groups = np.zeros(analysis.segments.max() + 1, np.int64)
-        groups[analysis.segments] = tree.cut(
-            tree.best_count() if num_layers == "auto" else num_layers
-        )
-        group = torch.from_numpy(groups).to(device)[analysis.survivors]  # (C,)
-        grouped = coefficients.new_zeros(len(coefficients), groups.max() + 1)
-        grouped.index_add_(1, group, coefficients)
-        grouped = grouped[:, grouped.any(0)]  # (M,K)
-        spanned = torch.from_numpy(analysis.eigenvectors).to(device, solver.precision)
-        relaxed = relaxed_sparsification(
-            analysis.laplacian,
-            spanned @ grouped.to(spanned),
-            torch.from_numpy(gradient_magnitude(analysis.image).ravel()),
-            *solver.relaxed,
-            solver.tolerance,
-            solver.preconditioned,
-        )  # (N,K)
-        # In double precision, because sums of float32 fractions are off by about 1e-7.
-        normalised = normalise_alphas(relaxed.double())
-        normalised = normalised[:, normalised.sum(0).argsort(descending=True, stable=True)]
-
+    watch = Stopwatch()
+    with watch("relaxed"):
+        alphas = sparsify_relaxed(analysis, num_layers)  # (K,H,W)
     return SoftSegmentation(
-        alphas=normalised.T.reshape(-1, height, width).float().cpu().numpy(),
+        alphas=alphas,
         features=analysis.features,
         superpixels=analysis.superpixels,
         eigenvalues=analysis.eigenvalues,
-        eigenvectors=analysis.eigenvectors.T.reshape(-1, height, width),
-        seconds=analysis.seconds | clock.seconds,
+        eigenvectors=analysis.eigenvectors.T.reshape(-1, *analysis.superpixels.shape),
+        seconds=analysis.seconds | watch.seconds,
     )
 
 
@@ -350,7 +472,7 @@ def soft_segment(
     seed: int = 0,
     solver: Solver | None = None,
     device: str | torch.device = "cpu",
-    backend: Literal["fast_slic", "skimage"] = "fast_slic",
+    backend: Backend = "fast_slic",
 ) -> SoftSegmentation:
     """Divides a photo into soft layers: `analyse`, then `layers_of`.
 

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 from psd_tools import PSDImage
 
-from softfeat.matting import files
-from softfeat.matting.soft_segmentation import SoftSegmentation
+from softfeat.imaging import documents
 
 HEIGHT, WIDTH = 40, 56
 
@@ -56,7 +55,7 @@ def test_alphas_add_up_in_their_files(
 ) -> None:
     total = np.zeros(alphas.shape[1:], int)
     for alpha in alphas:
-        files.write_alpha(tmp_path / "a.png", alpha, bits)
+        documents.write_alpha(tmp_path / "a.png", alpha, bits)
         read = np.asarray(Image.open(tmp_path / "a.png"))
         assert read.dtype == (np.uint8 if bits == 8 else np.uint16)
         assert np.abs(read / most - alpha).max() <= 0.51 / most
@@ -64,16 +63,11 @@ def test_alphas_add_up_in_their_files(
     assert abs(total - most).max() <= 1
 
 
-def test_a_cutout_has_the_colours_of_what_is_in_front(tmp_path: Path) -> None:
-    alpha = np.tile(np.linspace(0, 1, WIDTH, dtype=np.float32), (HEIGHT, 1))
-    red, blue = np.float32([1, 0, 0]), np.float32([0, 0, 1])
-    image = alpha[..., None] * red + (1 - alpha[..., None]) * blue
-    files.write_cutout(tmp_path / "a.png", image, alpha)
-    rgba = np.asarray(Image.open(tmp_path / "a.png"))
-    assert np.array_equal(rgba[..., 3], np.rint(alpha * 255))
-    seen = alpha > 0.3
-    assert np.abs(rgba[seen][:, :3] - 255 * red).mean() < 12  # image itself: some 60
-    assert np.abs(255 * image[seen] - 255 * red).mean() > 40
+def test_a_cutout_keeps_its_colours_where_it_is_transparent(alphas: np.ndarray) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    rgba = np.asarray(documents.cutout_picture(colours, alphas[0]))
+    assert np.array_equal(rgba[..., :3], colours)
+    assert np.array_equal(rgba[..., 3], np.rint(alphas[0] * 255))
 
 
 def test_psd_holds_the_layers_over_the_photo(
@@ -81,7 +75,7 @@ def test_psd_holds_the_layers_over_the_photo(
 ) -> None:
     layers = write_layers(tmp_path, photo, alphas)
     picture = Image.fromarray(photo)
-    files.write_psd(tmp_path / "a.psd", picture, layers, files.flatten(picture, layers))
+    documents.write_psd(tmp_path / "a.psd", picture, layers, documents.flatten(picture, layers))
     psd = PSDImage.open(tmp_path / "a.psd")
     assert psd.size == (WIDTH, HEIGHT)
     assert [layer.name for layer in psd] == ["photo", "layer 1", "layer 2", "layer 3"]
@@ -105,8 +99,8 @@ def test_ora_holds_the_layers_over_the_photo(
     layers = write_layers(tmp_path, photo, alphas)
     picture = Image.fromarray(photo).resize((600, 300))
     layers = [p for p in layers if Image.open(p).resize((600, 300)).save(p) is None]
-    flat = files.flatten(picture, layers)
-    files.write_ora(tmp_path / "a.ora", picture, layers, flat)
+    flat = documents.flatten(picture, layers)
+    documents.write_ora(tmp_path / "a.ora", picture, layers, flat)
     # the type as programs look it up: 38 bytes into the file
     assert (tmp_path / "a.ora").read_bytes()[30:54] == b"mimetypeimage/openraster"
     with zipfile.ZipFile(tmp_path / "a.ora") as archive:
@@ -137,15 +131,12 @@ def test_ora_holds_the_layers_over_the_photo(
 def test_the_sheet_fits(tmp_path: Path, size: tuple[int, int], count: int) -> None:
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (*size, 3), np.uint8)
-    found = SoftSegmentation(
-        np.full((count, *size), 1 / count, np.float32),
-        rng.random((*size, 3)),
-        np.zeros(size, np.uint16),
-        np.zeros(1),
-        np.zeros((1, *size)),
-    )
-    layers = write_layers(tmp_path, photo, found.alphas)
-    sheet = files.overview(Image.fromarray(photo), found, layers)
+    alphas = np.full((count, *size), 1 / count, np.float32)
+    layers = write_layers(tmp_path, photo, alphas)
+    features, superpixels = rng.random((*size, 3)), np.zeros(size, np.uint16)
+    coverage = [1 / count] * count
+    picture = Image.fromarray(photo)
+    sheet = documents.overview(picture, features, superpixels, layers, coverage)
     assert 400 < sheet.width <= 1600
     assert sheet.height < 3000
     pixels = np.asarray(sheet)
@@ -153,46 +144,15 @@ def test_the_sheet_fits(tmp_path: Path, size: tuple[int, int], count: int) -> No
         assert (edge == 255).all()  # margins: nothing is cut off
 
 
-def test_files_are_replaced_once_all_are_there(tmp_path: Path) -> None:
-    folder = tmp_path / "a"
-    with files.replacing(folder) as unfinished:
-        for name in ("alpha_1.png", "alpha_2.png", "layers.psd"):
-            (unfinished / name).write_text("old")
-        files.write_summary(unfinished, {"seed": 0})
-    (folder / "notes.txt").write_text("mine")
-    assert files.is_done(folder, {"seed": 0})
-    assert not files.is_done(folder, {"seed": 1})
-
-    def write_and_fail() -> None:
-        with files.replacing(folder) as unfinished:
-            (unfinished / "alpha_1.png").write_text("new")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_and_fail()
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-    assert (folder / "alpha_1.png").read_text() == "old"
-    assert files.is_done(folder, {"seed": 0})
-
-    (tmp_path / ".a.unfinished").mkdir()
-    (tmp_path / ".a.unfinished" / "half").touch()  # of a run that was killed
-    with files.replacing(folder) as unfinished:
-        (unfinished / "alpha_1.png").write_text("new")
-        files.write_summary(unfinished, {"seed": 1})
-    assert sorted(p.name for p in folder.iterdir()) == ["alpha_1.png", "notes.txt", "summary.json"]
-    assert (folder / "alpha_1.png").read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"seed": 0}'])
-def test_half_a_summary_is_not_believed(tmp_path: Path, text: str) -> None:
-    (tmp_path / "summary.json").write_text(text)
-    assert not files.is_done(tmp_path, {"seed": 0})
-
-
-def test_nothing_is_done_where_a_file_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
-    files.write_summary(tmp_path, {"seed": 0})
-    assert files.is_done(tmp_path, {"seed": 0})
-    (tmp_path / "a.png").unlink()
-    assert not files.is_done(tmp_path, {"seed": 0})
+def test_the_sheet_mixes_the_colours_of_the_layers(
+    tmp_path: Path, photo: np.ndarray, alphas: np.ndarray
+) -> None:
+    layers = write_layers(tmp_path, photo, alphas)
+    superpixels = np.zeros(photo.shape[:2], np.uint16)
+    picture = Image.fromarray(photo)
+    sheet = documents.overview(picture, photo / 255, superpixels, layers, [0.25, 0.5, 0.25])
+    colours = set(map(tuple, np.asarray(sheet).reshape(-1, 3).tolist()))
+    first, _, third = documents.PALETTE[:3].tolist()
+    assert {tuple(first), tuple(third)} <= colours  # each is alone at one side of the picture
+    middle = tuple(round((a + b) / 2) for a, b in zip(*documents.PALETTE[:2].tolist(), strict=True))
+    assert min(max(abs(a - b) for a, b in zip(c, middle, strict=True)) for c in colours) < 6

@@ -1,0 +1,45 @@
+"""Conversions of pictures: (H,W,C) arrays and (1,C,H,W) tensors, uint8 and floats in [0,1]."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def to_float(picture: NDArray[np.uint8], dtype: type[np.floating] = np.float32) -> NDArray:
+    """Converts uint8 values 0..255 to floats in [0,1].
+
+    >>> to_float(np.uint8([0, 51, 255])).tolist()
+    [0.0, 0.20000000298023224, 1.0]
+    """
+    return picture.astype(dtype) / dtype(255)
+
+
+def to_uint8(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Rounds floats in [0,1] to uint8 values 0..255.
+
+    >>> to_uint8(np.array([0, 0.2, 1])).tolist()
+    [0, 51, 255]
+    """
+    return np.rint(picture * np.float32(255)).astype(np.uint8)
+
+
+def to_tensor(picture: NDArray) -> Tensor:
+    """Converts an array (H,W,C) to a contiguous tensor (1,C,H,W).
+
+    uint8 values become float32 in [0,1]; other values keep their type. The result may share memory
+    with the array.
+    """
+    planes = np.require(picture.transpose(2, 0, 1), requirements=["C", "W"])
+    tensor = torch.from_numpy(planes)[None]
+    return tensor / 255 if tensor.dtype == torch.uint8 else tensor
+
+
+def to_array(maps: Tensor) -> NDArray:
+    """Converts a tensor (1,C,H,W) to an array (H,W,C), a view for a tensor on the CPU."""
+    return maps[0].permute(1, 2, 0).cpu().numpy()
+
+
+def ids_tensor(ids: NDArray[np.integer]) -> Tensor:
+    """Converts a map of ids (H,W), superpixels or classes, to an int64 tensor (1,H,W)."""
+    return torch.from_numpy(ids.astype(np.int64))[None]

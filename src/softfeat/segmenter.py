@@ -1,0 +1,370 @@
+"""Photos to soft layers: `Segmenter("general")("photo.jpg").save("layers")`."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from softfeat.imaging import documents
+from softfeat.imaging.convert import to_float, to_tensor, to_uint8
+from softfeat.imaging.images import read_image, resize_image, rgb_pixels
+from softfeat.imaging.slic import Superpixels
+from softfeat.matting.layers import layer_colours, select, upsample_alphas
+from softfeat.matting.soft_segmentation import MOST_LAYERS, STAGES, Backend, soft_segment
+from softfeat.models.checkpoints import checkpoint_file
+from softfeat.models.extractor import load_extractor
+from softfeat.models.photo_features import FEATURES_SIZES, features_of
+from softfeat.results import replacing, write_summary
+from softfeat.stopwatch import Stopwatch
+
+PhotoSource = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray
+LayerCount = int | Literal["auto"]
+
+_LONGEST = 30_000  # pixels, the limit of Photoshop documents
+_SHORTEST = 32  # pixels, for photos and the sizes they are reduced to
+_MOST_STRETCHED = 100  # ratio of the longer to the shorter side
+
+
+def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Computes the size (h, w) at which layers are computed, never larger than the photo.
+
+    The long side is `long_side`, or more if the short side would fall below 32 pixels.
+
+    Raises:
+        ValueError: The photo is too small, too large or too stretched.
+    """
+    short, long = sorted((height, width))
+    if short < _SHORTEST:
+        raise ValueError(f"{width}x{height} pixels: a photo needs {_SHORTEST} or more each way")
+    if long > _LONGEST:
+        raise ValueError(f"{width}x{height} pixels: at most {_LONGEST} each way; make it smaller")
+    if long > _MOST_STRETCHED * short:
+        raise ValueError(
+            f"{width}x{height} pixels: more than {_MOST_STRETCHED} times longer one way; crop it"
+        )
+    scale = min(1.0, max(long_side / long, _SHORTEST / short))
+    return round(height * scale), round(width * scale)
+
+
+def photo_pixels(photo: PhotoSource) -> NDArray[np.uint8]:
+    """Reads a photo.
+
+    Args:
+        photo: Path, open file with a name, PIL picture or array (H,W,3), uint8 or float in [0,1].
+            Files and PIL pictures are turned upright, and transparent parts are laid on white.
+
+    Returns:
+        (H,W,3) RGB.
+
+    Raises:
+        FileNotFoundError, ValueError: The file is missing or no photo, or the array is none.
+    """
+    if isinstance(photo, Image.Image):
+        return rgb_pixels(photo)
+    if isinstance(photo, str | os.PathLike):
+        return read_image(Path(photo))
+    if not isinstance(photo, np.ndarray):
+        return read_image(photo)
+    if photo.ndim != 3 or photo.shape[2] != 3:
+        raise ValueError(f"an array {photo.shape} is no photo: pass RGB, (H,W,3)")
+    if photo.dtype == np.uint8:
+        return photo
+    if not np.issubdtype(photo.dtype, np.floating):
+        raise ValueError(f"an array of {photo.dtype} is no photo: pass uint8, or floats in [0,1]")
+    if not (photo.min() >= 0 and photo.max() <= 1):  # false for NaN, too
+        raise ValueError("an array of floats must be in [0,1]: divide by 255, or pass uint8")
+    return to_uint8(photo)
+
+
+def check_bits(bits: int) -> None:
+    """Raises ValueError if alphas cannot be written with this number of bits."""
+    if bits not in (8, 16):
+        raise ValueError(f"bits={bits}: set bits=8 or bits=16")
+
+
+def check_cutout(
+    photo: NDArray[np.uint8],
+    include: Sequence[Sequence[int]] | None = None,
+    box: Sequence[int] | None = None,
+) -> None:
+    """Raises ValueError if `Layers.cutout` of a photo (H,W,3) would, before it is segmented."""
+    _check_one_of(include, box)
+    select(np.broadcast_to(np.float32(1), (1, *photo.shape[:2])), include or None, box)
+
+
+def _check_one_of(include: Sequence[Sequence[int]] | None, box: Sequence[int] | None) -> None:
+    if bool(include) == (box is not None):
+        raise ValueError("cut out by include=[(x, y), ...] or box=(left, top, right, bottom)")
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """A part of a photo, cut out softly.
+
+    Attributes:
+        matte: (H,W) in [0,1].
+        image: RGBA picture with the part's own colours, without fringes of its surroundings.
+    """
+
+    matte: NDArray[np.float32]
+    image: Image.Image
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """Soft layers of a photo.
+
+    Attributes:
+        photo: (H,W,3) RGB.
+        alphas: (K,H,W) in [0,1], adding up to 1 at every pixel, largest layer first.
+        features: (h,w,3) in [0,1], the features that the layers follow, at the working size.
+        superpixels: (h,w) ids 0..S-1, at the working size.
+        seconds: Seconds per stage: "reading", "network", the stages of
+            `softfeat.matting.soft_segmentation`, and "enlarging".
+    """
+
+    photo: NDArray[np.uint8]
+    alphas: NDArray[np.float32]
+    features: NDArray[np.float64]
+    superpixels: NDArray[np.uint16]
+    seconds: dict[str, float]
+
+    @cached_property
+    def colours(self) -> NDArray[np.uint8]:
+        """Each layer's own colours (K,H,W,3), which differ from the photo's where layers blend.
+
+        They are computed at the first access, in some seconds per layer of a large photo.
+        """
+        colours = np.empty((*self.alphas.shape, 3), np.uint8)
+        for own, computed in zip(colours, self._colours(), strict=True):
+            own[:] = computed
+        return colours
+
+    def _colours(self) -> Iterator[NDArray[np.uint8]]:
+        """The colours (H,W,3) of one layer after the other."""
+        if "colours" in vars(self):
+            yield from self.colours
+            return
+        image = to_float(self.photo)
+        for alpha in self.alphas:
+            yield to_uint8(layer_colours(image, alpha))
+
+    def cutout(
+        self,
+        include: Sequence[Sequence[int]] | None = None,
+        box: Sequence[int] | None = None,
+    ) -> Cutout:
+        """Joins the layers that points or a box belong to.
+
+        A point belongs to the layers that hold a fifth or more of it. A box holds the layers that
+        have more of their coverage inside it than outside, or else the layer that covers most of
+        it.
+
+        Args:
+            include: Points (x, y) in pixels of the photo.
+            box: Left, top, right and bottom in pixels of the photo, the last two exclusive.
+
+        Raises:
+            ValueError: Neither or both are given, or they are not on the photo.
+        """
+        _check_one_of(include, box)
+        matte = select(self.alphas, include or None, box)
+        colours = to_uint8(layer_colours(to_float(self.photo), matte))
+        return Cutout(matte, documents.cutout_picture(colours, matte))
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        bits: int = 8,
+        cutout: Cutout | None = None,
+        entries: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Writes the layers to a folder, in place of those of an earlier call.
+
+        The files are `alpha_<k>.png`; `layer_<k>.png`, with the layer's own colours; all layers as
+        `layers.psd` and `layers.ora`; `overview.png`; and `summary.json`. After an error the folder
+        is as it was. Colours are computed one layer at a time and are not kept.
+
+        Args:
+            folder: Folder to write to; it is made if it does not exist.
+            bits: 8 or 16, bits of the `alpha_<k>.png`.
+            cutout: Result of `cutout`, written as `selection.png` and `cutout.png`.
+            entries: Further entries of the summary.
+
+        Returns:
+            The summary.
+
+        Raises:
+            ValueError: There are no PNGs with this number of bits.
+            OSError: The folder cannot be written.
+        """
+        check_bits(bits)
+        with replacing(Path(folder).resolve()) as unfinished:
+            summary = {**(entries or {}), **self._write(unfinished, bits, cutout)}
+            write_summary(unfinished, summary)
+        return summary
+
+    def _write(self, folder: Path, bits: int, cutout: Cutout | None) -> dict[str, Any]:
+        """Writes all files except the summary, and returns the summary."""
+        watch = Stopwatch()
+        count = len(self.alphas)
+        files = [folder / f"layer_{k}.png" for k in range(1, count + 1)]
+        coverage = [round(float(alpha.mean()), 4) for alpha in self.alphas]
+        with watch("colours"):
+            for k, (alpha, colours) in enumerate(zip(self.alphas, self._colours(), strict=True), 1):
+                documents.write_alpha(folder / f"alpha_{k}.png", alpha, bits)
+                documents.save_png(documents.cutout_picture(colours, alpha), files[k - 1])
+            if cutout is not None:
+                documents.write_alpha(folder / "selection.png", cutout.matte, bits)
+                documents.save_png(cutout.image, folder / "cutout.png")
+        with watch("documents"):
+            picture = Image.fromarray(self.photo)
+            flat = documents.flatten(picture, files)
+            documents.write_psd(folder / "layers.psd", picture, files, flat)
+            documents.write_ora(folder / "layers.ora", picture, files, flat)
+            sheet = documents.overview(picture, self.features, self.superpixels, files, coverage)
+            documents.save_png(sheet, folder / "overview.png")
+        of_layers = {stage: s for stage, s in self.seconds.items() if stage in STAGES}
+        own = {
+            "reading": self.seconds["reading"],
+            "network": self.seconds["network"],
+            "layers": sum(of_layers.values()),
+            "enlarging": self.seconds["enlarging"],
+        }
+        return {
+            "size": [picture.width, picture.height],
+            "working_size": [self.features.shape[1], self.features.shape[0]],
+            "coverage": coverage,
+            "seconds": {stage: round(s, 3) for stage, s in (own | watch.seconds).items()},
+            "seconds_of_layers": {stage: round(s, 3) for stage, s in of_layers.items()},
+        }
+
+
+class Segmenter:
+    """Divides photos into soft layers.
+
+    >>> from skimage.data import chelsea
+    >>> layers = Segmenter("general", layers=2, size=64)(chelsea())
+    >>> layers.alphas.shape
+    (2, 300, 451)
+    >>> layers.cutout(include=[(225, 150)]).image.size
+    (451, 300)
+
+    Args:
+        weights: Name of shipped weights ("general", "road"), a file of weights, or the directory of
+            a training run.
+        layers: Number of layers, 1 to 40, or "auto". Fewer come out where the features do not
+            differ.
+        size: Pixels of the long side at which layers are computed, 32 or more. Alphas have the size
+            of the photo.
+        features_sizes: Pixels of the long side at which the network sees the photo, each 32 or
+            more. The features are the mean.
+        seed: Random seed of the eigenvectors, 0 or more. Nothing else is random.
+        device: Device of the network and the sparsifications, as "cpu" or "cuda".
+        backend: Library that computes the superpixels.
+
+    Raises:
+        ValueError: An argument is out of range, the weights are damaged, or there is no such
+            device.
+        FileNotFoundError: There are no such weights.
+        ImportError: The backend is not installed. The message says how to install it.
+    """
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] = "general",
+        *,
+        layers: LayerCount = 5,
+        size: int = 640,
+        features_sizes: Sequence[int] = FEATURES_SIZES,
+        seed: int = 0,
+        device: str = "cpu",
+        backend: Backend = "fast_slic",
+    ) -> None:
+        Superpixels(backend=backend).check_backend()
+        _check_layers(layers)
+        if type(size) is not int or size < _SHORTEST:
+            raise ValueError(f"size={size}: set size to {_SHORTEST} pixels or more")
+        sizes = list(features_sizes)
+        if not sizes or any(type(s) is not int or s < _SHORTEST for s in sizes):
+            raise ValueError(f"features_sizes={sizes}: set sizes of {_SHORTEST} or more")
+        if type(seed) is not int or seed < 0:
+            raise ValueError(f"seed={seed}: set seed to a whole number, 0 or more")
+        self.layers, self.size, self.features_sizes = layers, size, sizes
+        self.seed, self.backend = seed, backend
+        self.device = _device(device)
+        self.checkpoint = checkpoint_file(os.fspath(weights))
+        self.extractor = load_extractor(self.checkpoint).to(self.device)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes the layers, except the photo and the weights; plain values."""
+        return {
+            "layers": self.layers,
+            "size": self.size,
+            "seed": self.seed,
+            "backend": self.backend,
+            "features_sizes": self.features_sizes,
+        }
+
+    def __call__(self, photo: PhotoSource, layers: LayerCount | None = None) -> Layers:
+        """Divides a photo into soft layers.
+
+        Args:
+            photo: Path, open file with a name, PIL picture or array (H,W,3), uint8 or float in
+                [0,1].
+            layers: Number of layers in place of the segmenter's own.
+
+        Raises:
+            FileNotFoundError, ValueError: The photo is missing, damaged, too small, too large or
+                too stretched; or the number of layers is out of range.
+        """
+        layers = self.layers if layers is None else layers
+        _check_layers(layers)
+        watch = Stopwatch()
+        with watch("reading"):
+            pixels = photo_pixels(photo)  # (H,W,3)
+            height, width, _ = pixels.shape
+            small = resize_image(pixels, working_size(height, width, self.size))  # (h,w,3)
+        with watch("network"):
+            maps = features_of(self.extractor, small, self.features_sizes)  # (h,w,D)
+        soft = soft_segment(
+            to_float(small, np.float64),
+            maps,
+            layers,
+            self.seed,
+            device=self.device,
+            backend=self.backend,
+        )
+        with watch("enlarging"), torch.inference_mode():
+            guide = to_tensor(pixels)[0]  # (3,H,W)
+            alphas = upsample_alphas(torch.from_numpy(soft.alphas), guide).numpy()  # (K,H,W)
+        seconds = {stage: watch.seconds[stage] for stage in ("reading", "network")}
+        seconds |= soft.seconds | {"enlarging": watch.seconds["enlarging"]}
+        return Layers(pixels, alphas, soft.features, soft.superpixels, seconds)
+
+
+def _check_layers(layers: LayerCount) -> None:
+    if layers != "auto" and not (type(layers) is int and 1 <= layers <= MOST_LAYERS):
+        raise ValueError(f"layers={layers}: set layers=1..{MOST_LAYERS}, or layers=auto")
+
+
+def _device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ValueError: This machine has no such device.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by its build
+        raise ValueError(f"device={name}: no such device here; set device=cpu") from error
+    return device

@@ -1,0 +1,269 @@
+"""The command `softfeat`."""
+
+import json
+import os
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from softfeat.cli import main
+from tests.helpers.photos import picture, write_checkpoint
+
+NAMES = [
+    "photo (1).jpg",
+    "a,b.jpg",
+    "it's.jpg",
+    '"quoted".jpg',
+    "#1.jpg",
+    "a=b.jpg",
+    "~x.jpg",
+    "[1].jpg",
+    "{a}.jpg",
+    "*.jpg",
+    "$HOME.jpg",
+    "[bold]x.jpg",
+    ":smile:.jpg",
+    "naïve 猫.jpg",
+    "-leading.jpg",
+    "no suffix",
+    ".hidden.jpg",
+    "a.b.c.jpg",
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a photo in it."""
+    monkeypatch.chdir(tmp_path)
+    picture().save("a.png")
+    return tmp_path
+
+
+class Command:
+    """`softfeat`, in this process, with a tiny network and small layers."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.options = ["--weights", str(checkpoint), "--size", "32"]
+
+    def __call__(self, name: str, *arguments: str, stdin: bytes | None = None) -> Result:
+        return CliRunner().invoke(main, [name, *self.options, *arguments], input=stdin)
+
+
+@pytest.fixture
+def command(checkpoint: Path) -> Command:
+    return Command(checkpoint)
+
+
+def test_photos_become_folders(command: Command, here: Path) -> None:
+    done = command("segment", "a.png", "-k", "2", "--bits", "16")
+    assert done.exit_code == 0
+    assert done.stderr == ""
+    assert "a.png" in done.stdout
+    assert "layers/a" in done.stdout
+    summary = json.loads((here / "layers" / "a" / "summary.json").read_text())
+    assert (summary["photo"], len(summary["coverage"])) == ("a.png", 2)
+    assert summary["settings"]["bits"] == 16
+    assert np.asarray(Image.open(here / "layers" / "a" / "alpha_1.png")).dtype == np.uint16
+
+
+def test_file_names_of_every_kind(command: Command, here: Path) -> None:
+    for name in NAMES:
+        picture(32, 40).save(here / name, "JPEG")
+    done = command("segment", "--json", "-o", "out", "--", *NAMES)
+    assert done.exit_code == 0, done.output
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["photo"] for r in results] == NAMES
+    for name, result in zip(NAMES, results, strict=True):
+        summary = json.loads((Path(result["folder"]) / "summary.json").read_text())
+        assert summary["photo"] == name
+    assert len({r["folder"] for r in results}) == len(NAMES)
+    again = command("segment", "-o", "out", "--", *NAMES)  # as a table
+    assert again.exit_code == 0
+    assert again.stdout.count("skipped") == len(NAMES)
+    assert "[bold]x.jpg" in again.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_a_name_that_is_no_text(command: Command, here: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    (here / "a.png").rename(name)
+    (here / os.fsdecode(b"\xfe.png")).touch()
+    done = command("segment", name, os.fsdecode(b"\xfe.png"))
+    assert done.exit_code == 1
+    assert (here / "layers" / os.fsdecode(b"\xff") / "summary.json").is_file()
+    assert done.stderr.count("\n") == 2  # the photo, and the count
+
+
+def test_a_folder_of_photos(command: Command, here: Path) -> None:
+    (here / "photos (new)").mkdir()
+    for name in ("b.jpg", "c.PNG"):
+        picture().save(here / "photos (new)" / name)
+    (here / "photos (new)" / "notes.txt").touch()
+    done = command("segment", "photos (new)", "a.png", "--json")
+    assert done.exit_code == 0
+    photos = [json.loads(line)["photo"] for line in done.stdout.splitlines()]
+    assert photos == ["photos (new)/b.jpg", "photos (new)/c.PNG", "a.png"]
+
+
+def test_the_real_command(checkpoint: Path, here: Path) -> None:
+    name = "-it's [1], ~50% (naïve).png"
+    (here / "a.png").rename(name)
+    options = ["--weights", str(checkpoint), "--size", "32", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "softfeat", "segment", *options, "--", name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["photo"], result["status"]) == (name, "segmented")
+    assert (here / result["folder"] / "layers.psd").is_file()
+    assert done.stderr == ""
+
+
+def test_finished_photos_are_skipped(command: Command, here: Path) -> None:
+    def status(*options: str) -> str:
+        done = command("segment", "a.png", "--json", *options)
+        assert done.exit_code == 0
+        return json.loads(done.stdout)["status"]
+
+    assert status() == "segmented"
+    assert status() == "skipped"
+    assert status("--overwrite") == "segmented"
+    assert status("--seed", "1") == "segmented"
+    assert status("--seed", "1") == "skipped"
+    assert [p.name for p in (here / "layers").iterdir()] == ["a"]
+
+
+def test_a_bad_photo_stops_no_other(command: Command, here: Path) -> None:
+    (here / "bad\n.jpg").write_text("not a picture")
+    (here / "empty").mkdir()
+    picture(20, 90).save("small.png")
+    arguments = ["missing.jpg", "bad\n.jpg", "empty", "small.png", "a.png"]
+    done = command("segment", *arguments)
+    assert done.exit_code == 1
+    *lines, last = done.stderr.splitlines()
+    assert last == "4 of 5 photos failed"
+    assert lines[0] == "error: missing.jpg: no such file"
+    assert lines[2].startswith("error: empty: a folder, not a photo; choose")
+    assert lines[3].startswith("error: small.png: 90x20 pixels: a photo needs 32 or more")
+    assert len(lines) == 4
+    assert [p.name for p in (here / "layers").iterdir()] == ["a"]
+    done = command("segment", *arguments, "--json")
+    statuses = [json.loads(line)["status"] for line in done.stdout.splitlines()]
+    assert statuses == ["failed"] * 4 + ["skipped"]
+    assert json.loads(done.stdout.splitlines()[0])["error"] == "no such file"
+
+
+def test_a_name_that_is_too_long(command: Command, here: Path) -> None:
+    done = command("segment", "a" * 300 + ".jpg", "a.png")
+    assert done.exit_code == 1
+    assert "File name too long" in done.stderr
+    assert [p.name for p in (here / "layers").iterdir()] == ["a"]
+
+
+def test_standard_input(command: Command, here: Path) -> None:
+    photo = (here / "a.png").read_bytes()
+    done = command("segment", "-", "--json", stdin=photo)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert (result["photo"], result["folder"]) == ("standard input", "layers/stdin")
+    again = command("segment", "-", "--json", stdin=photo)
+    assert json.loads(again.stdout)["status"] == "skipped"
+    stream = BytesIO()
+    picture(seed=1).save(stream, "PNG")
+    other = command("segment", "-", "--json", stdin=stream.getvalue())
+    assert json.loads(other.stdout)["folder"] == "layers/stdin-2"  # nothing is replaced
+    bad = command("segment", "-", stdin=b"not a picture")
+    assert bad.exit_code == 1
+    assert bad.stderr.startswith("error: standard input: unreadable")
+
+
+def test_a_cutout(command: Command, here: Path) -> None:
+    done = command("cutout", "a.png", "--include", "40,30", "--include", "5,5")
+    assert (done.exit_code, done.output) == (0, "")
+    saved = Image.open(here / "cutout.png")
+    assert (saved.mode, saved.size) == ("RGBA", (80, 60))
+    assert min(saved.getpixel((40, 30))[3], saved.getpixel((5, 5))[3]) >= 51
+    done = command("cutout", "-", "--box", "0,0,80,60", "-o", "-", stdin=Path("a.png").read_bytes())
+    assert done.exit_code == 0
+    whole = Image.open(BytesIO(done.stdout_bytes))
+    assert (whole.format, whole.size) == ("PNG", (80, 60))
+    assert np.asarray(whole)[..., 3].min() == 255  # every layer is inside the box
+    assert command("cutout", "a.png", "--include", "1,1", "-o", "new/b.png").exit_code == 0
+    assert (here / "new" / "b.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.png", "--include", "1,1"], "Error: missing.png: no such file"),
+        (["a.png", "--include", "80,1"], "Error: a.png: point 80, 1 is outside of the photo"),
+        (["a.png", "--include", "-1,1"], "Error: a.png: point -1, 1 is outside of the photo"),
+        (["a.png", "--include", "1,1", "-o", "a.png/b.png"], "Error: a.png/b.png: "),
+    ],
+)
+def test_cutouts_that_fail(
+    command: Command, here: Path, arguments: list[str], message: str
+) -> None:
+    done = command("cutout", *arguments)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment"], "Missing argument 'PHOTO...'"),
+        (["segment", "a.png", "-k", "many"], "neither a whole number nor auto"),
+        (["segment", "a.png", "-k", "41"], "layers=41: set layers=1..40"),
+        (["segment", "a.png", "--size", "16"], "16 is not in the range x>=32"),
+        (["segment", "a.png", "--bits", "12"], "'12' is not one of '8', '16'"),
+        (["segment", "a.png", "--weights", "nowhere"], "no checkpoint at nowhere"),
+        (["segment", "a.png", "--device", "abacus"], "set device=cpu"),
+        (["segment", "a.png", "-o", "a.png"], "'a.png' is a file"),
+        (["segment", "a.png", "-o", "a.png/b"], "output=a.png/b cannot be a folder"),
+        (["cutout", "a.png"], "--include X,Y or --box"),
+        (["cutout", "a.png", "--include", "1,1", "--box", "0,0,5,5"], "--include X,Y or --box"),
+        (["cutout", "a.png", "--include", "1"], "'1' is not X,Y in whole pixels"),
+        (["cutout", "a.png", "--box", "1,2,3,x"], "'1,2,3,x' is not L,T,R,B"),
+        (["cutout", "a.png", "--include", "1,1", "-o", "b.jpg"], "choose a name in .png"),
+        (["cutout", "a.png", "--include", "1,1", "-o", "./a.png"], "is the photo"),
+        (["no-such-command"], "No such command"),
+    ],
+)
+def test_wrong_usage(here: Path, checkpoint: Path, arguments: list[str], message: str) -> None:
+    if "--weights" not in arguments and len(arguments) > 1:
+        arguments = [arguments[0], "--weights", str(checkpoint), *arguments[1:]]
+    before = sorted(here.rglob("*"))
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["segment"], ["cutout"]])
+def test_help_has_examples(arguments: list[str]) -> None:
+    done = CliRunner().invoke(main, [*arguments, "--help"])
+    assert done.exit_code == 0
+    assert "Examples:\n" in done.stdout
+    assert f"  softfeat {arguments[0] if arguments else 'segment'} photo.jpg" in done.stdout
+
+
+def test_the_version() -> None:
+    done = CliRunner().invoke(main, ["--version"])
+    assert done.exit_code == 0
+    assert done.stdout.startswith("softfeat, version ")

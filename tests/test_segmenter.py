@@ -1,0 +1,264 @@
+"""Photos to layers in one object."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import softfeat
+from softfeat.matting.layers import layer_colours, select
+from softfeat.matting.soft_segmentation import STAGES
+from softfeat.segmenter import Layers, Segmenter, check_cutout, photo_pixels, working_size
+from tests.helpers.photos import picture, write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
+
+
+@pytest.fixture(scope="module")
+def segmenter(checkpoint: Path) -> Segmenter:
+    return Segmenter(checkpoint, layers=3, size=48)
+
+
+@pytest.fixture(scope="module")
+def layers(segmenter: Segmenter) -> Layers:
+    return segmenter(picture())
+
+
+def test_layers_of_a_photo(layers: Layers) -> None:
+    count = len(layers.alphas)
+    assert 2 <= count <= 3
+    assert np.array_equal(layers.photo, np.asarray(picture()))
+    assert (layers.alphas.shape, layers.alphas.dtype) == ((count, 60, 80), np.float32)
+    assert np.abs(layers.alphas.sum(0) - 1).max() < 1e-5
+    assert layers.features.shape == (36, 48, 3)
+    assert layers.superpixels.shape == (36, 48)
+    assert list(layers.seconds) == ["reading", "network", *STAGES, "enlarging"]
+    assert all(seconds > 0 for seconds in layers.seconds.values())
+
+
+@pytest.mark.parametrize("kind", ["path", "string", "open file", "picture", "bytes", "floats"])
+def test_a_photo_of_any_kind(
+    segmenter: Segmenter, layers: Layers, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "a.png"
+    picture().save(path)
+    pixels = np.asarray(picture())
+    photo = {"path": path, "string": str(path), "picture": picture(), "bytes": pixels}
+    photo |= {"floats": pixels / 255, "open file": path.open("rb")}
+    result = segmenter(photo[kind])
+    np.testing.assert_array_equal(result.photo, pixels)
+    np.testing.assert_array_equal(result.alphas, layers.alphas)
+
+
+def test_a_pil_picture_is_turned_upright_and_laid_on_white() -> None:
+    turned = Image.new("RGBA", (40, 70), (0, 0, 0, 0))
+    turned.getexif()[274] = 6
+    pixels = photo_pixels(turned)
+    assert pixels.shape == (40, 70, 3)
+    assert (pixels == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        (np.zeros((40, 40), np.uint8), r"\(H,W,3\)"),
+        (np.zeros((40, 40, 4), np.uint8), r"\(H,W,3\)"),
+        (np.zeros((40, 40, 3), np.int64), "uint8, or floats"),
+        (np.full((40, 40, 3), 2.0), "divide by 255"),
+        (np.full((40, 40, 3), np.nan), "divide by 255"),
+        (Image.new("F", (40, 40)), "range is unknown"),
+        (Image.new("RGB", (20, 90)), "32 or more"),
+    ],
+)
+def test_photos_that_are_none(segmenter: Segmenter, photo: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        segmenter(photo)  # type: ignore[arg-type]
+
+
+def test_the_number_of_layers_of_one_call(segmenter: Segmenter) -> None:
+    assert len(segmenter(picture(), layers=1).alphas) == 1
+    with pytest.raises(ValueError, match="layers=41"):
+        segmenter(picture(), layers=41)
+
+
+def test_colours_are_computed_once(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*arguments: np.ndarray) -> np.ndarray:
+        calls.append(arguments)
+        return layer_colours(*arguments)
+
+    monkeypatch.setattr("softfeat.segmenter.layer_colours", counted)
+    fresh = Layers(layers.photo, layers.alphas, layers.features, layers.superpixels, {})
+    assert not calls
+    assert (fresh.colours.shape, fresh.colours.dtype) == ((*layers.alphas.shape, 3), np.uint8)
+    assert fresh.colours is fresh.colours
+    assert len(calls) == len(layers.alphas)
+    mixed = (layers.alphas[..., None] * fresh.colours).sum(0)
+    assert np.abs(mixed - layers.photo).mean() < 6  # what the layers' own colours add up to
+
+
+@pytest.mark.parametrize("first", ["colours", "save"])
+def test_saved_layers(layers: Layers, tmp_path: Path, first: str) -> None:
+    fresh = Layers(*(getattr(layers, name) for name in Layers.__dataclass_fields__))
+    if first == "colours":
+        assert fresh.colours.any()
+    cutout = fresh.cutout(include=[(40, 30)])
+    folder = tmp_path / "deep" / "out"
+    summary = fresh.save(folder, bits=16, cutout=cutout, entries={"photo": "a"})
+    assert [p.name for p in folder.parent.iterdir()] == ["out"]
+    written = json.loads((folder / "summary.json").read_text())
+    files = written.pop("files")
+    assert written == summary
+    assert {*files, "summary.json"} == {p.name for p in folder.iterdir()}
+    assert list(summary["seconds"]) == [
+        "reading", "network", "layers", "enlarging", "colours", "documents"
+    ]  # fmt: skip
+    assert list(summary["seconds_of_layers"]) == list(STAGES)
+    assert summary["seconds"]["layers"] == pytest.approx(
+        sum(summary["seconds_of_layers"].values()), abs=0.01
+    )
+    for k, (alpha, colours) in enumerate(zip(fresh.alphas, fresh.colours, strict=True), 1):
+        grey = np.asarray(Image.open(folder / f"alpha_{k}.png"))
+        assert np.array_equal(grey, np.rint(alpha * np.float32(65535)).astype(np.uint16))
+        rgba = np.asarray(Image.open(folder / f"layer_{k}.png"))
+        assert np.array_equal(rgba[..., :3], colours)
+    saved = Image.open(folder / "cutout.png")
+    assert np.array_equal(np.asarray(saved), np.asarray(cutout.image))
+    fresh.save(folder)
+    assert not (folder / "cutout.png").exists()  # of the call before
+
+
+def test_saving_what_cannot_be_saved(layers: Layers, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="bits=12"):
+        layers.save(tmp_path / "out", bits=12)
+    assert not list(tmp_path.iterdir())
+
+
+def test_cutting_out(layers: Layers) -> None:
+    corner, centre = (2, 2), (40, 30)
+    one = layers.cutout(include=[corner])
+    np.testing.assert_array_equal(one.matte, select(layers.alphas, corner))
+    assert (one.image.mode, one.image.size) == ("RGBA", (80, 60))
+    assert np.array_equal(np.asarray(one.image)[..., 3], np.rint(one.matte * 255))
+    both = layers.cutout(include=[corner, centre]).matte
+    assert (both >= np.maximum(one.matte, layers.cutout([centre]).matte)).all()
+    box = (0, 0, 40, 30)
+    np.testing.assert_array_equal(layers.cutout(box=box).matte, select(layers.alphas, box=box))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "include="),
+        ({"include": []}, "include="),
+        ({"include": [(1, 1)], "box": (0, 0, 2, 2)}, "include="),
+        ({"include": [(1, 1), (80, 1)]}, "outside of the photo, 80x60"),
+        ({"box": (5, 1, 85, 3)}, "not inside the photo"),
+    ],
+)
+def test_bad_cutouts(layers: Layers, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        layers.cutout(**arguments)
+    with pytest.raises(ValueError, match=message):
+        check_cutout(layers.photo, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"layers": 0}, ValueError, "layers=0"),
+        ({"layers": "many"}, ValueError, "layers=many"),
+        ({"size": 16}, ValueError, "size=16"),
+        ({"features_sizes": []}, ValueError, "features_sizes"),
+        ({"seed": 0.5}, ValueError, "seed=0.5"),
+        ({"device": "abacus"}, ValueError, "device=abacus.*device=cpu"),
+        ({"device": "cuda:99"}, ValueError, "device=cuda:99.*device=cpu"),
+        ({"backend": "other"}, ValueError, "backend=other"),
+        ({"weights": "nowhere.ckpt"}, FileNotFoundError, "nowhere.ckpt"),
+    ],
+)
+def test_bad_arguments(arguments: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Segmenter(**arguments)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_a_gpu_gives_nearly_the_same_layers(checkpoint: Path, layers: Layers) -> None:
+    there = Segmenter(checkpoint, layers=3, size=48, device="cuda")(picture())
+    assert np.abs(there.alphas - layers.alphas).mean() < 0.01
+
+
+def test_the_snippet_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture().save("photo.jpg")
+    exec(
+        "from softfeat import Segmenter\n"
+        'layers = Segmenter("general")("photo.jpg")\n'
+        'layers.save("out")\n'
+    )
+    assert {"alpha_1.png", "layers.psd", "summary.json"} <= {p.name for p in Path("out").iterdir()}
+
+
+def test_the_names_of_the_package() -> None:
+    assert softfeat.Segmenter is Segmenter
+    assert softfeat.Layers is Layers
+    assert softfeat.load_extractor.__module__ == "softfeat.models.extractor"
+    assert softfeat.__version__.count(".") == 2
+    assert set(softfeat.__all__) <= set(dir(softfeat))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = softfeat.nothing
+
+
+_TRAINING = ("pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics", "matplotlib")
+
+
+def imported(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has after some code."""
+    program = f"{code}\nimport sys\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_package_imports_nothing_slow() -> None:
+    slow = {*_TRAINING, "torch", "numpy", "PIL", "scipy", "rich"}
+    assert not imported("import softfeat") & slow
+    assert not imported("import softfeat.cli") & slow
+
+
+def test_cutting_a_photo_needs_no_training_packages(checkpoint: Path, tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    options = ["--weights", str(checkpoint), "--size", "32", "-o", str(tmp_path / "out")]
+    modules = imported(
+        "from softfeat.cli import main\n"
+        f"main(['segment', {str(tmp_path / 'a.png')!r}, *{options}], standalone_mode=False)"
+    )
+    assert (tmp_path / "out" / "a" / "summary.json").is_file()
+    assert "torch" in modules
+    assert not modules & set(_TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [((31, 90), "32 or more"), ((32, 3300), "crop"), ((400, 30_001), "30000")]
+)
+def test_bad_sizes(size: tuple[int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        working_size(*size, 640)
+
+
+@pytest.mark.parametrize(
+    ("size", "working"),
+    [((600, 800), (480, 640)), ((60, 80),) * 2, ((40, 2000), (32, 1600)), ((32, 33),) * 2],
+)
+def test_working_sizes(size: tuple[int, int], working: tuple[int, int]) -> None:
+    assert working_size(*size, 640) == working
