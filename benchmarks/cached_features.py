@@ -15,17 +15,19 @@ from benchmarks.measure import ratio
 from softfeat.data.datamodule import SegmentationData
 from softfeat.metrics.segmentation import SegmentationScores, confusion_matrix
 from softfeat.models.extractor import Extractor
+from softfeat.training.frozen import FrozenFeatures
 from softfeat.training.hard_segmentation import HardSegmentationModule
 
 
 class _Training:
     """A head in training; every side has one."""
 
-    def __init__(self, module: HardSegmentationModule, data: SegmentationData, seed: int) -> None:
+    def __init__(
+        self, module: HardSegmentationModule, data: SegmentationData, seed: int, epochs: int
+    ) -> None:
         self.module, self.data, self.seed = module, data, seed
-        configured = module.configure_optimizers()
-        self.optimizer = configured["optimizer"]
-        self.scheduler = configured["lr_scheduler"]["scheduler"]
+        steps = epochs * data.steps_per_epoch
+        self.optimizer, self.scheduler = module.optimizer_and_schedule(steps)
 
     def epoch(self, number: int) -> float:
         """Trains an epoch, loading included; seconds."""
@@ -83,21 +85,23 @@ def cached_features(
         torch.manual_seed(seed)
         return HardSegmentationModule(
             len(data.layout.class_names),
-            extractor=extractor,
+            extractor,
             optimizer=partial(torch.optim.AdamW, lr=3e-3, fused=True),
-            total_steps=epochs * data.steps_per_epoch,
         )
 
     with TemporaryDirectory() as folder:
-        stored.features_dir, stored.features = Path(folder), {}
+        stored.features_dir, stored.features, stored.datasets = Path(folder), {}, {}
+        stored.frozen = FrozenFeatures(extractor)
         started = time.perf_counter()
-        stored.store_features(new_head(0).eval().inputs, "benchmark", torch.device("cpu"))
+        stored.setup("fit")
         storing = time.perf_counter() - started
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
         num_bytes = sum(file.stat().st_size for file in files)
         for seed in seeds:
             head = new_head(seed)
-            trainings = {n: _Training(copy.deepcopy(head), d, seed) for n, d in sides.items()}
+            trainings = {
+                n: _Training(copy.deepcopy(head), d, seed, epochs) for n, d in sides.items()
+            }
             for number in range(epochs):
                 for name, training in trainings.items():
                     seconds[name].append(training.epoch(number))

@@ -126,13 +126,12 @@ def gpu(
 
     growth = images_per_second(of_batch, batch_size, largest_batch, repeats, steps)
 
-    def module(cuda_graph: bool, total_steps: int) -> SoftFeatureModule:
+    def module(cuda_graph: bool) -> SoftFeatureModule:
         return SoftFeatureModule(
             copy.deepcopy(extractor),
             loss,
             optimizer,
             num_superpixels,
-            total_steps=total_steps,
             cuda_graph=cuda_graph,
         ).to(device)
 
@@ -337,7 +336,7 @@ def loops_of(
     """Trainings in bfloat16 with their loader: a bare PyTorch loop and Lightning, of every way.
 
     Args:
-        make: a module, of whether it replays a CUDA graph and the number of steps.
+        make: Makes a module, given whether it replays a CUDA graph.
         data: what they read.
         steps: counted steps of a loop.
         rounds: of each loop.
@@ -349,7 +348,7 @@ def loops_of(
     seconds: dict[str, list[float]] = {}
     waits, failures = {}, {}
     for name, cuda_graph in LOOPS.items():
-        module = partial(make, cuda_graph, _WARM_UP + steps)
+        module = partial(make, cuda_graph)
         try:
             found = measured_loops(module, data, steps, rounds, _WARM_UP, bf16=True)
         except Exception as error:  # the other parts still tell something

@@ -56,7 +56,7 @@ def loader(
         data.pack = pack
         data.prepare_data()
         data.setup("fit")
-        data.pool_at(extractor.level_sizes(data.image_size))
+        data.num_levels = len(extractor.level_channels)
         for workers in num_workers:
             ready = copy.copy(data)
             ready.num_workers = workers

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from softfeat.commands.cli import markdown_table
+from softfeat.tables import markdown_table
 
 Function = Callable[[], object]
 

@@ -15,7 +15,8 @@ from softfeat.imaging.slic import Superpixels
 from softfeat.metrics.baselines import colour_features
 from softfeat.metrics.pair_auc import PairAUC
 from softfeat.models.extractor import build_extractor, load_extractor
-from softfeat.training.soft_features import POSITION_WEIGHT, SoftFeatureModule
+from softfeat.training.baselines import POSITION_WEIGHT
+from softfeat.training.soft_features import SoftFeatureModule
 
 
 def pair_auc_of_sets(
@@ -70,7 +71,7 @@ def pair_auc_of_sets(
     }
 
     def ways(batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        found = {n: m.superpixel_features(batch, m.pyramid) for n, m in modules.items()}
+        found = {n: m.superpixel_features(batch) for n, m in modules.items()}
         _, labels = found["untrained network"]
         colour = (batch["image"], batch["superpixels"], superpixels.count)
         lab, placed = colour_features(*colour), colour_features(*colour, POSITION_WEIGHT)

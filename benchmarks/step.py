@@ -89,9 +89,10 @@ class Step:
             copy.deepcopy(extractor).to(self.device),
             loss,
             num_superpixels=num_superpixels,
-            channels_last=way.channels_last,
         )
         self.extractor = self.module.extractor
+        if not way.channels_last:
+            self.extractor.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if way.keep:
             self.extractor.recompute = 0
         self.optimizer = optimizer(self.extractor.parameters())

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -27,8 +27,9 @@ from softfeat.models.extractor import Extractor
 from softfeat.ops.labels import CONTRAST
 from softfeat.ops.superpixels import superpixel_scatter
 from softfeat.revision import revision
-from softfeat.training.classifier import ClassWeights
+from softfeat.training.classifier import rarity
 from softfeat.training.machine import machine
+from softfeat.training.sampled_pixels import SampledPixelModule
 from softfeat.training.soft_features import SoftFeatureModule
 
 _SCORES = {"pair AUC": "pair_auc", "probe mIoU": "probe_miou"}
@@ -44,7 +45,7 @@ def _rate(share: float) -> float:
 @torch.no_grad()
 def _pooled(module: SoftFeatureModule, batch: Batch) -> tuple[Tensor, Tensor]:
     batch = move_data_to_device(batch, module.device)
-    features, labels = module.superpixel_features(batch, module.extractor.pyramid)
+    features, labels = module.superpixel_features(batch)
     return features.cpu(), labels.cpu()
 
 
@@ -248,7 +249,7 @@ def time_to_quality(
     plot: str | Path,
     cpu_clock: bool = False,
     classifier_weight: float = 0.0,
-    class_weights: ClassWeights = "equal",
+    class_weights: Literal["equal", "frequency"] = "equal",
     superpixel_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     name: str = "time_to_quality",
 ) -> dict[str, Any]:
@@ -324,18 +325,18 @@ def time_to_quality(
                 torch.manual_seed(seed)
                 data.seed = seed
                 data.setup("fit")
-                module = SoftFeatureModule(
+                make = partial(SampledPixelModule, sample_pixels=sampling)
+                module: SoftFeatureModule = (make if sampling else SoftFeatureModule)(
                     extractor(),
                     loss if sampling or superpixel_loss is None else superpixel_loss,
                     optimizer,
                     data.superpixels.count,
+                    [len(names) for names in data.label_spaces],
                     classifier_weight,
-                    class_weights,
-                    sample_pixels=sampling,
+                    rarity(data.class_shares()) if class_weights == "frequency" else None,
                 )
-                module.add_classifier(data)
                 module.to(device)
-                data.pool_at(module.extractor.level_sizes(data.image_size))
+                data.num_levels = len(module.extractor.level_channels)
                 measured = train_for(
                     module,
                     data,

@@ -126,9 +126,7 @@ def train_step(
 
     def module() -> SoftFeatureModule:
         network = copy.deepcopy(extractor)
-        return SoftFeatureModule(
-            network, loss, optimizer, count, total_steps=steps + 1, cuda_graph=False
-        ).to(device)
+        return SoftFeatureModule(network, loss, optimizer, count).to(device)
 
     loops = measured_loops(module, data, steps, rounds)
     shares = time_by_part(ways[NATIVE], repeats=3)

@@ -12,11 +12,13 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from softfeat.commands.cli import register_resolvers
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.dataset import Augmentation
 from softfeat.data.layouts import Folder
 from softfeat.imaging.slic import Superpixels
 
+register_resolvers()
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
@@ -160,7 +162,6 @@ def tiny_run(root: Path, run_dir: Path, *overrides: str) -> DictConfig:
         *TINY,
         "data.steps_per_epoch=3",
         "trainer.max_epochs=2",
-        "model.total_steps=6",
         *overrides,
     )
 
@@ -180,7 +181,6 @@ def tiny_hard_run(
         "data.batch_size=2",
         "data.steps_per_epoch=3",
         "trainer.max_epochs=2",
-        "model.total_steps=6",
         "model.warmup_steps=0",
         "model.optimizer.lr=0.05",
         *overrides,

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from softfeat.commands.cli import print_table, readable_errors
+from softfeat.commands.cli import readable_errors
 from softfeat.models.checkpoints import (
     checkpoint_file,
     read_checkpoint,
@@ -24,6 +24,7 @@ from softfeat.models.checkpoints import (
     write_weights,
 )
 from softfeat.models.extractor import extractor_of
+from softfeat.tables import print_table
 from softfeat.training.hard_segmentation import load_hard_segmentation
 
 _TOLD = (
@@ -33,7 +34,8 @@ _TOLD = (
     "data.image_size",
     "data.batch_size",
     "data.superpixels.count",
-    "model.total_steps",
+    "trainer.max_epochs",
+    "data.steps_per_epoch",
 )
 
 

@@ -1,4 +1,4 @@
-"""Reports what became of a sweep: python -m src.sweep_report DIR."""
+"""Reports the results of a sweep: python -m src.sweep_report DIR."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ def main() -> None:
     """Prints the table, writes report.csv, report.md and report.png into the directory."""
     parser = argparse.ArgumentParser(prog="python -m src.sweep_report")
     parser.add_argument(
-        "dir", help="directory of a multirun, or one that holds several; dir=DIR does, too"
+        "dir", help="directory of a multirun, or of several multiruns; dir=DIR works, too"
     )
     Sweep(Path(parser.parse_args().dir.removeprefix("dir="))).write()
 

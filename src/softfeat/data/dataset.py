@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -286,29 +287,48 @@ def shares(total: int, weights: NDArray[Any]) -> list[int]:
 
 @dataclass(frozen=True)
 class Collate:
-    """Stacks samples and builds the sparse pooling matrices of the batch, in the worker.
+    """Stacks samples and builds the sparse pooling matrices of the batch, in a worker process.
 
     Attributes:
-        num_superpixels: S, rows per image.
-        level_sizes: of the extractor's pyramid; None leaves the matrices out.
-        flat: give a `FlatBatch`, with padded matrices, so that one is laid out as the other.
+        num_superpixels: S, number of rows per image.
+        num_levels: Number of levels of the extractor's pyramid; 0 leaves the matrices out.
+        flat: Make a `FlatBatch` with padded matrices, so that all batches have the same layout.
     """
 
     num_superpixels: int
-    level_sizes: Sequence[tuple[int, int]] | None = None
+    num_levels: int = 0
     flat: bool = False
 
     def __call__(self, samples: list[dict[str, Any]]) -> Batch:
-        """Batch with image (B,3,H,W), label and superpixels (B,H,W), space (B,), path, pooling.
+        """Makes a batch.
 
-        Labels of their own sizes stay a list.
+        Returns:
+            image (B,3,H,W); label and superpixels (B,H,W); space (B,); path; pooling, one
+            `PoolingWeights` per level; native_label, a list, if the samples have it.
         """
         native = [sample.pop("native_label") for sample in samples if "native_label" in sample]
         batch: dict[str, Any] = default_collate(samples)
         if native:
             batch["native_label"] = native
-        if self.level_sizes is not None:
+        if self.num_levels:
+            superpixels = batch["superpixels"]
+            sizes = level_sizes(superpixels.shape[1:], self.num_levels)
             batch["pooling"] = pooling_weights(
-                batch["superpixels"], self.num_superpixels, self.level_sizes, padded=self.flat
+                superpixels, self.num_superpixels, sizes, padded=self.flat
             )
         return FlatBatch.of(batch) if self.flat else batch
+
+
+def level_sizes(image_size: Sequence[int], num_levels: int) -> list[tuple[int, int]]:
+    """Sizes (h, w) of the levels of an extractor's pyramid, each half the size before, rounded up.
+
+    Args:
+        image_size: (H, W) of the photo.
+        num_levels: Number of levels.
+
+    >>> level_sizes((50, 70), 3)
+    [(25, 35), (13, 18), (7, 9)]
+    """
+    height, width = image_size
+    scales = [2**level for level in range(1, num_levels + 1)]
+    return [(math.ceil(height / scale), math.ceil(width / scale)) for scale in scales]
