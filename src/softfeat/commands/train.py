@@ -124,9 +124,7 @@ def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
             file of the features has changed since.
     """
     extractor: Extractor = instantiate(cfg.extractor)
-    checkpoint = cfg.model.get("features_checkpoint")
-    if "features_checkpoint" in cfg.model and last is not None:
-        checkpoint = last
+    checkpoint = (last or cfg.model.features_checkpoint) if "head" in cfg.model else None
     if checkpoint is None:
         return extractor
     trained = load_extractor(checkpoint)
