@@ -125,9 +125,9 @@ def test_two_epochs_equal_one_and_a_resume(
     ]
     assert rates == pytest.approx([cfg.optimizer.lr * factor for factor in scale])
     broken = tmp_path / "broken"
-    train(configured(broken, "trainer.max_epochs=1"))
+    train(configured(broken, "+trainer.max_steps=3"))
     assert state(broken)["global_step"] == 3
-    train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
+    train(resumed_config(broken, ["trainer.max_steps=-1"]), resume=True)
 
     whole, resumed = state(tmp_path / "whole"), state(broken)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
@@ -136,6 +136,7 @@ def test_two_epochs_equal_one_and_a_resume(
         assert equal(whole["current_model_state"], resumed["current_model_state"])
         assert not equal(whole["current_model_state"], whole["state_dict"])
     assert losses(tmp_path / "whole") == losses(broken)
+    assert [float(r["train/lr"]) for r in rows(broken) if r["train/lr"]] == rates
     if "classifier" in system:
         assert whole["state_dict"]["classifier.map.weight"].shape == (2 + 3 + 4 + 5 + 6, 8)
         assert load_extractor(broken).hparams["dim"] == 8
@@ -151,9 +152,9 @@ def test_a_resumed_head_keeps_the_extractor_it_had(folder_root: Path, tmp_path: 
     soft, whole, broken = (tmp_path / name for name in ("soft", "whole", "broken"))
     train(tiny_run(folder_root, soft))
     train(tiny_hard_run(folder_root, whole, soft))
-    train(tiny_hard_run(folder_root, broken, soft, "trainer.max_epochs=1"))
+    train(tiny_hard_run(folder_root, broken, soft, "+trainer.max_steps=3"))
     (soft / "checkpoints" / "best.ckpt").unlink()
-    train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
+    train(resumed_config(broken, ["trainer.max_steps=-1"]), resume=True)
     assert equal(state(whole)["state_dict"], state(broken)["state_dict"])
 
 
@@ -195,11 +196,12 @@ def test_a_longer_training_may_be_resumed(folder_root: Path, tmp_path: Path) -> 
     train(tiny_run(folder_root, run))
     cfg = resumed_config(run, ["resume=x", "trainer.max_epochs=3"])
     assert train(cfg, resume=True)["steps"] == 9
-    # The rate ends at 0 with the longer training.
+    # The rate ends at 0 with the longer training, after a step at the rate that was saved.
     rates = [float(r["train/lr"]) for r in rows(run) if r["train/lr"]]
     lr = cfg.model.optimizer.lr
-    scale = [(1 - step / 9) ** 0.9 * min(1, (step + 1) / 51) for step in range(6, 9)]
-    assert rates[6:] == pytest.approx([lr * factor for factor in scale])
+    scale = [(1 - step / 9) ** 0.9 * min(1, (step + 1) / 51) for step in (7, 8)]
+    assert rates[6] == 0
+    assert rates[7:] == pytest.approx([lr * factor for factor in scale])
 
 
 def test_a_moved_run_is_resumed_where_it_lies(folder_root: Path, tmp_path: Path) -> None:
