@@ -92,13 +92,13 @@ def fit(model: SoftFeatureModule, data: SegmentationData, **options: Any) -> set
         ({"precision": "16-mixed"}, False),
         ({"device": "cpu"}, False),
         ({"device": "mps"}, False),
-        ({"strategy": "ddp"}, False),
+        ({"single_device": False}, False),
         ({"accumulate_grad_batches": 2}, False),
     ],
 )
 def test_when_a_step_can_be_replayed(change: dict[str, Any], possible: bool) -> None:
     settings: dict[str, Any] = {
-        "device": "cuda", "strategy": "single_device", "precision": "32-true",
+        "device": "cuda", "single_device": True, "precision": "32-true",
         "accumulate_grad_batches": 1,
     }  # fmt: skip
     assert can_replay(**settings | change) == possible

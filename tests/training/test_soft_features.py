@@ -1,10 +1,12 @@
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from softfeat.models.extractor import BottleneckExtractor
+from softfeat.models.checkpoints import read_checkpoint
+from softfeat.models.extractor import BottleneckExtractor, load_extractor
 from softfeat.ops.npair import superpixel_npair_loss
 from softfeat.ops.pixels import sample_pixels
 from softfeat.ops.pyramid import pooling_weights
@@ -180,3 +182,16 @@ def test_the_encoder_has_a_rate_of_its_own() -> None:
     assert len(group["params"]) == len(list(model.parameters()))
     with pytest.raises(ValueError, match=r"model\.encoder_rate=-1"):
         module(encoder_rate=-1)
+
+
+def test_a_checkpoint_from_before_the_modules_were_split_still_loads() -> None:
+    """Written by a training with a classifier at commit 24d9404."""
+    file = Path(__file__).parents[1] / "golden" / "soft_features_with_classifier.ckpt"
+    extractor = load_extractor(file)
+    model = SoftFeatureModule(extractor, num_classes=[3], classifier_weight=0.5)
+    state = read_checkpoint(file)["state_dict"]
+    model.load_state_dict(state)
+    for name, value in extractor.state_dict().items():
+        assert torch.equal(value, state[f"extractor.{name}"])
+    assert model.classifier is not None
+    assert model.classifier.map.weight.any()

@@ -32,10 +32,11 @@ class Augmentation:
     """Random flip, scale and crop, the same for all maps of a photo, and random colours.
 
     Attributes:
-        flip: probability of a horizontal flip.
-        scale: range of the enlargement; below 1 the photo is padded, with the label IGNORE.
-        colour: how far brightness, contrast and saturation may stray from 1, and the three
-            channels from each other, half as far.
+        flip: Probability of a horizontal flip.
+        scale: Range of the enlargement. Below 1 the photo is padded, and the padding has the label
+            IGNORE.
+        colour: Largest deviation of brightness, contrast and saturation from 1, in [0,1). The three
+            channels deviate from each other by up to half of it.
     """
 
     flip: float = 0.5
@@ -86,7 +87,7 @@ class Augmentation:
         return image, label, superpixels
 
     def _recolour(self, rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Brightness, contrast, saturation and cast, as one affine map of the colours."""
+        """Changes brightness, contrast, saturation and cast by one affine map of the colours."""
         brightness, contrast, saturation = 1 + self.colour * rng.uniform(-1, 1, 3)
         cast = 1 + self.colour / 2 * rng.uniform(-1, 1, 3)
         matrix = brightness * (saturation * np.eye(3) + (1 - saturation) / 3) * cast
@@ -97,7 +98,7 @@ class Augmentation:
 
 
 def _take(array: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], fill: int) -> NDArray[Any]:
-    """array[rows, cols], `fill` where outside."""
+    """Returns array[rows, cols], and `fill` outside of the array."""
     taken = array.take(rows, 0, mode="clip").take(cols, 1, mode="clip")
     taken[(rows < 0) | (rows >= array.shape[0])] = fill
     taken[:, (cols < 0) | (cols >= array.shape[1])] = fill
@@ -107,20 +108,23 @@ def _take(array: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], fill: int
 class SegmentationDataset(Dataset[Batch]):
     """Photos, labels and superpixel maps of one split at one size.
 
-    A sample's randomness hangs on the seed and on its place in the training stream alone, not on
-    workers or on what was loaded before.
+    The randomness of a sample depends only on the seed and on its place in the training stream, not
+    on worker processes or on earlier samples.
 
     Args:
-        records: the files.
+        records: The files.
         image_size: (H, W) of every sample.
-        superpixels: parameters of the maps.
-        store: of these records; what it does not hold is read from the files, and superpixels are
-            computed after augmentation.
-        augmentation: None for none.
-        seed: of the augmentation.
-        variants: augmented versions of each photo, of which passes take one after the other; None
-            to draw anew each time.
-        native_labels: give the label as large as in its file, too.
+        superpixels: Parameters of the superpixel maps.
+        store: Store of these records. Whatever it does not contain is read from the files, and
+            superpixels are computed after augmentation.
+        augmentation: Augmentation of the samples; None for no augmentation.
+        seed: Random seed of the augmentation.
+        variants: Number of augmented versions of each photo. Successive passes use them in turn.
+            None draws a new version every time.
+        native_labels: Also return the label at the size of its file.
+
+    Raises:
+        ValueError: `variants` is below 1.
     """
 
     def __init__(
@@ -156,14 +160,14 @@ class SegmentationDataset(Dataset[Batch]):
         return len(self.records)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Batch:
-        """One sample.
+        """Makes one sample.
 
         Args:
-            key: index, or (index, place in the training stream).
+            key: Index, or (index, place in the training stream).
 
         Returns:
-            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; space, of
-            its labels; path; with `native_labels` native_label (h,w) uint8.
+            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; space, the
+            number of the label space; path; with `native_labels` native_label (h,w) uint8.
         """
         index, place = key if isinstance(key, tuple) else (key, 0)
         record = self.records[index]
@@ -175,7 +179,7 @@ class SegmentationDataset(Dataset[Batch]):
             image, native = read_record(record)
             image = resize_image(image, self.image_size)
             label = resize_label(native, self.image_size)
-        # Signed, for padding is -1; the final type comes last, for it is four times as large.
+        # Signed, because padding is -1. The final type is four times as large and comes last.
         superpixels = stored["superpixels"].astype(np.int16) if "superpixels" in stored else None
         if self.augmentation is not None:
             draw = (place,) if self.variants is None else (index, self.variant(place))
@@ -194,15 +198,15 @@ class SegmentationDataset(Dataset[Batch]):
         return sample | {"native_label": torch.tensor(native)} if self.native_labels else sample
 
     def variant(self, place: int) -> int:
-        """Which version of its photo a place in the training stream takes."""
+        """Returns the number of the augmented version at a place in the training stream."""
         return place // len(self) % (self.variants or 1)
 
 
 class StreamSampler(Sampler[tuple[int, int]]):
     """An endless stream of shuffled cycles over the records, cut into epochs of a fixed length.
 
-    Epoch e is always the same stretch of the stream, so a resumed run goes on where it stopped,
-    and no batch is ever short.
+    Epoch e is always the same part of the stream, so a resumed run continues where it stopped, and
+    all batches are full.
 
     A cycle has as many places as there are records. With `balance="photos"` it holds every record
     once. Otherwise each set of a mixture gets a share of the places, proportional to the square
@@ -211,12 +215,12 @@ class StreamSampler(Sampler[tuple[int, int]]):
     cycle.
 
     Args:
-        sets: number of the set that each record belongs to.
-        epoch_length: samples an epoch, over all ranks.
+        sets: Number of the set that each record belongs to.
+        epoch_length: Samples per epoch, over all ranks.
         seed: Random seed of the shuffling.
-        rank: number of this process, which takes every `world_size`-th sample.
-        world_size: number of processes.
-        balance: how often each set is drawn.
+        rank: Number of this process, which takes every `world_size`-th sample.
+        world_size: Number of processes.
+        balance: How often each set is drawn.
     """
 
     def __init__(

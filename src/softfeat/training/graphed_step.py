@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeGuard
 
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
@@ -39,23 +40,25 @@ class Step:
         loss.backward()  # type: ignore[no-untyped-call]
 
 
-def can_replay(device: str, strategy: str, precision: str, accumulate_grad_batches: int) -> bool:
+def can_replay(
+    device: str, single_device: bool, precision: str, accumulate_grad_batches: int
+) -> bool:
     """Checks whether training steps can be replayed from a CUDA graph.
 
     Args:
         device: Type of the device, such as "cuda".
-        strategy: Name of the trainer's strategy, such as "single_device" or "ddp".
+        single_device: Whether the trainer uses one device and wraps the module in nothing (no ddp).
         precision: Precision of the trainer.
         accumulate_grad_batches: Number of batches per optimiser step.
 
-    >>> can_replay("cuda", "single_device", "bf16-mixed", 1)
+    >>> can_replay("cuda", True, "bf16-mixed", 1)
     True
-    >>> can_replay("cuda", "ddp", "bf16-mixed", 1)
+    >>> can_replay("cuda", False, "bf16-mixed", 1)
     False
     """
     return (
         device == "cuda"
-        and strategy == "single_device"
+        and single_device
         and precision in ("32-true", "bf16-mixed")
         and accumulate_grad_batches == 1
     )
@@ -65,7 +68,7 @@ def trainer_can_replay(trainer: Any) -> bool:
     """Applies `can_replay` to a Lightning trainer."""
     return can_replay(
         trainer.strategy.root_device.type,
-        trainer.strategy.strategy_name,
+        isinstance(trainer.strategy, SingleDeviceStrategy),
         trainer.precision,
         trainer.accumulate_grad_batches,
     )
