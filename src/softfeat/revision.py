@@ -4,7 +4,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-_CHECKOUT = Path(__file__).parents[2]
+_SOURCE = Path(__file__).parents[1]  # `src` of a checkout, or where packages are installed
+_CHECKOUT = _SOURCE.parent if _SOURCE.name == "src" else _SOURCE
 
 
 def revision(checkout: Path = _CHECKOUT) -> str:

@@ -14,7 +14,7 @@ def run_module(
     *arguments: str,
     cwd: Path = ROOT,
     env: Mapping[str, str] = os.environ,
-    timeout: float = 300,
+    timeout: float = 1200,
 ) -> "subprocess.CompletedProcess[str]":
     """Runs `python -m module` with the modules of the checkout, and without input.
 

@@ -115,7 +115,7 @@ def test_too_large_photos_are_refused(
 ) -> None:
     Image.new("L", (2000, 1500)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(3e6 / over))
-    with pytest.raises(ValueError, match=r"large\.png: 3 megapixels, at most [12] .*smaller"):
+    with pytest.raises(ValueError, match=r"large\.png: 3 megapixels, the limit is [12]; .*smaller"):
         read_image(tmp_path / "large.png")
 
 
@@ -136,7 +136,7 @@ def test_truncated_photos_are_refused(tmp_path: Path, kind: str) -> None:
 def test_folders_and_empty_files_are_refused(tmp_path: Path, make: object) -> None:
     path = tmp_path / "x.jpg"
     make(path)  # type: ignore[operator]
-    with pytest.raises(ValueError, match=r"x\.jpg: unreadable"):
+    with pytest.raises(ValueError, match=r"x\.jpg: (unreadable|a folder)"):
         read_image(path)
 
 

@@ -110,6 +110,14 @@ def test_select_by_point() -> None:
     np.testing.assert_allclose(select(ALPHAS, point=(3, 3)), ALPHAS[0] + ALPHAS[2])
 
 
+def test_select_by_several_points() -> None:
+    np.testing.assert_array_equal(select(ALPHAS, point=[(15, 3)]), ALPHAS[1])
+    both = select(ALPHAS, point=[(15, 3), (9, 3)])
+    np.testing.assert_allclose(both, ALPHAS[0] + ALPHAS[1], rtol=1e-6)
+    with pytest.raises(ValueError, match="outside"):
+        select(ALPHAS, point=[(15, 3), (20, 3)])
+
+
 def test_select_by_box() -> None:
     np.testing.assert_array_equal(select(ALPHAS, box=(1, 1, 7, 6)), ALPHAS[2])
     np.testing.assert_array_equal(select(ALPHAS, box=(11, 0, 20, 10)), ALPHAS[1])

@@ -11,12 +11,19 @@ from scipy.optimize import linear_sum_assignment
 from softfeat.data.scenes import make_scene
 from softfeat.matting.soft_segmentation import (
     REFERENCE,
+    STAGES,
     SoftSegmentation,
     Solver,
     analyse,
+    build_graph,
+    compute_eigenvectors,
+    find_segments,
     layers_of,
     preprocess_features,
+    reduce_features,
     soft_segment,
+    sparsify_constrained,
+    sparsify_relaxed,
 )
 from softfeat.metrics.matte import best_union, matte_errors
 from softfeat.ops.guided_filter import guided_filter
@@ -71,8 +78,7 @@ def test_what_comes_along(segmented: tuple[SoftSegmentation, np.ndarray]) -> Non
     assert found.eigenvalues.shape == (100,)
     coverage = found.alphas.sum((1, 2))
     assert (np.diff(coverage) <= 0).all()  # largest first
-    stages = ["features", "graph", "eigenvectors", "segments", "constrained", "relaxed"]
-    assert list(found.seconds) == stages
+    assert tuple(found.seconds) == STAGES
 
 
 def test_the_same_every_time() -> None:
@@ -169,6 +175,28 @@ def test_every_number_of_layers_is_cut_from_one_analysis(size: tuple[int, int]) 
         assert list(cut.seconds) == list(whole.seconds)
     again = layers_of(analysis, 2)  # cuts leave the analysis as it is
     np.testing.assert_array_equal(again.alphas, soft_segment(image, features, 2).alphas)
+
+
+def test_stages_can_be_called_alone() -> None:
+    image, features, _ = picture(112, 112)
+    analysis = analyse(image, features)
+    reduced = reduce_features(image, features)
+    np.testing.assert_array_equal(reduced, analysis.features)
+    graph = build_graph(image, reduced)
+    np.testing.assert_array_equal(graph.superpixels, analysis.superpixels)
+    assert (graph.laplacian != analysis.laplacian).nnz == 0
+    values, vectors = compute_eigenvectors(image, graph)
+    np.testing.assert_array_equal(values, analysis.eigenvalues)
+    np.testing.assert_array_equal(vectors, analysis.eigenvectors)
+    _, labels, segments = find_segments(graph.nodes, reduced)
+    np.testing.assert_array_equal(segments, analysis.segments)
+    coefficients, survivors = sparsify_constrained(
+        values, vectors, labels, graph.superpixels, Solver()
+    )
+    torch.testing.assert_close(coefficients, analysis.coefficients, rtol=0, atol=0)
+    assert torch.equal(survivors, analysis.survivors)
+    alphas = sparsify_relaxed(analysis, 3)
+    np.testing.assert_array_equal(alphas, layers_of(analysis, 3).alphas)
 
 
 def test_a_cut_of_more_layers_than_there_may_be() -> None:

@@ -74,7 +74,7 @@ def run_both(folder: Path, *overrides: str) -> Runs:
         text=True,
         stdin=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        timeout=300,
+        timeout=1200,
         check=False,
     )
     assert result.returncode == 0, result.stderr
