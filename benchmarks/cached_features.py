@@ -15,6 +15,7 @@ from benchmarks.tables import size_text
 from softfeat.data.datamodule import SegmentationData
 from softfeat.metrics.segmentation import SegmentationScores, confusion_matrix
 from softfeat.models.extractor import Extractor
+from softfeat.training.frozen import FrozenFeatures
 from softfeat.training.hard_segmentation import HardSegmentationModule
 
 _COMPUTED, _STORED = "computed anew", "stored"
@@ -23,11 +24,12 @@ _COMPUTED, _STORED = "computed anew", "stored"
 class _Training:
     """The training of a head on one side."""
 
-    def __init__(self, module: HardSegmentationModule, data: SegmentationData, seed: int) -> None:
+    def __init__(
+        self, module: HardSegmentationModule, data: SegmentationData, seed: int, epochs: int
+    ) -> None:
         self.module, self.data, self.seed = module, data, seed
-        configured = module.configure_optimizers()
-        self.optimizer = configured["optimizer"]
-        self.scheduler = configured["lr_scheduler"]["scheduler"]
+        steps = epochs * data.steps_per_epoch
+        self.optimizer, self.scheduler = module.optimizer_and_schedule(steps)
 
     def epoch(self, number: int) -> None:
         """Trains for an epoch, loading included."""
@@ -84,15 +86,14 @@ def cached_features(
         torch.manual_seed(seed)
         return HardSegmentationModule(
             len(data.layout.class_names),
-            extractor=extractor,
+            extractor,
             optimizer=partial(torch.optim.AdamW, lr=3e-3, fused=True),
-            total_steps=epochs * data.steps_per_epoch,
         )
 
     with TemporaryDirectory() as folder:
-        stored.features_dir, stored.features = Path(folder), {}
-        inputs = new_head(0).eval().inputs
-        _, storing = timed(lambda: stored.store_features(inputs, "benchmark", torch.device("cpu")))
+        stored.features_dir, stored.features, stored.datasets = Path(folder), {}, {}
+        stored.frozen = FrozenFeatures(extractor)
+        _, storing = timed(lambda: stored.setup("fit"))
         files = [file for file in Path(folder).rglob("*") if file.is_file()]
         num_bytes = sum(file.stat().st_size for file in files)
         seconds, scores = _train(new_head, sides, epochs, seeds)
@@ -130,7 +131,7 @@ def _train(
     scores: dict[str, list[float]] = {name: [] for name in sides}
     for seed in seeds:
         head = new_head(seed)
-        trainings = {n: _Training(copy.deepcopy(head), d, seed) for n, d in sides.items()}
+        trainings = {n: _Training(copy.deepcopy(head), d, seed, epochs) for n, d in sides.items()}
         for number in range(epochs):
             for name, training in trainings.items():
                 seconds[name].append(timed(partial(training.epoch, number))[1])

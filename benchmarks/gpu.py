@@ -333,7 +333,7 @@ def training_loops(
     """Times bfloat16 trainings in a bare PyTorch loop and with Lightning, loading included.
 
     Args:
-        make: Constructor of a module, from the number of steps and whether to replay a CUDA graph.
+        make: Constructor of a module, from whether to replay a CUDA graph.
         data: Data of the trainings.
         steps: Number of counted steps.
         rounds: Number of trainings in each loop.
@@ -346,7 +346,7 @@ def training_loops(
     seconds: dict[str, list[float]] = {}
     waits, failures = {}, {}
     for name, cuda_graph in LOOPS.items():
-        module = partial(make, _WARM_UP + steps, cuda_graph)
+        module = partial(make, cuda_graph)
         try:
             measured = measured_loops(module, data, steps, rounds, _WARM_UP, bf16=True)
         except Exception as error:  # the other parts are still of use

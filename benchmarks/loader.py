@@ -89,7 +89,7 @@ def _loaders(
         data.pack = pack
         data.prepare_data()
         data.setup("fit")
-        data.pool_at(extractor.level_sizes(data.image_size))
+        data.num_levels = len(extractor.level_channels)
         for workers in num_workers:
             side = copy.copy(data)
             side.num_workers = workers

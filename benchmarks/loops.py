@@ -17,6 +17,7 @@ from benchmarks.tables import size_text
 from softfeat.data.datamodule import SegmentationData
 from softfeat.training.callbacks.finite import StopOnNonFinite
 from softfeat.training.callbacks.throughput import Throughput
+from softfeat.training.graphed_step import GraphedStep
 from softfeat.training.loggers import RunCSVLogger
 from softfeat.training.soft_features import SoftFeatureModule
 
@@ -74,7 +75,7 @@ def measured_loops(
     data.setup("fit")
     module = make()
     on_gpu = module.device.type == "cuda"
-    data.pool_at(module.extractor.level_sizes(data.image_size), flat=on_gpu and module.cuda_graph)
+    data.num_levels, data.flat = len(module.extractor.level_channels), on_gpu and module.cuda_graph
     seconds: dict[str, list[float]] = {"bare PyTorch": [], "Lightning": []}
     waits: list[float] = []
     for _ in range(rounds):
@@ -111,16 +112,15 @@ def batch_settings(data: SegmentationData) -> dict[str, object]:
 def _bare_loop(
     module: SoftFeatureModule, data: SegmentationData, steps: int, warm_up: int, bf16: bool
 ) -> float:
-    configured = module.configure_optimizers()
-    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    optimizer, scheduler = module.optimizer_and_schedule(warm_up + steps)
     module.train()
     if module.cuda_graph and module.device.type == "cuda":
-        module.graph = module.captured_steps()
+        module.step = GraphedStep(module.losses, module)
     ticks = _Ticks(warm_up)
     for number, batch in enumerate(data.train_dataloader(), 1):
         on_device = data.transfer_batch_to_device(batch, module.device, 0)
         with torch.autocast(module.device.type, torch.bfloat16, enabled=bf16):
-            loss = module.training_losses(on_device, number)["loss"]
+            loss = module.step(on_device, number)["loss"]
         optimizer.zero_grad()
         module.backward(loss)
         optimizer.step()

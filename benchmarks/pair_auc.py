@@ -18,7 +18,8 @@ from softfeat.imaging.slic import Superpixels
 from softfeat.metrics.baselines import colour_features
 from softfeat.metrics.pair_auc import PairAUC
 from softfeat.models.extractor import build_extractor, load_extractor
-from softfeat.training.soft_features import POSITION_WEIGHT, SoftFeatureModule
+from softfeat.training.baselines import POSITION_WEIGHT
+from softfeat.training.soft_features import SoftFeatureModule
 
 _UNTRAINED = "untrained network"
 
@@ -137,7 +138,7 @@ def _features_by_way(
     batch: Batch, modules: Mapping[str, SoftFeatureModule], count: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Computes features (B,S,D) and labels (B,S) of the superpixels."""
-    learned = {n: m.superpixel_features(batch, m.pyramid) for n, m in modules.items()}
+    learned = {n: m.superpixel_features(batch) for n, m in modules.items()}
     _, labels = learned[_UNTRAINED]
     colour = (batch["image"], batch["superpixels"], count)
     lab, placed = colour_features(*colour), colour_features(*colour, POSITION_WEIGHT)

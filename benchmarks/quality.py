@@ -108,7 +108,7 @@ def quality(
 def _pooled(module: SoftFeatureModule, batch: Batch) -> tuple[Tensor, Tensor]:
     """Computes features (B,S,D) and labels (B,S) of the superpixels, on the CPU."""
     batch = move_data_to_device(batch, module.device)
-    features, labels = module.superpixel_features(batch, module.extractor.pyramid)
+    features, labels = module.superpixel_features(batch)
     return features.cpu(), labels.cpu()
 
 

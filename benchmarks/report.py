@@ -17,10 +17,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.tables import markdown, ratio_rows
-from softfeat.commands.cli import markdown_table, readable_errors
+from softfeat.commands.cli import readable_errors
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_directory, sha256
 from softfeat.models.test_time_views import ONE_VIEW
 from softfeat.sweeps.jobs import Sweep
+from softfeat.tables import markdown_table
 
 _MISSING = object()
 _MARKER = re.compile(
@@ -31,7 +32,6 @@ _MARKER = re.compile(
 )
 _SETTINGS = {  # keys of a run's config, by name
     "experiment": "name",
-    "steps": "model.total_steps",
     "batch": "data.batch_size",
     "image": "data.image_size",
     "superpixels": "data.superpixels.count",
@@ -44,8 +44,8 @@ _SETTINGS = {  # keys of a run's config, by name
     "sample_pixels": "model.sample_pixels",
     "optimizer": "model.optimizer._target_",
     "lr": "model.optimizer.lr",
-    "readout_scale": "model.extractor.readout_scale",
-    "level_norm": "model.extractor.level_norm",
+    "readout_scale": "extractor.readout_scale",
+    "level_norm": "extractor.level_norm",
     "head": "model.head",
     "end_to_end": "model.end_to_end",
     "cache_features": "model.cache_features",
@@ -68,7 +68,7 @@ def collect(run_dir: Path, results: Path) -> None:
             f"{run_dir} has no metrics.json: let the run finish (resume=RUN_DIR)"
         )
     cfg = OmegaConf.load(run_dir / "config.yaml")
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = {"steps": cfg.trainer.max_epochs * cfg.data.steps_per_epoch}
     for name, key in _SETTINGS.items():
         value = OmegaConf.select(cfg, key, default=_MISSING)
         if value is not _MISSING:

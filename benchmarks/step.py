@@ -68,9 +68,10 @@ class Step:
             copy.deepcopy(extractor).to(images.device, images.dtype),
             loss,
             num_superpixels=num_superpixels,
-            channels_last=way.channels_last,
         )
         self.extractor = self.module.extractor
+        if not way.channels_last:
+            self.extractor.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if way.keep:
             self.extractor.recompute = 0
         self.optimizer = optimizer(self.extractor.parameters())
@@ -152,16 +153,13 @@ class Recipe:
         """Makes a step on a batch, in its precision."""
         return Step(self.extractor, self.loss, self.optimizer, batch, self.num_superpixels, way)
 
-    def module(
-        self, total_steps: int, cuda_graph: bool, device: torch.device | str
-    ) -> SoftFeatureModule:
-        """Makes a module for a training of `total_steps` steps."""
+    def module(self, cuda_graph: bool, device: torch.device | str) -> SoftFeatureModule:
+        """Makes a module for a training."""
         return SoftFeatureModule(
             copy.deepcopy(self.extractor),
             self.loss,
             self.optimizer,
             self.num_superpixels,
-            total_steps=total_steps,
             cuda_graph=cuda_graph,
         ).to(device)
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from softfeat.commands.cli import markdown_table
+from softfeat.tables import markdown_table
 
 Ratio = Mapping[str, float | None]
 

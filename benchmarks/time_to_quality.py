@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from matplotlib.axes import Axes
@@ -26,8 +26,9 @@ from softfeat.data.datamodule import SegmentationData
 from softfeat.models.checkpoints import write_weights
 from softfeat.models.extractor import Extractor
 from softfeat.revision import revision
-from softfeat.training.classifier import ClassWeights
+from softfeat.training.classifier import rarity
 from softfeat.training.machine import machine
+from softfeat.training.sampled_pixels import SampledPixelModule
 from softfeat.training.soft_features import SoftFeatureModule
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -67,7 +68,7 @@ class Setup:
     halvings: int
     superpixel_loss: Loss | None = None
     classifier_weight: float = 0.0
-    class_weights: ClassWeights = "equal"
+    class_weights: Literal["equal", "frequency"] = "equal"
     cpu_clock: bool = False
 
     def __post_init__(self) -> None:
@@ -101,18 +102,20 @@ class Setup:
         torch.manual_seed(seed)
         self.data.seed = seed
         self.data.setup("fit")
-        module = SoftFeatureModule(
+        make: Callable[..., SoftFeatureModule] = SoftFeatureModule
+        if sampling:
+            make = partial(SampledPixelModule, sample_pixels=sampling)
+        module = make(
             self.extractor(),
             self.loss if sampling or self.superpixel_loss is None else self.superpixel_loss,
             self.optimizer,
             self.data.superpixels.count,
+            [len(names) for names in self.data.label_spaces],
             self.classifier_weight,
-            self.class_weights,
-            sample_pixels=sampling,
+            rarity(self.data.class_shares()) if self.class_weights == "frequency" else None,
         )
-        module.add_classifier(self.data)
         module.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.data.pool_at(module.extractor.level_sizes(self.data.image_size))
+        self.data.num_levels = len(module.extractor.level_channels)
         times = [seconds / 2**h for h in range(self.halvings, -1, -1)]
         clock = time.process_time if self.cpu_clock else time.perf_counter
         return module, train_for(module, self.data, seconds, times, clock, tick)

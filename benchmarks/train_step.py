@@ -124,7 +124,7 @@ def train_step(
     seconds = times_in_turn(ways, repeats)
     memory = {way: peak_memory(step) for way, step in ways.items()}
     gradients = _gradient_differences(recipe, data.batch_size, device)
-    module = partial(recipe.module, steps + 1, cuda_graph=False, device=device)
+    module = partial(recipe.module, cuda_graph=False, device=device)
     loops = measured_loops(module, data, steps, rounds)
     gflops = model_size(extractor, data.image_size)["model/gflops"] * data.batch_size
     floor = time_floor(ways[NATIVE + _KEPT], gflops)

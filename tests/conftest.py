@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from softfeat.commands.cli import register_resolvers
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.dataset import Augmentation
 from softfeat.data.layouts import Folder
@@ -16,6 +17,7 @@ from softfeat.imaging.slic import Superpixels
 from tests.helpers.datasets import make_ade20k, make_cityscapes, make_folder, make_mixture
 from tests.helpers.trainings import tiny_hard_run, tiny_run
 
+register_resolvers()
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 

@@ -1,14 +1,20 @@
 """Every entry of conf/ is read by something, and every experiment runs."""
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from hydra.core.plugins import Plugins
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from softfeat.commands.train import train
+from softfeat.models.extractor import BottleneckExtractor
+from softfeat.training.schedule import POWER
+from softfeat.training.soft_features import SoftFeatureModule
 from tests.helpers.configs import check_keys, unread_keys
 from tests.helpers.paths import CONF, ROOT
 from tests.helpers.trainings import compose_train
@@ -86,7 +92,7 @@ def test_a_contrast_class_is_set_by_its_key(folder_root: Path) -> None:
 
 def test_a_key_that_nothing_reads_is_found() -> None:
     node = {"loss": {"_target_": "softfeat.ops.npair.npair_loss", "margin": 1}}
-    assert unread_keys(node) == [".loss.margin"]
+    assert unread_keys(node, SOURCES) == [".loss.margin"]
 
 
 @pytest.mark.parametrize("trainer", ["cpu", "default", "ddp"])
@@ -144,14 +150,53 @@ def test_every_experiment_makes_one_step(
     assert 0 <= metrics[cfg.optimized_metric.replace("val/", "test/")] <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("hardseg_camvid", 920), ("hardseg_cityscapes", 14880), ("hardseg_idd", 1760),
+        ("hardseg_scenes", 400), ("softfeat_ade20k", 60000), ("softfeat_camvid", 2000),
+        ("softfeat_cityscapes", 20000), ("softfeat_mixture", 10000), ("softfeat_photos", 6000),
+        ("softfeat_road", 3000), ("softfeat_scenes", 1100), ("softfeat_scenes_printed", 1100),
+    ],
+)  # fmt: skip
+def test_learning_rates_end_at_zero_with_the_training(name: str, steps: int) -> None:
+    cfg = compose_train(f"experiment={name}", "data.root=x", "run_id=x")
+    module = SoftFeatureModule(
+        BottleneckExtractor(widths=[4, 4], blocks=[1, 1], dim=4),
+        optimizer=partial(torch.optim.SGD, lr=cfg.model.optimizer.lr),
+        warmup_steps=cfg.model.warmup_steps,
+    )
+    module._trainer = SimpleNamespace(  # type: ignore[assignment]
+        max_epochs=cfg.trainer.max_epochs,
+        datamodule=SimpleNamespace(steps_per_epoch=cfg.data.steps_per_epoch),
+    )
+    schedule = module.configure_optimizers()["lr_scheduler"]["scheduler"]
+    (factor,) = schedule.lr_lambdas
+    warmup = cfg.model.warmup_steps
+    for step in (0, 1, 30, steps // 2, steps - 1, steps):
+        expected = (1 - step / steps) ** 0.9 * min(1, (step + 1) / (warmup + 1))
+        assert factor(step) == pytest.approx(expected)
+    assert factor(steps) == 0 < factor(steps - 1)
+
+
+@pytest.mark.parametrize("data", [c for c in groups("data") if c != "default"])
+def test_a_choice_of_data_has_no_recipe_of_the_scenes(data: str) -> None:
+    if data == "small_scenes":
+        return
+    cfg = compose_train(f"data={data}", "data.root=some/photos")
+    assert cfg.name == "photos"
+    assert list(cfg.data.image_size) == [224, 224]
+    assert (cfg.data.superpixels.count, cfg.trainer.max_epochs) == (500, 10)
+
+
 def test_the_papers_recipe_is_as_printed() -> None:
     cfg = compose_train("experiment=softfeat_ade20k", "data.root=x", "run_id=x")
     optimizer = cfg.model.optimizer
     assert (optimizer._target_, optimizer.lr) == ("torch.optim.SGD", 1e-3)
-    assert (optimizer.momentum, optimizer.weight_decay, cfg.model.power) == (0.9, 5e-4, 0.9)
-    assert (cfg.model.total_steps, cfg.data.batch_size) == (60000, 4)
+    assert (optimizer.momentum, optimizer.weight_decay, POWER) == (0.9, 5e-4, 0.9)
+    assert cfg.data.batch_size == 4
     assert cfg.trainer.max_epochs * cfg.data.steps_per_epoch == 60000
     assert (cfg.data.superpixels.count, list(cfg.data.image_size)) == (500, [224, 224])
     assert (cfg.loss.negative, cfg.loss.balance) == ("printed", "none")
-    assert cfg.model.extractor.readout_scale is None
+    assert cfg.extractor.readout_scale is None
     assert cfg.logger._target_.endswith("make_wandb_logger")

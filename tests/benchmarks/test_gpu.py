@@ -78,13 +78,11 @@ def test_a_wrong_or_broken_step_is_reported_and_the_others_go_on() -> None:
 def test_a_broken_loop_is_reported_and_the_others_go_on(
     tiny_data: Callable[..., SegmentationData],
 ) -> None:
-    def make(total_steps: int, cuda_graph: bool) -> SoftFeatureModule:
+    def make(cuda_graph: bool) -> SoftFeatureModule:
         if cuda_graph:
             raise RuntimeError("out of memory\nand details")
         network = tiny_extractor()
-        return SoftFeatureModule(
-            network, optimizer=OPTIMIZER, num_superpixels=20, total_steps=total_steps
-        )
+        return SoftFeatureModule(network, optimizer=OPTIMIZER, num_superpixels=20)
 
     seconds, waits, failures = training_loops(make, tiny_data(), steps=2, rounds=2)
     assert {name: len(values) for name, values in seconds.items()} == {

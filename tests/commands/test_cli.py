@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,22 @@ def test_a_job_of_a_multirun_writes_its_error(
     assert "Traceback (most recent call last):" in lines
     with pytest.raises(KeyboardInterrupt):
         failing(KeyboardInterrupt())()  # type: ignore[operator,arg-type]
+
+
+def test_importing_the_commands_changes_nothing_but_calling_quiet_does() -> None:
+    code = """if 1:
+        import logging, warnings
+        before = list(warnings.filters)
+        import pytorch_lightning, torch
+        level = logging.getLogger("pytorch_lightning.utilities.rank_zero").level
+        import softfeat.commands.cli as cli
+        def ours():
+            patterns = [f[1].pattern for f in warnings.filters if f[1]]
+            return [p for p in patterns if "eval mode at the start" in p]
+        assert not ours()
+        assert logging.getLogger("pytorch_lightning.utilities.rank_zero").level == level
+        cli.quiet()
+        assert len(ours()) == 1
+        assert logging.getLogger("pytorch_lightning.utilities.rank_zero").level == logging.WARNING
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import warnings
 from itertools import product
 from pathlib import Path
@@ -13,9 +14,10 @@ import wandb
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from softfeat.commands.train import resumed_config, train
+from softfeat.commands.train import make_extractor, train
 from softfeat.models.extractor import build_extractor, load_extractor
 from softfeat.training.loggers import finish_wandb
+from softfeat.training.run_config import resumed_config
 from tests.helpers.commands import run_module
 from tests.helpers.datasets import real_data
 from tests.helpers.trainings import TINY, compose_train, tiny_hard_run, tiny_run
@@ -55,14 +57,15 @@ def test_a_run_directory_holds_everything(folder_root: Path, tmp_path: Path) -> 
     assert written["steps"] == 6
     cfg = OmegaConf.load(run / "config.yaml")
     assert cfg.trainer.max_epochs == 2
-    assert "${" not in (run / "config.yaml").read_text()
+    saved = (run / "config.yaml").read_text()
+    assert cfg.run_dir == str(run)
+    assert saved.count("${") == saved.count("${run_dir}/") == 3  # all else is resolved
     assert {r["step"] for r in rows(run)} >= {"0", "5"}
     assert any(r["val/pair_auc"] for r in rows(run))
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert sorted(p.name for p in (run / "pictures").iterdir()) == [
-        "step_000003.png", "step_000006.png",
+        "step_000003.png", "step_000006.png", "test.png",
     ]  # fmt: skip
-    assert not [k for k in state(run)["state_dict"] if "_orig_mod" in k]
     assert load_extractor(run / "checkpoints" / "best.ckpt").hparams["dim"] == 8
 
 
@@ -114,10 +117,16 @@ def test_two_epochs_equal_one_and_a_resume(
         return tiny_hard_run(folder_root, run, None, *options, *more)
 
     train(configured(tmp_path / "whole"))
+    cfg = configured(tmp_path / "x").model
+    rates = [float(r["train/lr"]) for r in rows(tmp_path / "whole") if r["train/lr"]]
+    scale = [
+        (1 - step / 6) ** 0.9 * min(1, (step + 1) / (cfg.warmup_steps + 1)) for step in range(6)
+    ]
+    assert rates == pytest.approx([cfg.optimizer.lr * factor for factor in scale])
     broken = tmp_path / "broken"
-    train(configured(broken, "trainer.max_epochs=1"))
+    train(configured(broken, "+trainer.max_steps=3"))
     assert state(broken)["global_step"] == 3
-    train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
+    train(resumed_config(broken, ["trainer.max_steps=-1"]), resume=True)
 
     whole, resumed = state(tmp_path / "whole"), state(broken)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
@@ -126,6 +135,7 @@ def test_two_epochs_equal_one_and_a_resume(
         assert equal(whole["current_model_state"], resumed["current_model_state"])
         assert not equal(whole["current_model_state"], whole["state_dict"])
     assert losses(tmp_path / "whole") == losses(broken)
+    assert [float(r["train/lr"]) for r in rows(broken) if r["train/lr"]] == rates
     if "classifier" in system:
         assert whole["state_dict"]["classifier.map.weight"].shape == (2 + 3 + 4 + 5 + 6, 8)
         assert load_extractor(broken).hparams["dim"] == 8
@@ -141,9 +151,9 @@ def test_a_resumed_head_keeps_the_extractor_it_had(folder_root: Path, tmp_path: 
     soft, whole, broken = (tmp_path / name for name in ("soft", "whole", "broken"))
     train(tiny_run(folder_root, soft))
     train(tiny_hard_run(folder_root, whole, soft))
-    train(tiny_hard_run(folder_root, broken, soft, "trainer.max_epochs=1"))
+    train(tiny_hard_run(folder_root, broken, soft, "+trainer.max_steps=3"))
     (soft / "checkpoints" / "best.ckpt").unlink()
-    train(resumed_config(broken, ["trainer.max_epochs=2"]), resume=True)
+    train(resumed_config(broken, ["trainer.max_steps=-1"]), resume=True)
     assert equal(state(whole)["state_dict"], state(broken)["state_dict"])
 
 
@@ -165,7 +175,7 @@ def test_hard_segmentation_runs_on_cityscapes_as_it_comes(tmp_path: Path) -> Non
     options += [f"run_dir={tmp_path / 'run'}", "run_id=abc", *TINY, "data.image_size=[64,128]"]
     cfg = compose_train("experiment=hardseg_cityscapes", "model.features_checkpoint=null", *options)
     metrics = train(cfg)
-    assert cfg.model.num_classes == 19
+    assert state(tmp_path / "run")["hard_segmentation"]["num_classes"] == 19
     assert 0 <= metrics["test/miou"] <= 1
     assert {key for key in metrics if key.startswith("test/iou/")} >= {"test/iou/road"}
 
@@ -184,8 +194,13 @@ def test_a_longer_training_may_be_resumed(folder_root: Path, tmp_path: Path) -> 
     run = tmp_path / "run"
     train(tiny_run(folder_root, run))
     cfg = resumed_config(run, ["resume=x", "trainer.max_epochs=3"])
-    assert cfg.model.total_steps == 9
     assert train(cfg, resume=True)["steps"] == 9
+    # The rate ends at 0 with the longer training, after a step at the rate that was saved.
+    rates = [float(r["train/lr"]) for r in rows(run) if r["train/lr"]]
+    lr = cfg.model.optimizer.lr
+    scale = [(1 - step / 9) ** 0.9 * min(1, (step + 1) / 51) for step in (7, 8)]
+    assert rates[6] == 0
+    assert rates[7:] == pytest.approx([lr * factor for factor in scale])
 
 
 def test_a_moved_run_is_resumed_where_it_lies(folder_root: Path, tmp_path: Path) -> None:
@@ -195,6 +210,37 @@ def test_a_moved_run_is_resumed_where_it_lies(folder_root: Path, tmp_path: Path)
     train(resumed_config(moved, ["trainer.max_epochs=2"]), resume=True)
     assert state(moved)["global_step"] == 6
     assert not run.exists()
+
+
+def test_a_moved_run_with_a_quoted_path_is_resumed_where_it_is(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    """Even if another run now has its old place."""
+    run, moved = tmp_path / "it's: a #run", tmp_path / "elsewhere"
+    train(tiny_run(folder_root, tmp_path / "run", "trainer.max_epochs=1"))
+    (tmp_path / "run").rename(run)
+    train(resumed_config(run, ["trainer.max_epochs=2"]), resume=True)
+    assert "'" in (run / "config.yaml").read_text().partition("run_dir: ")[2][:1]  # YAML quotes it
+    shutil.copytree(run, moved)
+    before = (run / "metrics.csv").read_bytes()
+    cfg = resumed_config(moved, ["trainer.max_epochs=3"])
+    assert cfg.callbacks.last.dirpath == f"{moved}/checkpoints"
+    train(cfg, resume=True)
+    assert (state(run)["global_step"], state(moved)["global_step"]) == (6, 9)
+    assert (run / "metrics.csv").read_bytes() == before
+
+
+def test_a_moved_run_keeps_a_data_folder_with_the_same_beginning(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    data = folder_root.rename(tmp_path / "run_photos")
+    train(tiny_run(data, run, "trainer.max_epochs=1"))
+    run.rename(moved)
+    cfg = resumed_config(moved, ["trainer.max_epochs=2"])
+    assert cfg.data.root == str(data)
+    train(cfg, resume=True)
+    assert state(moved)["global_step"] == 6
 
 
 def test_a_run_directory_is_not_used_twice(folder_root: Path, tmp_path: Path) -> None:
@@ -286,7 +332,6 @@ def test_the_command_trains_and_resumes(folder_root: Path, tmp_path: Path) -> No
         f"data.cache_dir={tmp_path / 'cache'}",
         *TINY,
         "data.steps_per_epoch=2",
-        "model.total_steps=4",
         "trainer.max_epochs=1",
         f"run_dir={run}",
     ]
@@ -318,3 +363,57 @@ def test_an_untrained_network_scores_as_the_baseline(folder_root: Path, tmp_path
     fresh = build_extractor(trained.hparams)
     for key, value in fresh.named_parameters():
         assert torch.equal(value, trained.get_parameter(key)), key
+
+
+def test_a_head_gets_the_extractor_of_the_checkpoint(folder_root: Path, tmp_path: Path) -> None:
+    trained = build_extractor(
+        {"network": "bottleneck", "widths": [8, 16], "blocks": [1, 1], "dim": 8}
+    )
+    soft = {f"extractor.{key}": value for key, value in trained.state_dict().items()}
+    file = tmp_path / "soft.ckpt"
+    torch.save({"extractor": trained.hparams, "state_dict": soft}, file)
+    cfg = tiny_hard_run(folder_root, tmp_path / "run", file, "extractor.recompute=2")
+    extractor = make_extractor(cfg)
+    assert extractor.recompute == 2  # a setting of the training
+    assert equal(dict(extractor.state_dict()), dict(trained.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("model.class_weights=median", "class_weights=median: choose equal or frequency"),
+        ("model.end_to_end=true", "choose one"),
+        ("data.layout.contrast=[0]", r"data\.layout\.contrast=\[\]"),
+    ],
+)
+def test_contradicting_settings_of_a_head_are_refused(
+    folder_root: Path, tmp_path: Path, option: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(tiny_hard_run(folder_root, tmp_path / "run", None, option))
+
+
+def test_photos_of_ones_own_train_with_one_line(folder_root: Path, tmp_path: Path) -> None:
+    """The recipe and the name of the scenes are not used."""
+    root = folder_root.rename(tmp_path / "pets")
+    result = run_module(
+        "softfeat.commands.train", "data=folder", f"data.root={root}", "debug=one_step",
+        "trainer.accelerator=cpu", "extractor.blocks=[1,1]", "extractor.widths=[4,8]",
+        f"data.cache_dir={tmp_path / 'cache'}", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "outputs" / "pets").iterdir()
+    assert json.loads((run / "metrics.json").read_text())["steps"] == 1
+    cfg = OmegaConf.load(run / "config.yaml")
+    assert (cfg.name, list(cfg.data.image_size), cfg.data.superpixels.count) == (
+        "pets", [224, 224], 500,
+    )  # fmt: skip
+    assert (list(cfg.data.augmentation.scale), cfg.data.augmentation.colour) == ([0.6, 1.6], 0.3)
+
+
+def test_the_default_is_the_scenes() -> None:
+    cfg, named = compose_train(), compose_train("experiment=softfeat_scenes")
+    assert cfg == named
+    assert (cfg.name, list(cfg.data.image_size), cfg.trainer.max_epochs) == (
+        "softfeat_scenes", [160, 160], 5,
+    )  # fmt: skip

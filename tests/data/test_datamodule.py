@@ -25,12 +25,12 @@ def make(layout: Any, root: Path, cache: Path, **options: Any) -> SegmentationDa
         "augmentation": Augmentation(0.5, (0.7, 1.5)),
         "num_workers": 0,
         "steps_per_epoch": 2,
+        "num_levels": 2,
     }
     data = SegmentationData(layout, root, cache, **defaults | options)
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
-    data.pool_at([(16, 20), (8, 10)])
     return data
 
 
@@ -219,7 +219,7 @@ def test_packed_epochs_decode_no_photo(
 
     options = {"superpixels": Superpixels(count=20, mode=mode), "native_labels": True}
     data = make(Folder, folder_root, tmp_path / "c", pack=True, **options)
-    monkeypatch.setattr("softfeat.imaging.images.read_image", decoded)
+    monkeypatch.setattr("softfeat.data.records.read_image", decoded)
     assert len(all_batches(data)) == 4
     make(Folder, folder_root, tmp_path / "c", pack=True, **options)  # all is there already
     with pytest.raises(AssertionError):

@@ -13,6 +13,7 @@ from softfeat.data.dataset import (
     SegmentationDataset,
     SetBalance,
     StreamSampler,
+    level_sizes,
     shares,
 )
 from softfeat.data.flat_batch import FlatBatch
@@ -20,6 +21,7 @@ from softfeat.data.layouts import Folder
 from softfeat.data.store import SampleStore
 from softfeat.imaging.images import resize_image
 from softfeat.imaging.slic import Superpixels
+from softfeat.models.extractor import BottleneckExtractor
 from softfeat.ops.pyramid import pooling_weights
 
 SIZE = (32, 40)
@@ -162,7 +164,7 @@ def test_a_bad_label_is_named(folder_root: Path) -> None:
 
 def test_collate_builds_the_pooling_of_the_batch(folder_root: Path) -> None:
     dataset = SegmentationDataset(Folder(folder_root).records("train"), SIZE, SLIC)
-    batch = Collate(20, [(16, 20), (8, 10)])([dataset[0], dataset[1]])
+    batch = Collate(20, 2)([dataset[0], dataset[1]])
     assert batch["image"].shape == (2, 3, *SIZE)
     assert len(batch["path"]) == 2
     expected = pooling_weights(batch["superpixels"], 20, [(16, 20), (8, 10)])
@@ -172,12 +174,20 @@ def test_collate_builds_the_pooling_of_the_batch(folder_root: Path) -> None:
     assert "pooling" not in Collate(20)([dataset[0]])
 
 
+@pytest.mark.parametrize("size", [(32, 40), (33, 47), (1, 5)])
+def test_levels_have_the_sizes_of_the_extractors(size: tuple[int, int]) -> None:
+    extractor = BottleneckExtractor(widths=[4, 4, 4], blocks=[1, 1, 1], dim=3)
+    assert level_sizes(size, 3) == extractor.level_sizes(size)
+    shapes = [
+        (level.shape[2], level.shape[3])
+        for level in extractor.eval().pyramid(torch.rand(1, 3, *size))
+    ]
+    assert level_sizes(size, 3) == shapes
+
+
 def test_a_flat_batch_holds_the_same(folder_root: Path) -> None:
     dataset = SegmentationDataset(Folder(folder_root).records("train"), SIZE, SLIC)
-    plain, flat = (
-        Collate(20, [(16, 20), (8, 10)], flat=flat)([dataset[0], dataset[1]])
-        for flat in (False, True)
-    )
+    plain, flat = (Collate(20, 2, flat=flat)([dataset[0], dataset[1]]) for flat in (False, True))
     assert isinstance(flat, FlatBatch)
     assert set(flat) == set(plain)
     for key in ("image", "label", "superpixels", "space"):

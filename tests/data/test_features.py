@@ -14,13 +14,24 @@ from softfeat.data.dataset import Augmentation
 from softfeat.data.layouts import DataError, Folder
 from softfeat.imaging.slic import Superpixels
 
-CPU = torch.device("cpu")
-
 
 def maps(image: Tensor) -> list[Tensor]:
     """Stands in for a network: two maps of different sizes."""
     small = torch.nn.functional.avg_pool2d(image, 4)
     return [torch.cat([image[:, :, ::2, ::2]] * 2, 1), small]
+
+
+class Network:
+    """A frozen network made of a function."""
+
+    def __init__(self, function: Any = maps, identity: str = "network") -> None:
+        self.function, self.identity = function, identity
+
+    def to(self, device: torch.device) -> "Network":
+        return self
+
+    def __call__(self, image: Tensor) -> list[Tensor]:
+        return self.function(image)
 
 
 def made(root: Path, **options: Any) -> SegmentationData:
@@ -43,13 +54,16 @@ def made(root: Path, **options: Any) -> SegmentationData:
     return data
 
 
+def stored(root: Path, function: Any = maps, **options: Any) -> SegmentationData:
+    return made(root, frozen=Network(function, options.pop("identity", "network")), **options)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_those_of_the_photos(folder_root: Path, workers: int) -> None:
-    plain, stored = made(folder_root), made(folder_root, num_workers=workers)
-    stored.store_features(maps, "network", CPU)
+    plain, frozen = made(folder_root), stored(folder_root, num_workers=workers)
     for loader in ("train_dataloader", "val_dataloader"):
         count = 0
-        for a, b in zip(getattr(plain, loader)(), getattr(stored, loader)(), strict=True):
+        for a, b in zip(getattr(plain, loader)(), getattr(frozen, loader)(), strict=True):
             assert a["path"] == b["path"]
             assert torch.equal(a["label"], b["label"])
             for level, expected in zip(b["features"], maps(a["image"]), strict=True):
@@ -73,12 +87,12 @@ def test_passes_go_through_the_variants(folder_root: Path) -> None:
 
 
 def test_a_second_run_computes_nothing(folder_root: Path) -> None:
-    made(folder_root).store_features(maps, "network", CPU)
+    stored(folder_root)
 
     def refuse(image: Tensor) -> list[Tensor]:
         raise AssertionError("computed again")
 
-    made(folder_root).store_features(refuse, "network", CPU)
+    stored(folder_root, refuse)
 
 
 @pytest.mark.parametrize(
@@ -95,22 +109,15 @@ def test_a_second_run_computes_nothing(folder_root: Path) -> None:
 def test_everything_that_decides_them_is_in_the_key(
     folder_root: Path, change: dict[str, Any]
 ) -> None:
-    change = dict(change)
-    first, second = made(folder_root), None
-    first.store_features(maps, "network", CPU)
-    identity = change.pop("identity", "network")
-    second = made(folder_root, **change)
-    second.store_features(maps, identity, CPU)
+    first, second = stored(folder_root), stored(folder_root, **change)
     assert first.features["train"].path != second.features["train"].path
 
 
 def test_a_changed_label_is_another_store(folder_root: Path) -> None:
-    first = made(folder_root)
-    first.store_features(maps, "network", CPU)
+    first = stored(folder_root)
     label = folder_root / "labels" / "train" / "0.png"
     label.write_bytes(label.read_bytes() + b"\0")
-    second = made(folder_root)
-    second.store_features(maps, "network", CPU)
+    second = stored(folder_root)
     assert first.features["train"].path != second.features["train"].path
 
 
@@ -126,29 +133,25 @@ def test_an_interrupted_store_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return maps(image)
 
-    data = made(folder_root)
     with pytest.raises(KeyboardInterrupt):
-        data.store_features(breaks, "network", CPU)
-    resumed = made(folder_root)
+        stored(folder_root, breaks)
     seen = []
 
     def counts(image: Tensor) -> list[Tensor]:
         seen.append(len(image))
         return maps(image)
 
-    resumed.store_features(counts, "network", CPU)
+    resumed = stored(folder_root, counts)
     assert sum(calls[1:3]) == 6
     assert sum(seen) == 1 + 6 + 1 + 2  # shapes, the rest of 12, and val with its shapes
-    whole = made(folder_root, cache_dir=folder_root.parent / "other")
-    whole.store_features(maps, "network", CPU)
+    whole = stored(folder_root, cache_dir=folder_root.parent / "other")
     for name in ("0.f16", "1.f16", "labels.u8"):
         first, second = (d.features["train"].path / name for d in (resumed, whole))
         assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_damaged_store_is_refused(folder_root: Path) -> None:
-    data = made(folder_root)
-    data.store_features(maps, "network", CPU)
+    data = stored(folder_root)
     file = data.features["train"].path / "0.f16"
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(DataError, match=r"damaged.*delete the folder"):
@@ -157,38 +160,40 @@ def test_a_damaged_store_is_refused(folder_root: Path) -> None:
 
 def test_features_too_large_for_half_precision_are_refused(folder_root: Path) -> None:
     with pytest.raises(ValueError, match="cache_features=false"):
-        made(folder_root).store_features(lambda x: [x * 1e6], "network", CPU)
+        stored(folder_root, lambda x: [x * 1e6])
 
 
 def test_endless_augmentation_is_refused(folder_root: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.variants"):
-        made(folder_root, variants=None).store_features(maps, "network", CPU)
+        stored(folder_root, variants=None)
     with pytest.raises(ValueError, match=r"data\.variants=0"):
         made(folder_root, variants=0)
 
 
 def test_a_full_disk_is_explained(folder_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = made(folder_root)
-
     def full(descriptor: int, num_bytes: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("softfeat.data.features.reserve", full)
     with pytest.raises(DataError, match=r"is full.*data\.cache_dir"):
-        data.store_features(maps, "network", CPU)
+        stored(folder_root)
 
 
 def test_rows_keep_what_the_loader_of_the_store_gave(folder_root: Path) -> None:
     """Row r holds photo r % N in variant r // N, whatever the batch size."""
     stores = []
     for batch_size in (1, 5):
-        data = made(
+        data = stored(
             folder_root, batch_size=batch_size, cache_dir=folder_root.parent / str(batch_size)
         )
-        data.store_features(maps, "network", CPU)
         stores.append(np.fromfile(data.features["train"].path / "0.f16", np.float16))
     assert np.array_equal(*stores)
     dataset = made(folder_root).datasets["train"]
     row = partial(stores[0].reshape(12, 16, 20, 6).__getitem__)
     expected = maps(dataset[(2, 2 * len(dataset) + 1)]["image"][None])[0][0]
     assert np.array_equal(row(2 * 4 + 2), expected.permute(1, 2, 0).half().numpy())
+
+
+def test_variants_without_stored_features_are_questioned(folder_root: Path) -> None:
+    with pytest.warns(UserWarning, match=r"data\.variants=3 without model\.cache_features"):
+        made(folder_root)

@@ -38,7 +38,6 @@ def tiny_run(root: Path, run_dir: Path, *overrides: str) -> DictConfig:
         *TINY,
         "data.steps_per_epoch=3",
         "trainer.max_epochs=2",
-        "model.total_steps=6",
         *overrides,
     )
 
@@ -58,7 +57,6 @@ def tiny_hard_run(
         "data.batch_size=2",
         "data.steps_per_epoch=3",
         "trainer.max_epochs=2",
-        "model.total_steps=6",
         "model.warmup_steps=0",
         "model.optimizer.lr=0.05",
         *overrides,

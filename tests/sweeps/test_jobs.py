@@ -1,5 +1,6 @@
 """Reports of sweeps, from what jobs leave in their directories."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from softfeat.sweeps.jobs import Sweep, SweepCallback
+from softfeat.commands.sweep_callback import SweepCallback
+from softfeat.sweeps.jobs import Sweep, train_apart
 from tests.helpers.sweeps import COMPOSED, make_job, make_study, make_sweep
 
 
@@ -96,3 +98,21 @@ def test_the_exit_status_tells_of_failed_jobs(
         if job.is_dir():
             (job / "metrics.json").write_text('{"seconds/fit": 60.0, "val/pair_auc": 0.5}')
     SweepCallback().on_multirun_end(composed(sweep))
+
+
+def test_a_job_is_started_by_the_command_it_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = OmegaConf.create({"run_dir": str(tmp_path / "a run"), "last": "${run_dir}/last"})
+    code = """if 1:
+        import json, pathlib, sys
+        folder = pathlib.Path(sys.argv[1].removeprefix("prepared=").strip('"'))
+        assert "last: ${run_dir}/last" in (folder / "config.yaml").read_text()
+        (folder / "metrics.json").write_text(json.dumps({"val/auc": 0.5}))
+        print("a warning", file=sys.stderr)
+    """
+    assert train_apart(cfg, [sys.executable, "-c", code]) == {"val/auc": 0.5}
+    assert "a warning" in capsys.readouterr().err
+    failing = "import sys; print('error: no photos', file=sys.stderr); sys.exit(1)"
+    with pytest.raises(ChildProcessError, match=r"^no photos \(exit status 1\)"):
+        train_apart(cfg, [sys.executable, "-c", failing])

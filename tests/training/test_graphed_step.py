@@ -1,14 +1,13 @@
-"""Replayed steps beside eager ones; with a stand-in for the graph where there is no GPU."""
+"""Replayed training steps compared with ordinary ones; most of it needs a GPU."""
 
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch.utils.data import DataLoader
 
 from softfeat.data.datamodule import SegmentationData
@@ -17,7 +16,8 @@ from softfeat.data.flat_batch import FlatBatch
 from softfeat.models.extractor import BottleneckExtractor
 from softfeat.ops.npair import npair_loss
 from softfeat.ops.pixels import sample_pixels
-from softfeat.training.graphed_step import GraphedGradients
+from softfeat.training.graphed_step import GraphedStep, Step, can_replay
+from softfeat.training.sampled_pixels import SampledPixelModule
 from softfeat.training.soft_features import SoftFeatureModule
 
 
@@ -26,12 +26,18 @@ def data(tiny_data: Callable[..., SegmentationData]) -> SegmentationData:
     return tiny_data(augmentation=Augmentation(), steps_per_epoch=6)
 
 
-def loader(data: SegmentationData, model: SoftFeatureModule, flat: bool = True) -> DataLoader[Any]:
-    """Of training, without a trainer."""
+def loader(data: SegmentationData) -> DataLoader[Any]:
+    """The training batches, without a trainer."""
     data.prepare_data()
     data.setup("fit")
-    data.pool_at(model.extractor.level_sizes(data.image_size), flat)
     return data.train_dataloader()
+
+
+def flat(data: SegmentationData, flat: bool = True) -> SegmentationData:
+    """The data as a training makes it for a step that is replayed, or not."""
+    data = copy.copy(data)
+    data.num_levels, data.flat = 2, flat
+    return data
 
 
 def module(**options: Any) -> SoftFeatureModule:
@@ -40,29 +46,29 @@ def module(**options: Any) -> SoftFeatureModule:
     defaults: dict[str, Any] = {
         "optimizer": partial(torch.optim.AdamW, lr=1e-2),
         "num_superpixels": 20,
-        "total_steps": 12,
         "warmup_steps": 2,
     }
-    return SoftFeatureModule(extractor, **defaults | options)
+    kind = SampledPixelModule if "sample_pixels" in options else SoftFeatureModule
+    return kind(extractor, **defaults | options)
 
 
-class Graphs(pl.Callback):
-    """Which steps had a graph."""
+class Steps(pl.Callback):
+    """Remembers which kind of step each batch was trained with."""
 
     def __init__(self) -> None:
-        self.seen: list[bool] = []
+        self.seen: list[type] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        self.seen.append(pl_module.graph is not None)
+        self.seen.append(type(pl_module.step))
 
 
-def fit(model: SoftFeatureModule, data: SegmentationData, **options: Any) -> list[bool]:
-    """Trains; whether each step had a graph."""
-    graphs = Graphs()
+def fit(model: SoftFeatureModule, data: SegmentationData, **options: Any) -> set[type]:
+    """Trains; which kinds of steps were used."""
+    steps = Steps()
     trainer = pl.Trainer(
         max_epochs=2,
         logger=False,
-        callbacks=[graphs, *options.pop("callbacks", [])],
+        callbacks=[steps],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -71,66 +77,50 @@ def fit(model: SoftFeatureModule, data: SegmentationData, **options: Any) -> lis
         **options,
     )
     trainer.fit(model, data)
-    assert model.graph is None
-    return graphs.seen
-
-
-class StandIn(GraphedGradients):
-    """Does on the CPU what a graph does."""
-
-    def takes(self, batch: Any) -> TypeGuard[FlatBatch]:
-        return isinstance(batch, FlatBatch)
-
-    def __call__(self, batch: FlatBatch) -> dict[str, torch.Tensor]:
-        losses = self.losses(batch)
-        parameters = [p for p in self.module.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(losses["loss"], parameters)
-        self._gradients = list(zip(parameters, gradients, strict=True))
-        return {name: value.detach() for name, value in losses.items()}
-
-
-def test_on_the_cpu_nothing_is_captured(data: SegmentationData) -> None:
-    assert not any(fit(module(), data, accelerator="cpu"))
+    assert len(steps.seen) == 12
+    assert type(model.step) is Step  # a graph's memory is free again
+    return set(steps.seen)
 
 
 @pytest.mark.parametrize(
-    ("options", "trainer"),
+    ("change", "possible"),
     [
-        ({}, {}),
-        ({"classifier_weight": 1.0}, {"gradient_clip_val": 0.01}),
-        ({}, {"callbacks": [GradientAccumulationScheduler({1: 2})]}),  # from the second epoch on
+        ({}, True),
+        ({"precision": "bf16-mixed"}, True),
+        ({"precision": "16-mixed"}, False),
+        ({"device": "cpu"}, False),
+        ({"device": "mps"}, False),
+        ({"single_device": False}, False),
+        ({"accumulate_grad_batches": 2}, False),
     ],
 )
-def test_replayed_gradients_are_trained_with(
-    data: SegmentationData,
-    options: dict[str, Any],
-    trainer: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    eager, replayed = module(**options), module(**options)
-    fit(eager, copy.copy(data), accelerator="cpu", **copy.deepcopy(trainer))
-    monkeypatch.setattr(SoftFeatureModule, "_can_replay", True)
-    monkeypatch.setattr(
-        SoftFeatureModule, "captured_steps",
-        lambda self: StandIn(partial(self.losses, step=0), self),
-    )  # fmt: skip
-    seen = fit(replayed, copy.copy(data), accelerator="cpu", **trainer)
-    accumulates = "callbacks" in trainer
-    assert seen == [True] * 6 + [not accumulates] * 6
-    start = module(**options).state_dict()
-    assert not torch.equal(start["extractor.scale"], eager.state_dict()["extractor.scale"])
-    for name, value in eager.state_dict().items():
-        torch.testing.assert_close(replayed.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+def test_when_a_step_can_be_replayed(change: dict[str, Any], possible: bool) -> None:
+    settings: dict[str, Any] = {
+        "device": "cuda", "single_device": True, "precision": "32-true",
+        "accumulate_grad_batches": 1,
+    }  # fmt: skip
+    assert can_replay(**settings | change) == possible
 
 
-def test_an_ordinary_batch_is_told_of(data: SegmentationData) -> None:
-    model = module()
-    batch = next(iter(loader(data, model, flat=False)))
-    model.graph = StandIn(partial(model.losses, step=0), model)
-    with pytest.warns(UserWarning, match="without the CUDA graph"):
-        loss = model.training_losses(batch, 0)["loss"]
+def test_on_the_cpu_nothing_is_captured(data: SegmentationData) -> None:
+    assert fit(module(cuda_graph=True), flat(data), accelerator="cpu") == {Step}
+
+
+@pytest.mark.parametrize("kind", [Step, GraphedStep])
+def test_an_ordinary_batch_is_computed_the_ordinary_way(data: SegmentationData, kind: type) -> None:
+    model, expected = module(), module()
+    batch = next(iter(loader(flat(data, False))))
+    if kind is GraphedStep:
+        model.step = GraphedStep(model.losses, model)
+        with pytest.warns(UserWarning, match="without the CUDA graph"):
+            loss = model.step(batch, 0)["loss"]
+    else:
+        loss = model.step(batch, 0)["loss"]
     model.backward(loss)
-    assert all(p.grad is not None for p in model.extractor.parameters())
+    expected.losses(batch, 0)["loss"].backward()
+    for p, q in zip(model.extractor.parameters(), expected.extractor.parameters(), strict=True):
+        assert p.grad is not None
+        assert torch.equal(p.grad, q.grad)  # type: ignore[arg-type]
 
 
 @pytest.mark.gpu
@@ -140,7 +130,8 @@ def test_an_ordinary_batch_is_told_of(data: SegmentationData) -> None:
         ({}, "32-true", 2e-2),
         ({"loss": partial(npair_loss, balance="classes", across_images=True)},
          "32-true", 2e-2),
-        ({"classifier_weight": 1.0, "class_weights": "frequency"}, "32-true", 2e-2),
+        ({"classifier_weight": 1.0, "num_classes": [3],
+          "class_weights": torch.tensor([1.0, 2.0, 3.0])}, "32-true", 2e-2),
         ({}, "bf16-mixed", 2e-1),
     ],
 )  # fmt: skip
@@ -149,8 +140,8 @@ def test_a_replayed_training_is_the_eager_one(
 ) -> None:
     models = [module(cuda_graph=way, **options) for way in (False, True)]
     for way, model in zip((False, True), models, strict=True):
-        seen = fit(model, copy.copy(data), accelerator="gpu", precision=precision)
-        assert seen == [way] * 12
+        seen = fit(model, flat(data, way), accelerator="gpu", precision=precision)
+        assert seen == {GraphedStep if way else Step}
     eager, replayed = (model.state_dict() for model in models)
     start = module(**options).state_dict()
     for name, value in eager.items():
@@ -166,15 +157,15 @@ def test_a_replayed_training_is_the_eager_one(
 @pytest.mark.gpu
 def test_every_batch_has_its_own_gradients(data: SegmentationData) -> None:
     model = module().cuda()
-    batches = [batch.to("cuda") for batch in loader(data, model)]
+    batches = [batch.to("cuda") for batch in loader(flat(data))]
     assert all(isinstance(batch, FlatBatch) for batch in batches)
     eager = copy.deepcopy(model)
-    model.graph = model.captured_steps()
+    model.step = GraphedStep(model.losses, model)
     for batch in batches:
-        expected = eager.training_losses(batch, 0)["loss"]
+        expected = eager.losses(batch, 0)["loss"]
         eager.zero_grad()
-        eager.backward(expected)
-        found = model.training_losses(batch, 0)["loss"]
+        expected.backward()
+        found = model.step(batch, 0)["loss"]
         model.zero_grad()
         model.backward(found)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
@@ -186,17 +177,16 @@ def test_every_batch_has_its_own_gradients(data: SegmentationData) -> None:
 @pytest.mark.gpu
 def test_a_batch_of_another_layout_goes_without(data: SegmentationData) -> None:
     model = module().cuda()
-    batch = next(iter(loader(data, model))).to("cuda")
-    model.graph = model.captured_steps()
-    model.backward(model.training_losses(batch, 0)["loss"])
+    batch = next(iter(loader(flat(data)))).to("cuda")
+    model.step = GraphedStep(model.losses, model)
+    model.backward(model.step(batch, 0)["loss"])
     expected = [p.grad.clone() for p in model.extractor.parameters() if p.grad is not None]
     for other in (FlatBatch.of({k: v for k, v in batch.to("cpu").items() if k != "pooling"}),
                   dict(batch)):  # fmt: skip
         other = other.to("cuda") if isinstance(other, FlatBatch) else other
-        assert model.graph is not None
-        assert not model.graph.takes(other)
+        assert not model.step.replays(other)
         model.zero_grad()
-        model.backward(model.training_losses(other, 0)["loss"])
+        model.backward(model.step(other, 0)["loss"])
         for p, gradient in zip(model.extractor.parameters(), expected, strict=True):
             assert p.grad is not None
             assert (p.grad - gradient).abs().max() <= 2e-2 * gradient.abs().max()
@@ -208,7 +198,7 @@ def test_a_step_that_waits_for_the_gpu_is_refused(data: SegmentationData) -> Non
         return features[labels != 255].square().mean()
 
     with pytest.raises(RuntimeError, match=r"model\.cuda_graph=false"):
-        fit(module(loss=waits), data, accelerator="gpu")
+        fit(module(loss=waits, cuda_graph=True), flat(data), accelerator="gpu")
 
 
 @pytest.mark.gpu
@@ -226,4 +216,6 @@ def test_a_step_that_waits_for_the_gpu_is_refused(data: SegmentationData) -> Non
 def test_what_cannot_be_replayed_trains_without(
     data: SegmentationData, options: dict[str, Any], trainer: dict[str, Any]
 ) -> None:
-    assert not any(fit(module(**options), data, accelerator="gpu", **trainer))
+    graph = "sample_pixels" not in options
+    model = module(cuda_graph=graph, **options)
+    assert fit(model, flat(data, False), accelerator="gpu", **trainer) == {Step}

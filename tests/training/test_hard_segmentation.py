@@ -1,15 +1,20 @@
 import math
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from softfeat.data.layouts import Folder, Mixture
 from softfeat.models.extractor import BottleneckExtractor, Extractor, load_extractor
-from softfeat.training.hard_segmentation import HardSegmentationModule, load_hard_segmentation
+from softfeat.training.classifier import rarity
+from softfeat.training.hard_segmentation import (
+    HardSegmentationModule,
+    head_classes,
+    load_hard_segmentation,
+)
 from softfeat.training.soft_features import SoftFeatureModule
 
 
@@ -22,7 +27,6 @@ def module(**options: Any) -> HardSegmentationModule:
         "num_classes": 3,
         "extractor": extractor(),
         "optimizer": partial(torch.optim.SGD, lr=0.1),
-        "total_steps": 10,
     }
     return HardSegmentationModule(**defaults | options)
 
@@ -35,7 +39,7 @@ def batch(size: int = 32) -> dict[str, Any]:
 
 def step(model: HardSegmentationModule, data: dict[str, Any]) -> torch.Tensor:
     model.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-    optimizer = model.configure_optimizers()["optimizer"]
+    optimizer, _ = model.optimizer_and_schedule(10)
     loss = model.training_step(data, 0)
     optimizer.zero_grad()
     loss.backward()
@@ -63,7 +67,7 @@ def test_a_frozen_extractor_does_not_change_at_all() -> None:
 
 def test_a_frozen_extractor_is_not_in_the_optimiser_and_has_no_gradient() -> None:
     model = module()
-    optimizer = model.configure_optimizers()["optimizer"]
+    optimizer, _ = model.optimizer_and_schedule(10)
     ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert ids == {id(p) for p in model.head.parameters()}
     model.train()
@@ -87,8 +91,8 @@ def test_it_is_in_the_right_mode_from_the_start(
     content: dict[str, Any] = {"state_dict": soft.state_dict()}
     soft.on_save_checkpoint(content)
     torch.save(content, tmp_path / "soft.ckpt")
-    source = {"features_checkpoint": tmp_path / "soft.ckpt"} if loaded else {}
-    model = module(end_to_end=end_to_end, **source)
+    network = load_extractor(tmp_path / "soft.ckpt") if loaded else extractor()
+    model = module(end_to_end=end_to_end, extractor=network)
     assert all(m.training == end_to_end for m in model.extractor.modules())
     assert all(m.training for m in model.head.modules())
 
@@ -110,20 +114,6 @@ def test_end_to_end_trains_it() -> None:
     assert any("stages" in k and "weight" in k for k in changed)
 
 
-def test_features_come_from_the_checkpoint(tmp_path: Path) -> None:
-    soft = SoftFeatureModule(extractor())
-    content: dict[str, Any] = {"state_dict": soft.state_dict()}
-    soft.on_save_checkpoint(content)
-    torch.save(content, tmp_path / "soft.ckpt")
-    given = extractor()
-    given.recompute = 2
-    model = module(features_checkpoint=tmp_path / "soft.ckpt", extractor=given)
-    assert model.extractor is not given
-    assert model.extractor.recompute == 2
-    for name, value in soft.extractor.state_dict().items():
-        assert torch.equal(model.extractor.state_dict()[name], value)
-
-
 def test_stored_inputs_give_what_photos_give() -> None:
     model, data = module().eval(), batch()
     with torch.no_grad():
@@ -133,32 +123,24 @@ def test_stored_inputs_give_what_photos_give() -> None:
         )
 
 
-def test_features_are_stored_for_the_network_that_gave_them() -> None:
-    """Its weights, and what has none."""
-    asked = []
-    data = SimpleNamespace(
-        layout=SimpleNamespace(class_names=("a", "b", "c"), contrast=()),
-        store_features=lambda inputs, identity, *_: asked.append(identity),
-    )
-    strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    for level_norm, weight in ((0, 0.0), (0, 0.0), (0.5, 0.0), (0, 1.0)):
-        torch.manual_seed(0)
-        network = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8, level_norm=level_norm)
-        with torch.no_grad():
-            network.stem[0].weight += weight
-        model = module(extractor=network, cache_features=True)
-        model._trainer = SimpleNamespace(datamodule=data, strategy=strategy, limit_val_batches=1)
-        model.setup("fit")
-    assert asked[0] == asked[1]
-    assert len(set(asked)) == 3
+def test_a_head_names_the_classes_of_its_data(folder_root: Path) -> None:
+    layout = Folder(folder_root)
+    names = ["class 0", "class 1", "class 2"]
+    assert head_classes(layout) == head_classes(layout, names) == names
+    with pytest.raises(ValueError, match=r"3 classes and the model 2"):
+        head_classes(layout, names[:2])
+    with pytest.raises(ValueError, match=r"class 1.*trained for class 2"):
+        head_classes(layout, names[::-1])
 
 
-def test_a_contrast_class_is_refused() -> None:
-    layout = SimpleNamespace(class_names=("a", "b", "c"), contrast=("background",))
-    model = module()
-    model._trainer = SimpleNamespace(datamodule=SimpleNamespace(layout=layout))  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"background.* set data\.layout\.contrast=\[\]"):
-        model.setup("fit")
+def test_a_contrast_class_is_refused(folder_root: Path) -> None:
+    with pytest.raises(ValueError, match=r"class 1.* set data\.layout\.contrast=\[\]"):
+        head_classes(Folder(folder_root, contrast=["class 1"]))
+
+
+def test_a_mixture_is_refused(mixture_root: Path) -> None:
+    with pytest.raises(ValueError, match="mixture of label spaces"):
+        head_classes(Mixture(mixture_root, layouts={"camvid": Folder, "msrc_v2": Folder}))
 
 
 def test_forward_gives_scores_of_the_photos_size() -> None:
@@ -196,15 +178,9 @@ def test_the_loss_is_cross_entropy_with_each_score_for_four_pixels(size: tuple[i
 
 
 def test_rare_classes_weigh_more() -> None:
-    model = module(class_weights="frequency")
-    data = SimpleNamespace(
-        layout=SimpleNamespace(class_names=["much", "little", "none"], contrast=()),
-        class_shares=lambda: torch.tensor([0.98, 0.02, 0.0]),
-        variants=None,
-    )
-    model._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
-    model.setup("fit")
+    weights = rarity(torch.tensor([0.98, 0.02, 0.0]).double())
     expected = torch.tensor([1 / math.log(2), 1 / math.log(1.04), 1 / math.log(1.02)])
+    model = module(class_weights=weights)
     torch.testing.assert_close(model.class_weights, expected)
     scores, label = torch.randn(2, 3, 8, 10), torch.randint(0, 3, (2, 32, 40))
     label[1, :, :9] = 255
@@ -250,16 +226,6 @@ def test_a_soft_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
         load_hard_segmentation(tmp_path / "soft.ckpt")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"end_to_end": True, "cache_features": True}, "choose one"),
-        ({"extractor": None}, "features_checkpoint"),
-        ({"head": "transformer"}, "decoder or linear"),
-        ({"class_weights": "median"}, "equal or frequency"),
-        ({"num_classes": 0}, "mixture of label spaces"),
-    ],
-)
-def test_contradictions_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        module(**options)
+def test_an_unknown_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="decoder or linear"):
+        module(head="transformer")

@@ -1,4 +1,4 @@
-"""What the entry points share: Hydra resolvers, errors for people, tables."""
+"""What the entry points share: Hydra resolvers, and errors written for the user."""
 
 import functools
 import logging
@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -14,32 +14,41 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-# Lightning's advertisements and a deprecation within its own code.
-logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-# Scores come from metrics that have added up over all processes.
-warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed setting.*")
-# A frozen extractor is meant to be in eval mode.
-warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+def quiet() -> None:
+    """Silences messages of Lightning that do not concern a user of the commands."""
+    # Advertisements.
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*LeafSpec.*",  # a deprecation within Lightning's own code
+        # Scores come from metrics that already add up over all processes.
+        ".*when logging on epoch level in distributed setting.*",
+        # A frozen extractor is meant to be in eval mode.
+        ".*in eval mode at the start of training.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def register_resolvers() -> None:
-    """`${first_set:a,b}`: the first that is not null; `${product:a,b}`: a * b."""
+    """Registers what the configuration files compute.
+
+    `${first_set:a,b}` is the first value that is not null; `${folder_name:path}` the last part of a
+    path.
+    """
     OmegaConf.register_new_resolver(
         "first_set", lambda *values: next((v for v in values if v), None), replace=True
     )
-    OmegaConf.register_new_resolver("product", lambda a, b: a * b, replace=True)
+    OmegaConf.register_new_resolver(
+        "folder_name", lambda path: Path(path or "").name or "softfeat", replace=True
+    )
 
 
 def in_multirun() -> bool:
-    """Whether this is a job of a Hydra multirun."""
+    """Checks whether this is a job of a Hydra multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -47,10 +56,10 @@ _OF_THE_USER = (ValueError, OSError, FloatingPointError, ImportError, Instantiat
 
 
 def readable_errors(main: Callable[P, R]) -> Callable[P, R | None]:
-    """Shows errors of the user's files and settings without a traceback; exit status 1.
+    """Shows errors in the user's files and settings without a traceback; exit status 1.
 
-    With `HYDRA_FULL_ERROR=1` in the environment they come with it. In a job of a multirun every
-    error goes to `error.txt` in the job's directory instead, so that the next job can start.
+    With `HYDRA_FULL_ERROR=1` in the environment the traceback is shown. In a job of a multirun
+    every error is written to `error.txt` in the job's directory, and the next job can start.
     """
 
     @functools.wraps(main)
@@ -72,24 +81,3 @@ def readable_errors(main: Callable[P, R]) -> Callable[P, R | None]:
             return None
 
     return wrapped
-
-
-def print_table(title: str, rows: Mapping[str, object]) -> None:
-    """Prints names and values."""
-    table = Table("", "", title=title, show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    Console().print(table)
-
-
-def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows of equal keys as a table in Markdown.
-
-    >>> print(markdown_table([{"way": "a|b", "s": 1}]))
-    | way | s |
-    | --- | --- |
-    | a/b | 1 |
-    """
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    cells = ([str(value).replace("|", "/") for value in row.values()] for row in rows)
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells)])

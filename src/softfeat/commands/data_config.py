@@ -1,4 +1,4 @@
-"""The data to score a checkpoint on: what is asked for, and in all else as in its training."""
+"""The data to score a checkpoint on: as in its training, except for what the user sets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ from omegaconf import OmegaConf
 
 from softfeat.models.checkpoints import read_checkpoint, run_directory
 
-# What a network was trained for and a machine can do is not a matter of the data set.
+# Another data set keeps these: they belong to the network or the machine.
 _AS_TRAINED = ("image_size", "superpixels", "batch_size", "num_workers", "cache_dir")
 
 
 def keys_below(key: str, overrides: Sequence[str]) -> list[str]:
-    """Dotted keys below `key` that a command line sets.
+    """Finds the dotted keys below `key` that a command line sets.
 
     >>> keys_below("data", ["data=folder", "data.root=x", "split=val"])
     ['root']
@@ -23,16 +23,19 @@ def keys_below(key: str, overrides: Sequence[str]) -> list[str]:
 
 
 def data_config(given: Any, by_hand: Sequence[str], checkpoint: Path) -> Any:
-    """The data to score on.
+    """Combines the data of the training with the settings of the command line.
 
     Args:
-        given: a whole configuration where another data set was chosen, else keys to change.
-        by_hand: dotted keys of it that were set on the command line.
-        checkpoint: file; what it was trained on is looked for in its run directory, or, of weights,
-            in what they say of themselves.
+        given: Complete configuration of another data set, or single keys to change.
+        by_hand: Dotted keys of `given` that were set on the command line.
+        checkpoint: File of the checkpoint. The data of its training are read from its run
+            directory, or for weights from their header.
+
+    Returns:
+        Complete configuration of the data.
 
     Raises:
-        ValueError: no data set given, and no run directory around the checkpoint.
+        ValueError: No data set is given, and the checkpoint is not in a run directory.
     """
     directory = run_directory(checkpoint)
     if directory is not None:
@@ -45,7 +48,7 @@ def data_config(given: Any, by_hand: Sequence[str], checkpoint: Path) -> Any:
                 OmegaConf.update(run, key, about[f"data.{key}"])
     if "_target_" not in given and "_target_" not in run:
         raise ValueError(
-            f"{checkpoint} lies in no run directory, so say what to score it on: "
+            f"{checkpoint} is not in a run directory, so choose the data to score it on: "
             "data=NAME data.root=FOLDER data.image_size=[H,W]"
         )
     if "_target_" in given:

@@ -1,7 +1,8 @@
 """Scores a checkpoint: python -m src.evaluate checkpoint=FILE [data=NAME ...] [split=NAME].
 
-Soft features: pair AUC beside the baselines that need no training, and a linear probe trained on
-the train split. Hard segmentation: the four scores, those of each class, and pictures.
+Soft features get their pair AUC, next to that of baselines without training, and a linear probe
+trained on the train split. Hard segmentation gets the four scores, those of each class, and
+pictures.
 """
 
 from dataclasses import asdict
@@ -20,23 +21,24 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from softfeat.commands.cli import print_table, readable_errors, register_resolvers
+from softfeat.commands.cli import quiet, readable_errors, register_resolvers
 from softfeat.commands.data_config import data_config, keys_below
 from softfeat.imaging.drawing import confusion_picture
 from softfeat.metrics.segmentation import segmentation_scores
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_directory
-from softfeat.models.extractor import extractor_of
+from softfeat.models.extractor import extractor_of, load_extractor
 from softfeat.models.test_time_views import ONE_VIEW, Views
+from softfeat.tables import print_table
 from softfeat.training.callbacks.worst import WorstPhotos
+from softfeat.training.frozen import FrozenFeatures
 from softfeat.training.hard_segmentation import (
     SCORES,
     HardSegmentationModule,
+    head_classes,
     load_hard_segmentation,
 )
 from softfeat.training.metrics_file import write_metrics
 from softfeat.training.soft_features import SoftFeatureModule
-
-register_resolvers()
 
 
 def _trainer(**options: Any) -> pl.Trainer:
@@ -51,30 +53,31 @@ def _trainer(**options: Any) -> pl.Trainer:
 
 
 def linear_probe(checkpoint: Path, config: Any, steps: int) -> dict[str, float]:
-    """What a linear map of the frozen features knows about the classes.
+    """Measures what a linear map of the frozen features knows about the classes.
 
     Args:
-        checkpoint: of soft features.
-        config: of the data; the probe is trained on its train split.
-        steps: of 8 photos.
+        checkpoint: Checkpoint of soft features.
+        config: Configuration of the data; the probe is trained on its train split.
+        steps: Training steps of 8 photos.
 
     Returns:
-        `test/probe_miou` and so on.
+        The scores of the test split as `test/probe_miou` and so on.
     """
     trained = config.copy()
     trained.update(augmentation=None, variants=1, batch_size=8, steps_per_epoch=steps)
-    data = instantiate(trained)
-    probe = HardSegmentationModule(
-        len(data.layout.class_names),
-        checkpoint,
-        head="linear",
-        optimizer=partial(torch.optim.AdamW, lr=3e-2),
-        total_steps=steps,
-        cache_features=True,
-    )
-    trainer = _trainer(max_epochs=1, limit_val_batches=0)
+    extractor = load_extractor(checkpoint)
     with TemporaryDirectory() as folder:
-        data.features_dir = Path(folder)
+        make: Any = instantiate(trained, _partial_=True)
+        data = make(frozen=FrozenFeatures(extractor), features_dir=folder)
+        names = head_classes(data.layout)
+        probe = HardSegmentationModule(
+            len(names),
+            extractor,
+            head="linear",
+            optimizer=partial(torch.optim.AdamW, lr=3e-2),
+            class_names=names,
+        )
+        trainer = _trainer(max_epochs=1, limit_val_batches=0)
         trainer.fit(probe, data)
         (tested,) = trainer.test(probe, data, verbose=False)
     return {f"test/probe_{name}": tested[f"test/{name}"] for name in SCORES}
@@ -90,32 +93,37 @@ def evaluate(
     worst: int = 8,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Scores a checkpoint of either system and writes what comes out.
+    """Scores a checkpoint of either system and writes the results.
 
     Args:
-        checkpoint: file.
-        config: of the data, complete.
-        split: train, val or test.
-        output: folder for `metrics.json` and pictures.
-        views: of a photo, over which the scores of hard segmentation are averaged.
+        checkpoint: File of the checkpoint.
+        config: Complete configuration of the data.
+        split: Split to score: train, val or test.
+        output: Folder for `metrics.json` and pictures.
+        views: Views of a photo over which the scores of hard segmentation are averaged.
         probe_steps: Training steps of the linear probe of soft features; 0 for none. Mixtures and
             data with a contrast class have no probe.
-        worst: photos on the sheet of the worst.
-        seed: of what the probe draws.
+        worst: Number of photos on the sheet of the worst ones.
+        seed: Random seed of the probe.
 
     Returns:
-        What was measured, keys `<split>/...`.
+        The scores, with keys `<split>/...`.
+
+    Raises:
+        ValueError: The classes of the data are not those of the head.
     """
     pl.seed_everything(seed, verbose=False)
     config = config.copy()
     config.update(test_split=split, native_labels=True)
-    data = instantiate(config)
+    make: Any = instantiate(config, _partial_=True)
     content = read_checkpoint(checkpoint)
     output.mkdir(parents=True, exist_ok=True)
     about = {"checkpoint": str(checkpoint), "split": split, "views": asdict(views), "data": config}
     OmegaConf.save(about, output / "evaluation.yaml")
     if "hard_segmentation" in content:
         module = load_hard_segmentation(checkpoint, views)
+        data = make()
+        head_classes(data.layout, trained_for=module.class_names)
         trainer = _trainer(callbacks=[WorstPhotos(output / "worst.png", worst)])
         (tested,) = trainer.test(module, data, verbose=False)
         picture = confusion_picture(module.confusion, module.class_names)
@@ -123,6 +131,7 @@ def evaluate(
         _print_classes(module)
     else:
         extractor = extractor_of(content)
+        data = make(num_levels=len(extractor.level_channels))
         soft = SoftFeatureModule(extractor, num_superpixels=config.superpixels.count)
         (tested,) = _trainer().test(soft, data, verbose=False)
         if probe_steps and data.layout.class_names and not data.layout.contrast:
@@ -145,7 +154,7 @@ def _print_classes(module: HardSegmentationModule) -> None:
 
 @hydra.main(config_path="pkg://softfeat.conf", config_name="evaluate", version_base="1.3")
 @readable_errors
-def main(cfg: DictConfig) -> None:
+def _main(cfg: DictConfig) -> None:
     """Evaluates and prints tables."""
     OmegaConf.set_struct(cfg, False)
     checkpoint = checkpoint_file(cfg.checkpoint)
@@ -153,7 +162,7 @@ def main(cfg: DictConfig) -> None:
     overrides = HydraConfig.get().overrides.task
     cfg.data = data_config(cfg.data, keys_below("data", list(overrides)), checkpoint)
     OmegaConf.resolve(cfg)
-    # Weights lie in no run directory.
+    # Shipped weights have no run directory.
     run = run_directory(checkpoint) or Path("outputs") / checkpoint.stem
     output = Path(cfg.output or run / "evaluation" / cfg.split)
     metrics = evaluate(
@@ -168,6 +177,13 @@ def main(cfg: DictConfig) -> None:
     )
     shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
     print_table(f"{checkpoint}, {cfg.split} split: {output}", shown)
+
+
+def main() -> None:
+    """Evaluates from the command line."""
+    quiet()
+    register_resolvers()
+    _main()
 
 
 if __name__ == "__main__":

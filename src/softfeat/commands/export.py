@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from softfeat.commands.cli import print_table, readable_errors
+from softfeat.commands.cli import readable_errors
 from softfeat.models.checkpoints import (
     checkpoint_file,
     read_checkpoint,
@@ -27,6 +27,7 @@ from softfeat.models.checkpoints import (
     write_weights,
 )
 from softfeat.models.extractor import extractor_of
+from softfeat.tables import print_table
 from softfeat.training.hard_segmentation import load_hard_segmentation
 
 # Keys of a run's configuration that describe its weights
@@ -37,7 +38,8 @@ _DESCRIPTION = (
     "data.image_size",
     "data.batch_size",
     "data.superpixels.count",
-    "model.total_steps",
+    "trainer.max_epochs",
+    "data.steps_per_epoch",
 )
 
 

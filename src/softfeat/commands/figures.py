@@ -174,12 +174,11 @@ def spread_by_score(
     """
     data.prepare_data([data.test_split])
     data.setup("test")
-    data.pool_at(extractor.level_sizes(data.image_size))
     module = SoftFeatureModule(extractor, num_superpixels=data.superpixels.count).eval()
     scored: list[tuple[float, str]] = []
     with torch.inference_mode():
         for batch in track(data.test_dataloader(), "scoring"):
-            scores = pair_auc(*module.superpixel_features(batch, module.pyramid))[0]
+            scores = pair_auc(*module.superpixel_features(batch))[0]
             pairs = zip(scores.tolist(), batch["path"], strict=True)
             scored += [pair for pair in pairs if not math.isnan(pair[0])]
     if not scored:

@@ -1,4 +1,4 @@
-"""Checks a data set and computes what is stored of it: python -m src.precompute data=NAME ..."""
+"""Checks a data set and computes its stores: python -m src.precompute data=NAME ..."""
 
 import sys
 import time
@@ -18,7 +18,10 @@ def precompute(data: SegmentationData) -> list[str]:
     """Computes the stores of all splits.
 
     Returns:
-        What is wrong with the data set, one line a bad file; empty if nothing.
+        The problems of the data set, one line per bad file; empty if there are none.
+
+    Raises:
+        DataError: The cache cannot be written or is too small.
     """
     table = Table("split", "photos", "seconds", "photos/s", "store", title="stored")
     problems: list[str] = []
@@ -29,7 +32,7 @@ def precompute(data: SegmentationData) -> list[str]:
             store = data.store(split)
             store.prepare(data.num_workers, f"{store.kind} ({split})")
         except DataError as error:
-            if not error.problems:  # not a matter of files
+            if not error.problems:  # the data set as a whole, or the cache
                 raise
             problems += error.problems
             continue

@@ -1,8 +1,10 @@
 """Trains: python -m src.train experiment=NAME [key=value ...], or resume=RUN_DIR."""
 
 import json
+import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,44 +15,28 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor
 
-from softfeat.commands.cli import in_multirun, print_table, readable_errors, register_resolvers
+from softfeat.commands.cli import in_multirun, quiet, readable_errors, register_resolvers
+from softfeat.data.datamodule import SegmentationData
+from softfeat.models.extractor import Extractor, load_extractor
 from softfeat.models.flops import model_size
 from softfeat.revision import revision
 from softfeat.sweeps.jobs import train_apart
+from softfeat.tables import print_table
+from softfeat.training.base import BaseModule
+from softfeat.training.classifier import rarity
+from softfeat.training.frozen import FrozenFeatures
+from softfeat.training.graphed_step import trainer_can_replay
+from softfeat.training.hard_segmentation import head_classes
 from softfeat.training.loggers import RunCSVLogger, finishes_wandb, log_settings
 from softfeat.training.machine import bf16_instructions, machine
 from softfeat.training.metrics_file import write_metrics
+from softfeat.training.run_config import resumed_config, save_config
 
-register_resolvers()
-
-
-# What a resumed run may change; the rest is in the state of the optimiser or decides the result.
-_CHANGEABLE = ("trainer.", "data.root", "data.cache_dir", "data.num_workers", "logger.mode")
-
-
-def resumed_config(run_dir: Path, overrides: list[str]) -> DictConfig:
-    """The configuration of an earlier run, wherever it lies now, with overrides on top.
-
-    Raises:
-        FileNotFoundError: nothing to resume there.
-        ValueError: an override of something that a resumed run has to keep.
-    """
-    if not (run_dir / "checkpoints" / "last.ckpt").is_file():
-        raise FileNotFoundError(f"nothing to resume: no {run_dir}/checkpoints/last.ckpt")
-    # "+key=value" adds a key to the configuration; here it means the same as "key=value".
-    changes = [o.lstrip("+") for o in overrides if not o.startswith("resume=")]
-    for change in changes:
-        if not change.startswith(_CHANGEABLE):
-            keys = ", ".join(key.rstrip(".") for key in _CHANGEABLE)
-            raise ValueError(f"{change}: a resumed run can only change {keys}; start a new one")
-    text = (run_dir / "config.yaml").read_text(encoding="utf-8")
-    old = OmegaConf.create(text).run_dir
-    cfg = OmegaConf.create(text.replace(f" {old}", f" {run_dir}"))
-    assert isinstance(cfg, DictConfig)
-    cfg.merge_with_dotlist(changes)
-    cfg.model.total_steps = cfg.trainer.max_epochs * cfg.data.steps_per_epoch
-    return cfg
+_COMMAND = (sys.executable, "-m", "softfeat.commands.train")
+# Keys of the model's configuration that decide how extractor and data are made.
+_NOT_FOR_THE_MODULE = ("features_checkpoint", "cache_features")
 
 
 @finishes_wandb
@@ -58,13 +44,16 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     """Runs one training and its test.
 
     Args:
-        cfg: configuration, resolved here.
-        resume: continue from `checkpoints/last.ckpt` of `cfg.run_dir`.
+        cfg: Configuration; resolved in place.
+        resume: Continue from `checkpoints/last.ckpt` of `cfg.run_dir`.
 
     Returns:
         The metrics of the run, as in `metrics.json`.
+
+    Raises:
+        ValueError: The run directory already holds a run, or settings contradict each other.
     """
-    OmegaConf.resolve(cfg)
+    register_resolvers()
     cfg.revision = revision()
     run_dir = Path(cfg.run_dir)
     last = run_dir / "checkpoints" / "last.ckpt"
@@ -72,33 +61,25 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     if first_process and not resume and (run_dir / "metrics.csv").exists():
         raise ValueError(f"{run_dir} holds a run: continue it with resume=, or choose another")
     if first_process:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(cfg, run_dir / "config.yaml")
+        save_config(cfg, run_dir / "config.yaml")
         text = json.dumps(machine(), indent=1)
         (run_dir / "machine.json").write_text(text + "\n", encoding="utf-8")
         (run_dir / "error.txt").unlink(missing_ok=True)
+    OmegaConf.resolve(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
 
-    data = instantiate(cfg.data)
-    if cfg.model.get("num_classes", 0) is None:  # as many as the data has
-        cfg.model.num_classes = len(data.layout.class_names)
-    # A resumed head goes on with the extractor it had, whatever has become of that file.
-    kept = {"features_checkpoint": last} if resume and "features_checkpoint" in cfg.model else {}
-    module = instantiate(cfg.model, **kept)
     csv = RunCSVLogger(str(run_dir))
     if resume and first_process:
         csv.resume_at(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
+    extractor = make_extractor(cfg, last if resume else None)
     trainer = instantiate(
         cfg.trainer,
         callbacks=list(instantiate(cfg.callbacks).values()),
         logger=[csv, instantiate(cfg.logger)] if cfg.get("logger") else csv,
     )
-    on_cpu = trainer.strategy.root_device.type == "cpu"
-    if on_cpu and trainer.precision.startswith("bf16") and bf16_instructions("cpu") == "none":
-        rank_zero_warn(
-            f"this processor has no instructions for {trainer.precision} and takes far longer than "
-            "in float32: train with trainer.precision=32-true"
-        )
+    data = make_data(cfg, extractor, trainer_can_replay(trainer))
+    module = make_module(cfg, extractor, data)
+    warn_of_slow_bf16(trainer)
     settings: Any = OmegaConf.to_container(cfg)
     log_settings(trainer.loggers, settings | {"machine": machine()})
     size = model_size(module, cfg.data.image_size)
@@ -134,11 +115,104 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     return metrics
 
 
+def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
+    """Makes the network: a new one, or a trained one for a head.
+
+    Args:
+        cfg: Configuration of the training.
+        last: Checkpoint of a run to resume. A resumed head keeps the extractor it had, even if the
+            file of the features has changed since.
+    """
+    extractor: Extractor = instantiate(cfg.extractor)
+    checkpoint = (last or cfg.model.features_checkpoint) if "head" in cfg.model else None
+    if checkpoint is None:
+        return extractor
+    trained = load_extractor(checkpoint)
+    trained.recompute = extractor.recompute  # a setting of the training, not of the network
+    return trained
+
+
+def make_data(cfg: DictConfig, extractor: Extractor, can_replay: bool = False) -> SegmentationData:
+    """Makes the data of a training.
+
+    Args:
+        cfg: Configuration of the training.
+        extractor: The network, which decides the pooling matrices and the stored features.
+        can_replay: Whether the trainer can replay steps from a CUDA graph.
+
+    Raises:
+        ValueError: Features of an extractor in training were to be stored.
+    """
+    make: Any = instantiate(cfg.data, _partial_=True)
+    if "head" not in cfg.model:
+        flat = can_replay and cfg.model.cuda_graph
+        return make(num_levels=len(extractor.level_channels), flat=flat)
+    if cfg.model.cache_features and cfg.model.end_to_end:
+        raise ValueError(
+            "model.cache_features=true stores what a frozen extractor gives, and "
+            "model.end_to_end=true trains it: choose one"
+        )
+    return make(frozen=FrozenFeatures(extractor) if cfg.model.cache_features else None)
+
+
+def make_module(cfg: DictConfig, extractor: Extractor, data: SegmentationData) -> BaseModule:
+    """Makes the module that is trained.
+
+    Args:
+        cfg: Configuration of the training.
+        extractor: The network.
+        data: The data, which decides classes and class weights.
+    """
+    settings = {key: value for key, value in cfg.model.items() if key not in _NOT_FOR_THE_MODULE}
+    make: Any = instantiate(settings, _partial_=True)
+    if "head" not in cfg.model:
+        weights = class_weights(cfg, data)
+        num_classes = [len(names) for names in data.label_spaces]
+        return make(extractor=extractor, num_classes=num_classes, class_weights=weights)
+    names = head_classes(data.layout)
+    return make(
+        extractor=extractor,
+        num_classes=len(names),
+        class_names=names,
+        class_weights=class_weights(cfg, data),
+    )
+
+
+def class_weights(cfg: DictConfig, data: SegmentationData) -> Tensor | None:
+    """Computes the weights of the classes of all label spaces.
+
+    Returns:
+        (K,) weights; None for equal ones.
+
+    Raises:
+        ValueError: There is no such way of weighting.
+        DataError: Files of the data set cannot be used.
+    """
+    kind = cfg.model.class_weights
+    if kind not in ("equal", "frequency"):
+        raise ValueError(f"model.class_weights={kind}: choose equal or frequency")
+    if kind == "equal":
+        return None
+    data.prepare_data()  # reports all bad files before the labels are counted
+    return rarity(data.class_shares())
+
+
+def warn_of_slow_bf16(trainer: pl.Trainer) -> None:
+    """Warns if the processor only emulates the precision that the trainer uses."""
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if on_cpu and trainer.precision.startswith("bf16") and bf16_instructions("cpu") == "none":
+        rank_zero_warn(
+            f"this processor has no instructions for {trainer.precision} and takes far longer than "
+            "in float32: train with trainer.precision=32-true"
+        )
+
+
 @hydra.main(config_path="pkg://softfeat.conf", config_name="train", version_base="1.3")
 @readable_errors
-def main(cfg: DictConfig) -> float | None:
+def _main(cfg: DictConfig) -> float | None:
     """Composes the configuration of a new or a resumed run, or of a job of a sweep, and trains."""
-    register_resolvers()  # a job's process may not have imported this file
+    quiet()  # here, too: the process of a job does not call `main`
+    register_resolvers()
     hydra_config = HydraConfig.get()
     if cfg.resume:
         if in_multirun():
@@ -154,11 +228,19 @@ def main(cfg: DictConfig) -> float | None:
     cfg.run_id = uuid.uuid4().hex[:8]
     if in_multirun() and cfg.group is None:
         cfg.group = Path(hydra_config.sweep.dir).name
-    # Where one process of a ddp run fails, Lightning kills all of them; not the sweep, too.
-    run = train_apart if in_multirun() and cfg.trainer.devices != 1 else train
+    # If one process of a ddp run fails, Lightning kills them all. The sweep has to survive that.
+    apart = in_multirun() and cfg.trainer.devices != 1
+    run = partial(train_apart, command=_COMMAND) if apart else train
     if cfg.search:
         return instantiate(cfg.search).run_trial(cfg, run)
     return run(cfg).get(cfg.optimized_metric)
+
+
+def main() -> None:
+    """Trains from the command line."""
+    quiet()
+    register_resolvers()
+    _main()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one LightningDataModule that all training and evaluation shares."""
+"""The LightningDataModule of all trainings and evaluations."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,7 +21,7 @@ from softfeat.data.dataset import (
     SetBalance,
     StreamSampler,
 )
-from softfeat.data.features import FeatureStore
+from softfeat.data.features import FeatureStore, FrozenNetwork
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import DataError, Layout, Record, label_spaces
 from softfeat.data.parallel import map_in_workers, worker_count
@@ -32,45 +33,53 @@ SPLITS = ("train", "val", "test")
 
 
 class _CountClasses:
-    """Pixels of each class in a record's label; what a worker does."""
+    """Counts the pixels of each class in the label of a record, in a worker process."""
 
     def __call__(self, record: Record) -> tuple[int, NDArray[np.int64]]:
         return record.space, np.bincount(read_classes(record).ravel(), minlength=256)
 
 
 class SegmentationData(pl.LightningDataModule):
-    """Photos with labels and superpixels of any layout.
+    """Photos with labels and superpixels, from any layout.
 
-    Batches are dicts: image (B,3,H,W) float32 RGB in [0,1]; label (B,H,W) int64, classes 0..K-1,
-    CONTRAST and IGNORE (`ops.labels`); superpixels (B,H,W) int64, ids 0..S-1 and -1 in padding;
-    space (B,) int64, which of the `label_spaces` the classes belong to; path, list of B names.
-    After `pool_at`, also pooling, one `PoolingWeights` a pyramid level. With `native_labels`, also
-    native_label, list of B label maps (h,w) uint8 as large as in their files. After
-    `store_features`, batches of training and validation hold `features` in place of image and
-    superpixels.
+    A batch is a dict: image (B,3,H,W) float32 RGB in [0,1]; label (B,H,W) int64 with classes
+    0..K-1, CONTRAST and IGNORE (`ops.labels`); superpixels (B,H,W) int64 with ids 0..S-1, and -1 in
+    padding; space (B,) int64, the number of the label space in `label_spaces`; path, a list of B
+    names. With `num_levels` it also has pooling, one `PoolingWeights` for each pyramid level. With
+    `native_labels` it also has native_label, a list of B label maps (h,w) uint8 at the size of
+    their files. With `frozen`, batches of training and validation have `features` in place of image
+    and superpixels.
 
     Args:
-        layout: makes the layout, called with `root=`.
-        root: folder of the data set.
-        cache_dir: where stores (and scenes) are kept.
-        image_size: (H, W) that photos are resized to.
-        batch_size: photos a batch and process.
-        superpixels: parameters of the maps.
-        augmentation: of the train split; None for none.
-        balance: how often each set of a mixture is drawn in training. "photos": every photo equally
+        layout: Makes the layout; called with `root=`.
+        root: Folder of the data set.
+        cache_dir: Folder of the stores and of the scenes.
+        image_size: (H, W) to which photos are resized.
+        batch_size: Photos per batch and process.
+        superpixels: Parameters of the superpixel maps.
+        augmentation: Augmentation of the train split; None for no augmentation.
+        balance: How often each set of a mixture is drawn in training. "photos": every photo equally
             often. "sqrt": each set in proportion to the square root of its number of photos.
             "even": all sets equally often.
         hold_back: Validate on a tenth of the train split, chosen by a hash of the file names, and
             train on the rest (`data.held_back`). Recipes are chosen this way, so that the
             validation split stays unseen.
-        steps_per_epoch: optimiser steps between two validations.
-        num_workers: loader processes, and processes that compute maps; None for one a core.
-        test_split: the split that a test reads.
-        variants: augmented versions of each training photo, of which passes take one after the
-            other; None to draw anew each time.
-        native_labels: validate and test on labels at their own resolution.
-        pack: store resized photos and labels with the maps, so that training decodes no photo.
-        seed: of shuffling and augmentation.
+        steps_per_epoch: Optimiser steps between two validations.
+        num_workers: Number of processes that load photos and compute maps; None for one per core.
+        test_split: Split that a test reads.
+        variants: Number of augmented versions of each training photo. Successive passes use them in
+            turn. None draws a new version every time.
+        native_labels: Validate and test on labels at their own resolution.
+        pack: Store resized photos and labels with the maps, so that training decodes no photo.
+        seed: Random seed of shuffling and augmentation.
+        num_levels: Number of levels of the extractor's pyramid; 0 leaves `pooling` out.
+        flat: Make batches that can be replayed from a CUDA graph (`FlatBatch`).
+        frozen: Network whose outputs are computed once and stored, then read by training and
+            validation in place of photos; None to read photos.
+        features_dir: Folder of these outputs; None for a folder of the cache.
+
+    Raises:
+        ValueError: An argument is out of range, or `frozen` is combined with endless augmentation.
     """
 
     def __init__(
@@ -91,6 +100,10 @@ class SegmentationData(pl.LightningDataModule):
         native_labels: bool = False,
         pack: bool = False,
         seed: int = 0,
+        num_levels: int = 0,
+        flat: bool = False,
+        frozen: FrozenNetwork | None = None,
+        features_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
         if len(image_size) != 2 or min(image_size) < 1:
@@ -99,6 +112,11 @@ class SegmentationData(pl.LightningDataModule):
             raise ValueError(f"data.balance={balance}: choose {', '.join(get_args(SetBalance))}")
         if test_split not in SPLITS:
             raise ValueError(f"split {test_split}: choose {', '.join(SPLITS)}")
+        if frozen is not None and augmentation is not None and variants is None:
+            raise ValueError(
+                "model.cache_features=true stores each training photo in data.variants augmented "
+                "versions: set data.variants=4, or data.augmentation=null and data.variants=1"
+            )
         self.layout, self.hold_back = layout(root=root), hold_back
         self.cache_dir = Path(cache_dir)
         self.image_size = (int(image_size[0]), int(image_size[1]))
@@ -107,9 +125,9 @@ class SegmentationData(pl.LightningDataModule):
         self.superpixels, self.augmentation = superpixels, augmentation
         self.balance, self.steps_per_epoch, self.test_split = balance, steps_per_epoch, test_split
         self.variants, self.native_labels, self.pack = variants, native_labels, pack
-        self.collate = Collate(superpixels.count)
+        self.num_levels, self.flat, self.frozen = num_levels, flat, frozen
+        self.features_dir = Path(features_dir or self.cache_dir / "features")
         self.datasets: dict[str, SegmentationDataset] = {}
-        self.features_dir = self.cache_dir / "features"
         self.features: dict[str, FeatureStore] = {}
 
     def records(self, split: str) -> list[Record]:
@@ -126,7 +144,7 @@ class SegmentationData(pl.LightningDataModule):
         return chosen
 
     def store(self, split: str) -> SampleStore:
-        """What is stored of a split, computed or not."""
+        """The store of a split, whether it is computed or not."""
         records = self.records(split)
         maps = None if self.pack and self.superpixels.mode == "online" else self.superpixels
         return SampleStore(self.cache_dir, records, self.image_size, maps, self.pack)
@@ -136,12 +154,15 @@ class SegmentationData(pl.LightningDataModule):
         return self.pack or self.superpixels.mode == "stored"
 
     def prepare_data(self, splits: Sequence[str] = SPLITS) -> None:
-        """Makes scenes and stores, in worker processes, where they are not made yet.
+        """Makes missing scenes and stores, in worker processes.
 
-        Lightning calls it in one process a node; the others wait.
+        Lightning calls this in one process of each node; the others wait.
 
         Args:
-            splits: those that will be read; a training reads all.
+            splits: Splits that will be read; a training reads all.
+
+        Raises:
+            DataError: Files of the data set cannot be used; the message lists all of them.
         """
         self.layout.prepare()
         self.superpixels.check_backend()
@@ -151,7 +172,11 @@ class SegmentationData(pl.LightningDataModule):
                 store.prepare(self.num_workers, f"{store.kind} ({split})")
 
     def setup(self, stage: str) -> None:
-        """Opens the splits that `stage` needs."""
+        """Opens the splits that `stage` needs; for "fit", also computes missing stored features.
+
+        Raises:
+            DataError: The features cannot be stored.
+        """
         splits = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ())
         for split in splits:
             source = self.test_split if split == "test" else split
@@ -170,68 +195,47 @@ class SegmentationData(pl.LightningDataModule):
                 self.variants if split == "train" else None,
                 self.native_labels and split != "train",
             )
+        if stage == "fit" and self.frozen is not None:
+            self._store_features(self.frozen)
+        elif stage == "fit" and self.variants is not None:
+            rank_zero_warn(
+                f"data.variants={self.variants} without model.cache_features=true: training sees "
+                "each photo in so many versions only. Set data.variants=null to draw a new version "
+                "every time"
+            )
+
+    def _store_features(self, frozen: FrozenNetwork) -> None:
+        """Computes what the frozen network gives for training and, if needed, for validation."""
+        validates = self.trainer is None or self.trainer.limit_val_batches != 0
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        for split in ("train", "val") if validates else ("train",):
+            dataset = self.datasets[split]
+            store = FeatureStore(self.features_dir, dataset, frozen.identity)
+            store.prepare(frozen.to(device), partial(self._loader, dataset), device, split)
+            self.features[split] = store
 
     @property
     def label_spaces(self) -> list[tuple[str, ...]]:
-        """Class names of each label space: one, but in a mixture."""
+        """Class names of each label space; a mixture has several."""
         return label_spaces(self.layout)
 
     def class_shares(self) -> Tensor:
-        """Shares of the classes among the labelled pixels of the train split's files.
+        """Counts the classes in the label files of the train split.
 
         Returns:
-            (K,), those of the label spaces one behind the other, each adding up to 1.
+            (K,) float64, the share of each class among the labelled pixels. The label spaces follow
+            one another, and the shares of each add up to 1.
         """
         totals = [np.zeros(256, np.int64) for _ in self.label_spaces]
         records = self.records("train")
         counts = map_in_workers(_CountClasses(), records, self.num_workers, "classes (train)")
         for space, count in counts:
             totals[space] += count
-        known = [t[: len(names)] for t, names in zip(totals, self.label_spaces, strict=True)]
-        return torch.from_numpy(np.concatenate([count / max(1, count.sum()) for count in known]))
-
-    def pool_at(self, level_sizes: Sequence[tuple[int, int]], flat: bool = False) -> None:
-        """Lets the workers build `pooling`.
-
-        Args:
-            level_sizes: (h, w) of the pyramid's levels.
-            flat: make batches that can be replayed from a CUDA graph (`FlatBatch`).
-        """
-        self.collate = Collate(self.superpixels.count, level_sizes, flat)
-
-    def store_features(
-        self,
-        function: Callable[[Tensor], list[Tensor]],
-        identity: str,
-        device: torch.device,
-        splits: Sequence[str] = ("train", "val"),
-    ) -> None:
-        """Lets training and validation read features in place of photos, computed here once.
-
-        Args:
-            function: of photos (B,3,H,W) on `device`, gives maps (B,C,h,w); a network in eval mode.
-            identity: of the function; other features are kept apart.
-            device: where it runs.
-            splits: train, or train and val.
-
-        Raises:
-            DataError: the cache cannot be written or is too small.
-            ValueError: training photos are augmented anew each time.
-        """
-        if self.augmentation is not None and self.variants is None:
-            raise ValueError(
-                "model.cache_features=true stores each training photo in data.variants augmented "
-                "versions: set data.variants=4, or data.augmentation=null and data.variants=1"
-            )
-        for split in splits:
-            dataset = self.datasets[split]
-            store = FeatureStore(self.features_dir, dataset, identity)
-            loader = partial(self._loader, dataset)
-            store.prepare(function, loader, device, f"features ({split})")
-            self.features[split] = store
+        labelled = [t[: len(names)] for t, names in zip(totals, self.label_spaces, strict=True)]
+        return torch.from_numpy(np.concatenate([count / max(1, count.sum()) for count in labelled]))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """A stretch of the endless training stream."""
+        """Loads `steps_per_epoch` batches of the endless training stream."""
         dataset = self.datasets["train"]
         rank, world_size = self._rank()
         length = self.steps_per_epoch * self.batch_size * world_size
@@ -243,11 +247,11 @@ class SegmentationData(pl.LightningDataModule):
         return self._loader(self.features.get("train", dataset), sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every photo once, in order; of several processes each takes its share."""
+        """Loads every photo once, in order; each of several processes takes its share."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """As `val_dataloader`."""
+        """Loads the test split, as `val_dataloader` does."""
         return self._evaluation_loader("test")
 
     def _rank(self) -> tuple[int, int]:
@@ -256,7 +260,9 @@ class SegmentationData(pl.LightningDataModule):
     def _evaluation_loader(self, split: str) -> DataLoader[Batch]:
         dataset = self.datasets[split]
         rank, world_size = self._rank()
-        if len(dataset) < world_size:  # the others would wait for ever for one without a photo
+        if (
+            len(dataset) < world_size
+        ):  # a process without a photo would make the others wait forever
             raise ValueError(
                 f"the {split} split has {len(dataset)} photos for {world_size} processes: "
                 f"set trainer.devices={len(dataset)}"
@@ -270,10 +276,11 @@ class SegmentationData(pl.LightningDataModule):
         dataset: SegmentationDataset | FeatureStore,
         sampler: StreamSampler | Sequence[int] | Sequence[tuple[int, int]],
     ) -> DataLoader[Batch]:
-        collate: Callable[[Any], Any] = self.collate
+        collate: Callable[[Any], Any]
+        collate = Collate(self.superpixels.count, self.num_levels, self.flat)
         num_workers = self.num_workers
         if isinstance(dataset, FeatureStore):
-            # Read in this process: to hand features over from a worker takes as long.
+            # Read in this process: passing features on from a worker takes as long.
             collate, num_workers = dataset.collate, 0
         return DataLoader(
             dataset,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -31,10 +32,11 @@ class Augmentation:
     """Random flip, scale and crop, the same for all maps of a photo, and random colours.
 
     Attributes:
-        flip: probability of a horizontal flip.
-        scale: range of the enlargement; below 1 the photo is padded, with the label IGNORE.
-        colour: how far brightness, contrast and saturation may stray from 1, and the three
-            channels from each other, half as far.
+        flip: Probability of a horizontal flip.
+        scale: Range of the enlargement. Below 1 the photo is padded, and the padding has the label
+            IGNORE.
+        colour: Largest deviation of brightness, contrast and saturation from 1, in [0,1). The three
+            channels deviate from each other by up to half of it.
     """
 
     flip: float = 0.5
@@ -85,7 +87,7 @@ class Augmentation:
         return image, label, superpixels
 
     def _recolour(self, rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Brightness, contrast, saturation and cast, as one affine map of the colours."""
+        """Changes brightness, contrast, saturation and cast by one affine map of the colours."""
         brightness, contrast, saturation = 1 + self.colour * rng.uniform(-1, 1, 3)
         cast = 1 + self.colour / 2 * rng.uniform(-1, 1, 3)
         matrix = brightness * (saturation * np.eye(3) + (1 - saturation) / 3) * cast
@@ -96,7 +98,7 @@ class Augmentation:
 
 
 def _take(array: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], fill: int) -> NDArray[Any]:
-    """array[rows, cols], `fill` where outside."""
+    """Returns array[rows, cols], and `fill` outside of the array."""
     taken = array.take(rows, 0, mode="clip").take(cols, 1, mode="clip")
     taken[(rows < 0) | (rows >= array.shape[0])] = fill
     taken[:, (cols < 0) | (cols >= array.shape[1])] = fill
@@ -106,20 +108,23 @@ def _take(array: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], fill: int
 class SegmentationDataset(Dataset[Batch]):
     """Photos, labels and superpixel maps of one split at one size.
 
-    A sample's randomness hangs on the seed and on its place in the training stream alone, not on
-    workers or on what was loaded before.
+    The randomness of a sample depends only on the seed and on its place in the training stream, not
+    on worker processes or on earlier samples.
 
     Args:
-        records: the files.
+        records: The files.
         image_size: (H, W) of every sample.
-        superpixels: parameters of the maps.
-        store: of these records; what it does not hold is read from the files, and superpixels are
-            computed after augmentation.
-        augmentation: None for none.
-        seed: of the augmentation.
-        variants: augmented versions of each photo, of which passes take one after the other; None
-            to draw anew each time.
-        native_labels: give the label as large as in its file, too.
+        superpixels: Parameters of the superpixel maps.
+        store: Store of these records. Whatever it does not contain is read from the files, and
+            superpixels are computed after augmentation.
+        augmentation: Augmentation of the samples; None for no augmentation.
+        seed: Random seed of the augmentation.
+        variants: Number of augmented versions of each photo. Successive passes use them in turn.
+            None draws a new version every time.
+        native_labels: Also return the label at the size of its file.
+
+    Raises:
+        ValueError: `variants` is below 1.
     """
 
     def __init__(
@@ -155,14 +160,14 @@ class SegmentationDataset(Dataset[Batch]):
         return len(self.records)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Batch:
-        """One sample.
+        """Makes one sample.
 
         Args:
-            key: index, or (index, place in the training stream).
+            key: Index, or (index, place in the training stream).
 
         Returns:
-            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; space, of
-            its labels; path; with `native_labels` native_label (h,w) uint8.
+            image (3,H,W) float32 in [0,1]; label (H,W) int64; superpixels (H,W) int64; space, the
+            number of the label space; path; with `native_labels` native_label (h,w) uint8.
         """
         index, place = key if isinstance(key, tuple) else (key, 0)
         record = self.records[index]
@@ -174,7 +179,7 @@ class SegmentationDataset(Dataset[Batch]):
             image, native = read_record(record)
             image = resize_image(image, self.image_size)
             label = resize_label(native, self.image_size)
-        # Signed, for padding is -1; the final type comes last, for it is four times as large.
+        # Signed, because padding is -1. The final type is four times as large and comes last.
         superpixels = stored["superpixels"].astype(np.int16) if "superpixels" in stored else None
         if self.augmentation is not None:
             draw = (place,) if self.variants is None else (index, self.variant(place))
@@ -193,15 +198,15 @@ class SegmentationDataset(Dataset[Batch]):
         return sample | {"native_label": torch.tensor(native)} if self.native_labels else sample
 
     def variant(self, place: int) -> int:
-        """Which version of its photo a place in the training stream takes."""
+        """Returns the number of the augmented version at a place in the training stream."""
         return place // len(self) % (self.variants or 1)
 
 
 class StreamSampler(Sampler[tuple[int, int]]):
     """An endless stream of shuffled cycles over the records, cut into epochs of a fixed length.
 
-    Epoch e is always the same stretch of the stream, so a resumed run goes on where it stopped,
-    and no batch is ever short.
+    Epoch e is always the same part of the stream, so a resumed run continues where it stopped, and
+    all batches are full.
 
     A cycle has as many places as there are records. With `balance="photos"` it holds every record
     once. Otherwise each set of a mixture gets a share of the places, proportional to the square
@@ -210,12 +215,12 @@ class StreamSampler(Sampler[tuple[int, int]]):
     cycle.
 
     Args:
-        sets: number of the set that each record belongs to.
-        epoch_length: samples an epoch, over all ranks.
+        sets: Number of the set that each record belongs to.
+        epoch_length: Samples per epoch, over all ranks.
         seed: Random seed of the shuffling.
-        rank: number of this process, which takes every `world_size`-th sample.
-        world_size: number of processes.
-        balance: how often each set is drawn.
+        rank: Number of this process, which takes every `world_size`-th sample.
+        world_size: Number of processes.
+        balance: How often each set is drawn.
     """
 
     def __init__(
@@ -286,29 +291,48 @@ def shares(total: int, weights: NDArray[Any]) -> list[int]:
 
 @dataclass(frozen=True)
 class Collate:
-    """Stacks samples and builds the sparse pooling matrices of the batch, in the worker.
+    """Stacks samples and builds the sparse pooling matrices of the batch, in a worker process.
 
     Attributes:
-        num_superpixels: S, rows per image.
-        level_sizes: of the extractor's pyramid; None leaves the matrices out.
-        flat: give a `FlatBatch`, with padded matrices, so that one is laid out as the other.
+        num_superpixels: S, number of rows per image.
+        num_levels: Number of levels of the extractor's pyramid; 0 leaves the matrices out.
+        flat: Make a `FlatBatch` with padded matrices, so that all batches have the same layout.
     """
 
     num_superpixels: int
-    level_sizes: Sequence[tuple[int, int]] | None = None
+    num_levels: int = 0
     flat: bool = False
 
     def __call__(self, samples: list[dict[str, Any]]) -> Batch:
-        """Batch with image (B,3,H,W), label and superpixels (B,H,W), space (B,), path, pooling.
+        """Makes a batch.
 
-        Labels of their own sizes stay a list.
+        Returns:
+            image (B,3,H,W); label and superpixels (B,H,W); space (B,); path; pooling, one
+            `PoolingWeights` per level; native_label, a list, if the samples have it.
         """
         native = [sample.pop("native_label") for sample in samples if "native_label" in sample]
         batch: dict[str, Any] = default_collate(samples)
         if native:
             batch["native_label"] = native
-        if self.level_sizes is not None:
+        if self.num_levels:
+            superpixels = batch["superpixels"]
+            sizes = level_sizes(superpixels.shape[1:], self.num_levels)
             batch["pooling"] = pooling_weights(
-                batch["superpixels"], self.num_superpixels, self.level_sizes, padded=self.flat
+                superpixels, self.num_superpixels, sizes, padded=self.flat
             )
         return FlatBatch.of(batch) if self.flat else batch
+
+
+def level_sizes(image_size: Sequence[int], num_levels: int) -> list[tuple[int, int]]:
+    """Sizes (h, w) of the levels of an extractor's pyramid, each half the size before, rounded up.
+
+    Args:
+        image_size: (H, W) of the photo.
+        num_levels: Number of levels.
+
+    >>> level_sizes((50, 70), 3)
+    [(25, 35), (13, 18), (7, 9)]
+    """
+    height, width = image_size
+    scales = [2**level for level in range(1, num_levels + 1)]
+    return [(math.ceil(height / scale), math.ceil(width / scale)) for scale in scales]

@@ -1,4 +1,4 @@
-"""Outputs of a frozen network, computed once for every photo of a split, read back memory-mapped.
+"""Outputs of a frozen network, computed once for every photo of a split and read memory-mapped.
 
 A store is a folder named by the hash of everything that decides its content: photos, labels, how
 they are resized and augmented, and the network. It is filled in order under the name
@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,15 +28,29 @@ _INDEX, _ROWS, _LABELS = "index.json", "rows.txt", "labels.u8"
 _FLUSH_EVERY = 50  # batches
 
 
+class FrozenNetwork(Protocol):
+    """A network that is not trained, called without gradients and in eval mode."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that decides the outputs."""
+
+    def to(self, device: torch.device) -> "FrozenNetwork":
+        """Moves the network to a device."""
+
+    def __call__(self, image: Tensor) -> list[Tensor]:
+        """Computes maps (B,C,h,w) from photos (B,3,H,W) in [0,1]."""
+
+
 class FeatureStore(Dataset[Batch]):
     """Features and labels of a split, one row for each photo in each augmented version.
 
     A row holds the maps in half precision, channels last, and the label as uint8.
 
     Args:
-        folder: of all stores.
-        dataset: the photos.
-        identity: of the network.
+        folder: Folder of all stores.
+        dataset: The photos.
+        identity: Hash that identifies the network.
     """
 
     def __init__(self, folder: str | Path, dataset: SegmentationDataset, identity: str) -> None:
@@ -53,7 +67,10 @@ class FeatureStore(Dataset[Batch]):
         return self.__dict__ | {"_arrays": None}  # every worker maps the files itself
 
     def __getitems__(self, keys: Sequence[int] | Sequence[tuple[int, int]]) -> Batch:
-        """A batch, as `SegmentationDataset` would give it at these keys, in one copy from the file.
+        """Reads a batch in one copy from the file.
+
+        Args:
+            keys: Indices, or pairs (index, place in the training stream).
 
         Returns:
             features, list of (B,C,h,w) float16 in channels-last memory; label (B,H,W) int64; path;
@@ -76,12 +93,12 @@ class FeatureStore(Dataset[Batch]):
 
     @staticmethod
     def collate(batch: Any) -> Batch:
-        """What `__getitems__` gives is a batch already."""
+        """Returns the batch as it is: `__getitems__` has already made it."""
         return batch
 
     @property
     def complete(self) -> bool:
-        """Whether the features are all there."""
+        """Whether all features are stored."""
         return (self.path / _INDEX).is_file()
 
     def _open(self, folder: Path, mode: Any) -> tuple[list[NDArray[Any]], NDArray[Any]]:
@@ -97,7 +114,7 @@ class FeatureStore(Dataset[Batch]):
             if not file.is_file() or file.stat().st_size != expected:
                 raise DataError(
                     f"feature store {file} was damaged after it was written: delete the folder "
-                    f"{folder}; the next run computes it anew"
+                    f"{folder}; the next run computes it again"
                 )
             arrays.append(np.memmap(file, dtype, mode, shape=(self.num_rows, *shape)))
         return arrays[:-1], arrays[-1]
@@ -108,19 +125,19 @@ class FeatureStore(Dataset[Batch]):
         function: Callable[[Tensor], list[Tensor]],
         make_loader: Callable[[Sequence[tuple[int, int]]], DataLoader[Batch]],
         device: torch.device,
-        description: str = "features",
+        split: str,
     ) -> None:
-        """Computes what is missing; a run that finds another at it waits for that one.
+        """Computes what is missing; waits if another process is already computing it.
 
         Args:
-            function: of photos (B,3,H,W), gives maps (B,C,h,w).
-            make_loader: of `dataset`, for keys (index, place).
-            device: where the function runs.
-            description: what the progress bar says.
+            function: Computes maps (B,C,h,w) from photos (B,3,H,W).
+            make_loader: Makes a loader of `dataset` from keys (index, place).
+            device: Device of the function.
+            split: Name of the split, for the progress bar.
 
         Raises:
-            DataError: the cache cannot be written or is too small.
-            ValueError: features too large for half precision.
+            DataError: The cache cannot be written or is too small.
+            ValueError: The features are too large for half precision.
         """
         if self.complete:
             return
@@ -131,7 +148,7 @@ class FeatureStore(Dataset[Batch]):
         num_bytes = self.num_rows * row_bytes
         with sole_writer(self.path, num_bytes):
             if not self.complete:
-                description = f"{description}, {num_bytes / 1e9:.1f} GB"
+                description = f"features ({split}), {num_bytes / 1e9:.1f} GB"
                 self._compute(function, make_loader, device, description, shapes)
 
     def _compute(

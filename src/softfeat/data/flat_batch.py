@@ -12,7 +12,7 @@ _ALIGNMENT = 256  # bytes, as of the allocators' own tensors
 
 
 class Place(NamedTuple):
-    """Where in the buffer a tensor lies."""
+    """The place of a tensor in the buffer: first byte, shape and type."""
 
     start: int
     shape: tuple[int, ...]
@@ -20,21 +20,21 @@ class Place(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Its last byte, exclusive."""
+        """Byte after its last one."""
         return self.start + prod(self.shape) * self.dtype.itemsize
 
 
 class FlatBatch(Mapping[str, Any]):
     """A batch whose tensors are views of one buffer.
 
-    A batch with pooling matrices has some thirty tensors. Each that goes from a worker to the
+    A batch with pooling matrices has about thirty tensors. Each tensor that a worker sends to the
     training costs a file descriptor, a piece of pinned memory and a copy to the GPU; the buffer
     costs them once.
 
     Args:
         buffer: (bytes,) uint8.
-        layout: a `Place` in place of every tensor; lists and named tuples as they were.
-        others: the entries that hold no tensor.
+        layout: The entries with a `Place` for every tensor; lists and named tuples are kept.
+        others: The entries without tensors.
 
     >>> batch = FlatBatch.of({"label": torch.arange(6).view(2, 3), "path": ["a", "b"]})
     >>> batch["label"].tolist(), batch["path"]
@@ -86,12 +86,12 @@ class FlatBatch(Mapping[str, Any]):
         return type(self), (self.buffer, self.layout, self.others)  # without the views
 
     def pin_memory(self) -> "FlatBatch":
-        """What a loader with `pin_memory=True` calls."""
+        """Copies the batch to pinned memory; called by a loader with `pin_memory=True`."""
         return FlatBatch(self.buffer.pin_memory(), self.layout, self.others)
 
     def to(self, device: torch.device | str) -> "FlatBatch":
-        """The batch on a device; from pinned memory the host does not wait for the copy."""
-        on_cpu = self.buffer.device.type == "cpu"  # to it, bytes would be read before they arrive
+        """Copies the batch to a device; from pinned memory the host does not wait for it."""
+        on_cpu = self.buffer.device.type == "cpu"  # a copy to the CPU would be read too early
         buffer = self.buffer.to(device, non_blocking=on_cpu)
         return FlatBatch(buffer, self.layout, self.others)
 
@@ -107,7 +107,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _mapped(function: Any, value: Any) -> Any:
-    """Entries of lists and tuples one by one, anything else as it is."""
+    """Applies a function to the entries of lists and tuples; returns other values unchanged."""
     if isinstance(value, tuple):
         entries = map(function, value)
         return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)

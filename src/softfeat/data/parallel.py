@@ -1,4 +1,4 @@
-"""A function over many items in worker processes, with a progress bar."""
+"""Calls a function for many items in worker processes, with a progress bar."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -36,13 +36,13 @@ def _as_is(batch: list[Any]) -> list[Any]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Counts the cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def worker_count(num_workers: int | None) -> int:
-    """As many as given; for None one a core that this process may use, at most 12."""
+    """Returns the given number; for None one per core that this process may use, at most 12."""
     return min(_MOST_WORKERS, usable_cores()) if num_workers is None else num_workers
 
 
@@ -54,25 +54,25 @@ def map_in_workers(
 ) -> Iterator[Result]:
     """Yields `function(item)` in the order of the items.
 
-    The workers are a DataLoader's: what holds for loading (start method, error propagation,
-    one thread each) holds here.
+    The workers are those of a DataLoader, with its start method, its propagation of errors and one
+    thread each.
 
     Args:
-        function: picklable; its exceptions are raised here.
-        items: may be empty.
-        num_workers: processes; 0 runs in this one.
-        description: what the progress bar says.
+        function: Picklable function; its exceptions are raised here.
+        items: Arguments of the calls; may be empty.
+        num_workers: Number of processes; 0 runs in this process.
+        description: Text of the progress bar.
     """
-    # Items a worker takes at a time: many, for each taking costs this process some of the workers'
-    # cores; but few of all, or the last worker would be left with them while the others are done.
+    # Items per request of a worker. Large chunks amortise the cost of requests in this process, and
+    # they are small enough that no worker is left with a long tail.
     chunk = min(32, max(1, len(items) // (64 * max(1, num_workers))))
     loader = DataLoader(
         _Call(function, items),
         batch_size=chunk,
         num_workers=min(num_workers, len(items)),
         collate_fn=_as_is,
-        # A generator of its own: the loader would draw from the global one, and a run that finds
-        # its maps ready would then train on other numbers than the run that made them.
+        # A separate generator: the loader would draw from the global one, and a run that finds its
+        # maps ready would train with other random numbers than the run that made them.
         generator=torch.Generator(),
     )
     columns = (

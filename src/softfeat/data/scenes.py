@@ -1,8 +1,8 @@
-"""Procedural scenes: pictures the project makes itself, with labels and true alpha layers.
+"""Procedural scenes: pictures that the project makes itself, with labels and true alpha layers.
 
-A class is a texture, never a colour: every picture has a small palette that all its regions share,
-so one class wears several colours and one colour several classes. Objects lie over a divided
-background, several to a class, and end in one of the ways real objects do: sharp, out of focus,
+A class is a texture, never a colour. All regions of a picture share a small palette, so one class
+has several colours and one colour belongs to several classes. Objects, several per class, lie on a
+divided background. Their borders are of the kinds that real objects have: sharp, out of focus,
 moving, hairy, or half transparent.
 """
 
@@ -24,21 +24,21 @@ from softfeat.data.layouts import DataError, Folder, Record
 from softfeat.data.parallel import map_in_workers, worker_count
 
 Array = NDArray[np.float64]
-_VERSION = 1  # of the pictures: raise it when they change
+_VERSION = 1  # version of the pictures: raise it when they change
 _SPLITS = ("train", "val", "test")
 
 
 def _noise(rng: np.random.Generator, size: int, scale: float) -> Array:
-    """Smooth noise in [0,1] whose features are about `scale` pixels wide."""
+    """Makes smooth noise in [0,1] with details about `scale` pixels wide."""
     knots = int(np.ceil(size / scale)) + 4
     coarse = Image.fromarray(rng.standard_normal((knots, knots)).astype(np.float32))
-    # the crop keeps the picture away from the knots' border
+    # The crop keeps the picture away from the border of the knots.
     field = coarse.resize((size, size), Image.Resampling.BICUBIC, (1, 1, knots - 1, knots - 1))
     return np.clip(0.5 + 0.3 * np.asarray(field, np.float64), 0, 1)
 
 
 def _rotated(rng: np.random.Generator, size: int) -> tuple[Array, Array]:
-    """Pixel coordinates in a randomly turned, shifted and gently bent frame."""
+    """Makes pixel coordinates in a randomly turned, shifted and slightly bent frame."""
     y, x = np.mgrid[:size, :size] - rng.uniform(0, size, (2, 1, 1))
     angle = rng.uniform(0, np.pi)
     bend = 3 * (_noise(rng, size, size / 3) - 0.5)
@@ -52,7 +52,7 @@ def _smooth_step(value: Array, width: float) -> Array:
 
 
 def _nearest_seeds(rng: np.random.Generator, size: int, cell: float) -> tuple[Array, Array]:
-    """Distances to the nearest and second nearest of jittered seeds, in units of `cell`."""
+    """Computes distances to the nearest and second nearest jittered seed, in units of `cell`."""
     grid = np.stack(np.meshgrid(*[np.arange(-cell, size + cell, cell)] * 2), -1).reshape(-1, 2)
     seeds = grid + rng.uniform(0, 0.8 * cell, grid.shape)
     pixels = np.argwhere(np.ones((size, size), bool))
@@ -122,7 +122,7 @@ TEXTURES: dict[str, Callable[[np.random.Generator, int], Array]] = {
 
 
 def _palette(rng: np.random.Generator) -> list[Array]:
-    """Three pairs of colours far enough apart to see a texture in them."""
+    """Draws three pairs of colours, different enough to show a texture."""
     pairs = []
     for _ in range(3):
         dark = rng.uniform(0.05, 0.6, 3)
@@ -131,7 +131,7 @@ def _palette(rng: np.random.Generator) -> list[Array]:
 
 
 def _blob(rng: np.random.Generator, size: int) -> Array:
-    """Signed distance (pixels, positive inside, exact near the border) of a rounded shape."""
+    """Draws a rounded shape as signed distances: pixels, positive inside, exact at the border."""
     centre = rng.uniform(0.1, 0.9, (2, 1, 1)) * size
     y, x = np.mgrid[:size, :size] - centre
     angle = np.arctan2(y, x)
@@ -162,7 +162,7 @@ def _motion(rng: np.random.Generator, inside: Array) -> Array:
 
 
 def _hair(rng: np.random.Generator, inside: Array) -> Array:
-    """Curved strands that leave the border outwards, thinner than a pixel at their tips."""
+    """Draws curved strands that grow out of the border, thinner than a pixel at their tips."""
     size, zoom = len(inside), 3
     gradient = -np.stack(np.gradient(ndimage.gaussian_filter(inside, 2)))
     border = np.argwhere(np.abs(inside) < 1.2)
@@ -200,8 +200,8 @@ def make_scene(
     """Makes one picture.
 
     Args:
-        seed: decides it wholly.
-        size: side in pixels.
+        seed: Random seed; decides everything.
+        size: Side in pixels.
 
     Returns:
         image: (H,W,3) uint8 RGB.
@@ -211,10 +211,10 @@ def make_scene(
     """
     rng = np.random.default_rng(seed)
     palette = _palette(rng)
-    # Few classes a picture, each worn by several layers.
+    # Few classes per picture, each with several layers.
     cast = rng.choice(len(TEXTURES), int(rng.integers(3, 6)), replace=False)
     masks: list[Array] = []
-    for index in range(int(rng.integers(2, 4))):  # background: everything, then slanting parts
+    for index in range(int(rng.integers(2, 4))):  # background: everything, then slanted parts
         v, _ = _rotated(rng, size)
         wave = 0.12 * size * (_noise(rng, size, size / 2) - 0.5)
         part = v + wave + rng.uniform(-0.2, 0.2) * size
@@ -247,7 +247,7 @@ def make_scene(
 
     alphas8 = np.round(alphas * 255).astype(np.int16)
     top = alphas8.argmax(0)[None]
-    rest = 255 - alphas8.sum(0, keepdims=True)  # rounding, to the layer that has most
+    rest = 255 - alphas8.sum(0, keepdims=True)  # rounding error, added to the largest layer
     np.put_along_axis(alphas8, top, np.take_along_axis(alphas8, top, 0) + rest, 0)
     membership = classes == np.arange(len(TEXTURES))[:, None]
     owned = np.einsum("kl,lhw->khw", membership.astype(np.int32), alphas8.astype(np.int32))
@@ -257,15 +257,18 @@ def make_scene(
 class Scenes:
     """The embedded data set, made on first use in a folder of the cache.
 
-    The files follow the plain folder layout, beside it `alphas/<split>/<stem>.npz` with the arrays
+    The files follow the plain folder layout. In addition `alphas/<split>/<stem>.npz` has the arrays
     `alphas` and `classes` of `make_scene`.
 
     Args:
-        root: where the sets are kept; each has a folder of its own named by its content.
-        seed: another seed, another set.
-        counts: pictures a split.
-        size: side in pixels.
-        num_workers: processes that make them; None for one a core.
+        root: Folder of all sets; each set has its own folder, named by its content.
+        seed: Random seed of the set.
+        counts: Number of pictures of each split.
+        size: Side in pixels.
+        num_workers: Number of processes that make pictures; None for one per core.
+
+    Raises:
+        DataError: There is no such split.
     """
 
     def __init__(
@@ -288,7 +291,7 @@ class Scenes:
         self.label_map = LabelMap.identity(self.class_names)
 
     def prepare(self) -> None:
-        """Makes the pictures, once; a run that finds another at it waits for it."""
+        """Makes the pictures once; waits if another process is already making them."""
         if self.root.is_dir():
             return
         try:

@@ -1,10 +1,9 @@
-"""Superpixel maps of a split, and with `pack` its resized photos and labels too, one row a record.
+"""Superpixel maps of a split and, with `pack`, its resized photos and labels; one row per record.
 
-Rows are computed once in worker processes and read back memory-mapped. A store is a folder named by
-the hash of everything that decides its content. It is filled under the name `<key>.partial` and
-renamed when complete, so a folder without that ending is whole. Every row written is entered in a
-table of checksums after its pixels: whatever a killed run left is checked against it and continued,
-never believed.
+Rows are computed once in worker processes and read memory-mapped. A store is a folder named by the
+hash of everything that decides its content. It is filled under the name `<key>.partial` and renamed
+when complete, so a folder without that ending is complete. The checksum of every row is written
+after its pixels. Rows that a killed run left are checked against it before the store is continued.
 """
 
 import errno
@@ -33,18 +32,18 @@ from softfeat.imaging.slic import Superpixels
 
 _FORMAT = 1
 _CHECKSUMS, _INDEX = "checksums.u64", "index.json"
-_LABELS = "labels.sha256"  # of the labels that were checked with the photos
+_LABELS = "labels.sha256"  # hash of the labels that were checked with the photos
 _DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
-# Rows after which the disk is waited for: workers go on meanwhile, but not at the end.
+# Rows between two waits for the disk. Workers continue during a wait, except at the end.
 _SYNCED = 256
 
 
 @dataclass(frozen=True)
 class _MakeRow:
-    """Checks one record, and makes its row of a store; what a worker does.
+    """Checks one record and writes its row of a store, in a worker process.
 
-    A worker writes its rows itself: to send them all through one process takes that one a tenth of
-    the time that they take to make.
+    A worker writes its rows itself. Sending all rows through one process would cost that process a
+    tenth of the time that it takes to make them.
     """
 
     rows: Path | None  # None only checks
@@ -53,7 +52,7 @@ class _MakeRow:
     image_size: tuple[int, int]
 
     def __call__(self, item: tuple[int, Record]) -> tuple[int, str | OSError | None]:
-        """The record's index, and what is wrong with it, or with the store."""
+        """Returns the index of the record and the error of its files or of the store, if any."""
         index, record = item
         try:
             image, label = read_record(record)
@@ -73,13 +72,13 @@ class _MakeRow:
         try:
             for file, written in zip(self._files, (content, checksum), strict=True):
                 _write(file, index, written)
-        except OSError as error:  # a loader's worker would pass it on without its number
+        except OSError as error:  # raised in a worker it would lose its errno
             return index, error
         return index, None
 
     @cached_property
     def _files(self) -> list[BinaryIO]:
-        """Rows and checksums, opened once a process: to open takes as long as to write."""
+        """Rows and checksums, opened once per process: opening takes as long as writing."""
         assert self.rows is not None
         return [path.open("r+b") for path in (self.rows, self.rows.with_name(_CHECKSUMS))]
 
@@ -92,14 +91,14 @@ def _write(file: BinaryIO, row: int, content: bytes) -> None:
 
 @contextmanager
 def sole_writer(path: Path, num_bytes: int) -> Iterator[None]:
-    """Lets one process at a time fill the store at `path`; others wait, and say so.
+    """Lets one process at a time fill a store; others print a message and wait.
 
     Args:
-        path: the store's folder, directly below the folder of its kind in the cache.
-        num_bytes: what the store takes.
+        path: Folder of the store, directly below the folder of its kind in the cache.
+        num_bytes: Size of the store.
 
     Raises:
-        DataError: in place of an OSError inside: the cache is full or cannot be written.
+        DataError: Instead of an OSError inside: the cache is full or cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,19 +122,19 @@ def sole_writer(path: Path, num_bytes: int) -> Iterator[None]:
             what = f"failed ({error})"
         raise DataError(
             f"the cache folder {path.parent.parent} {what}. Choose another with "
-            "data.cache_dir=FOLDER; what is done so far is kept and continued"
+            "data.cache_dir=FOLDER; finished rows are kept, and the next run continues"
         ) from error
 
 
 class SampleStore:
-    """What is stored of the records of a split, in one file, a contiguous row a record.
+    """The store of a split: one file with a contiguous row per record.
 
     Args:
-        cache_dir: folder of all stores.
-        records: the split's photos and labels.
-        image_size: (H, W) that photos are resized to, before segmentation.
-        superpixels: parameters of the maps; None for none.
-        pack: store photos and labels, too.
+        cache_dir: Folder of all stores.
+        records: Photos and labels of the split.
+        image_size: (H, W) to which photos are resized before segmentation.
+        superpixels: Parameters of the maps; None to store no maps.
+        pack: Store photos and labels, too.
     """
 
     def __init__(
@@ -161,7 +160,7 @@ class SampleStore:
             digest.update(json.dumps(file_identity(record.image)).encode())
             entry = [file_identity(record.label), record.label_map.table]
             labels.update(json.dumps(entry).encode())
-        if pack:  # else labels decide no row, only whether the set has been checked
+        if pack:  # otherwise labels only decide whether the set has been checked
             digest.update(labels.digest())
         self._labels = labels.hexdigest()
 
@@ -180,13 +179,13 @@ class SampleStore:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
-        """The row of record `index`.
+        """Reads the row of record `index`.
 
         Returns:
             superpixels (H,W) uint16, unless there are none; with `pack`, image (H,W,3) uint8 RGB
             and label (H,W) uint8, classes 0..K-1, CONTRAST and IGNORE.
         """
-        if self._rows is None:  # opened where it is used, for every worker maps the file itself
+        if self._rows is None:  # opened on first use: every worker maps the file itself
             self._rows = self._open()
         row = self._rows[index].copy()  # one contiguous read
         return {name: row[name] for name in self.dtype.names or ()}
@@ -202,26 +201,26 @@ class SampleStore:
             raise DataError(
                 f"{self.kind} store {rows} has {rows.stat().st_size} bytes instead of "
                 f"{self._num_bytes}: it was damaged after it was written. Delete the folder "
-                f"{self.path}; the next run computes it anew"
+                f"{self.path}; the next run computes it again"
             )
         return np.memmap(rows, self.dtype, "r", shape=(len(self),))
 
     @property
     def complete(self) -> bool:
-        """Whether the rows are all there."""
+        """Whether all rows are stored."""
         return (self.path / _INDEX).is_file()
 
     def prepare(self, num_workers: int, description: str = "superpixels") -> None:
-        """Computes what is missing; a run that finds another at it waits for that one.
+        """Computes what is missing; waits if another process is already computing it.
 
         Args:
-            num_workers: processes.
-            description: what the progress bar says.
+            num_workers: Number of processes.
+            description: Text of the progress bar.
 
         Raises:
-            DataError: bad files, all of them, after all good ones are done (with `pack` these are
-                done again: mended files make another store); a cache that cannot be written or is
-                too small; a damaged store.
+            DataError: The cache cannot be written or is too small, the store is damaged, or files
+                cannot be used. The message lists all bad files, and the good ones are stored by
+                then. With `pack` they are stored again, because corrected files make another store.
         """
         if self.complete:
             self._open()
@@ -240,7 +239,7 @@ class SampleStore:
         items = list(enumerate(self.records))
         results = map_in_workers(check, items, num_workers, f"checking {description}")
         self._report({index: str(problem) for index, problem in results if problem is not None})
-        with suppress(OSError):  # a read-only cache is checked anew each time
+        with suppress(OSError):  # a read-only cache is checked every time
             checked.write_text(self._labels)
 
     def _report(self, problems: dict[int, str]) -> None:
@@ -280,7 +279,7 @@ class SampleStore:
                     if done % _SYNCED == 0:
                         os.fsync(file.fileno())
                 os.fsync(file.fileno())
-        if problems and self.kind == "packed":  # files that are mended have another key
+        if problems and self.kind == "packed":  # corrected files have another key
             shutil.rmtree(partial)
         self._report(problems)
         if not np.fromfile(checksum_file, np.uint64).all():
@@ -295,7 +294,7 @@ class SampleStore:
 
 
 def reserve(descriptor: int, num_bytes: int) -> None:
-    """Takes the space at once, so that a full disk shows now and not in the middle."""
+    """Reserves the space of a file, so that a full disk is found now and not halfway."""
     if num_bytes and hasattr(os, "posix_fallocate"):  # Linux
         os.posix_fallocate(descriptor, 0, num_bytes)
     else:

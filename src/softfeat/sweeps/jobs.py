@@ -1,34 +1,34 @@
-"""Sweeps: jobs that spare each other, and what became of them, as a table and a plot."""
+"""Sweeps: jobs that fail alone, and their results as a table and a plot."""
 
 import csv
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from softfeat.commands.cli import markdown_table, readable_errors
+from softfeat.tables import markdown_table
+from softfeat.training.run_config import save_config
 
-# What is never a setting under comparison.
+# Keys that a sweep never compares.
 _BOOKKEEPING = (
     "run_dir", "run_id", "resume", "prepared", "group", "logger", "search", "revision"
 )  # fmt: skip
 
 
 def flat(node: Any, where: str = "") -> dict[str, Any]:
-    """The leaves of a tree by their dotted keys; lists and null as text.
+    """Flattens a tree into its leaves by dotted keys; lists and null become text.
 
     >>> flat({"a": {"b": 1, "c": [2, 3]}, "d": None})
     {'a.b': 1, 'a.c': '[2, 3]', 'd': 'null'}
@@ -44,10 +44,10 @@ class Job:
     """A job of a multirun.
 
     Args:
-        name: its directory below the reported one.
-        settings: its configuration by dotted keys; empty where it failed before it had one.
-        metrics: of a finished job.
-        error: the first line of what stopped it.
+        name: Its directory, relative to the reported one.
+        settings: Its configuration by dotted keys; empty if it failed before it had one.
+        metrics: Metrics of a finished job; empty for the others.
+        error: First line of the error that stopped it.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Job:
 
     @property
     def status(self) -> str:
-        """ok, failed, or unfinished (running, or killed)."""
+        """One of ok, failed and unfinished (running, or killed)."""
         if self.error:
             return "failed"
         return "ok" if self.metrics else "unfinished"
@@ -74,7 +74,7 @@ def _read_job(folder: Path, name: str) -> Job:
 
 
 def _derived_keys(multirun: Path) -> set[str]:
-    """Keys that follow from others, as Hydra composed them: `${...}`, unless set by hand."""
+    """Finds keys that Hydra derives from others by `${...}` and that the user did not set."""
     composed = OmegaConf.to_container(OmegaConf.load(multirun), resolve=False)
     assert isinstance(composed, dict)
     overrides = composed.pop("hydra")["overrides"]["task"]
@@ -84,13 +84,13 @@ def _derived_keys(multirun: Path) -> set[str]:
 
 
 class Sweep:
-    """The jobs of a multirun directory, or of several side by side in one directory.
+    """The jobs of a multirun directory, or of several multiruns in one directory.
 
     Args:
-        folder: the directory.
+        folder: The directory.
 
     Raises:
-        FileNotFoundError: there is no multirun.
+        FileNotFoundError: The directory has no multirun.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,7 +111,7 @@ class Sweep:
         self.keys = self._differing(set().union(*derived))
 
     def score(self, job: Job) -> float:
-        """The optimised metric; -inf where there is none."""
+        """Returns the optimised metric of a job; -inf where there is none."""
         value = job.metrics.get(self.metric, math.nan)
         return -math.inf if math.isnan(value) else value
 
@@ -126,7 +126,7 @@ class Sweep:
         ]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One a job, best first: settings that differ, metrics, minutes, status, error."""
+        """Makes a row per job, best first: differing settings, metrics, minutes, status, error."""
         tests = dict.fromkeys(k for j in self.jobs for k in j.metrics if k.startswith("test/"))
         names = dict.fromkeys((self.metric, *tests) if self.metric else tests)
         return [
@@ -139,7 +139,7 @@ class Sweep:
         ]
 
     def cells(self) -> list[dict[str, str]]:
-        """The rows as text, without the columns that are empty in all."""
+        """Formats the rows as text and drops columns that are empty in all rows."""
         cells = [{name: _cell(value) for name, value in row.items()} for row in self.rows()]
         return [{n: row[n] for n in row if any(r[n] for r in cells)} for row in cells]
 
@@ -157,7 +157,7 @@ class Sweep:
         cells = self.cells()
         (self.folder / "report.md").write_text(markdown_table(cells) + "\n", encoding="utf-8")
 
-        # A terminal has no room for all that was tested, nor for whole keys.
+        # A terminal has no room for all test scores and whole keys.
         test = f"test/{self.metric.rpartition('/')[2]}"
         results = {name: name for name in ("job", self.metric, test, "minutes", "status")}
         short = results | {key: _short(key, self.keys) for key in self.keys}
@@ -202,7 +202,7 @@ class Sweep:
 
 
 def _short(key: str, keys: list[str]) -> str:
-    """As many last parts of a key as tell it from the others."""
+    """Shortens a key to its last parts, as many as distinguish it from the others."""
     parts = key.split(".")
     ends = (".".join(parts[-n:]) for n in range(1, len(parts)))
     return next((e for e in ends if sum(f".{k}".endswith(f".{e}") for k in keys) == 1), key)
@@ -215,7 +215,7 @@ def _cell(value: Any) -> str:
 
 
 def _draw(axes: Axes, values: list[Any], scores: list[float]) -> None:
-    """Scores, best first, over one key's values."""
+    """Draws scores, best first, over the values of one key."""
     means = {
         value: sum(s for v, s in zip(values, scores, strict=True) if v == value)
         / values.count(value)
@@ -245,55 +245,29 @@ def _draw(axes: Axes, values: list[Any], scores: list[float]) -> None:
     axes.grid(alpha=0.3)
 
 
-class SweepCallback(Callback):
-    """What stands before and after the jobs of a multirun."""
-
-    @readable_errors
-    def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
-        """Gives all jobs one directory, that of the sweep, and a search its study."""
-        folder = Path(config.hydra.sweep.dir).absolute()
-        if (folder / "multirun.yaml").exists():
-            raise ValueError(f"{folder} holds a sweep: choose another run_dir")
-        # A job composes its own configuration, with its own ${name} in the path.
-        with read_write(config), open_dict(config):
-            config.hydra.overrides.hydra.append(f'hydra.sweep.dir="{folder}"')
-        if config.search:
-            instantiate(config.search).open()  # once, before jobs side by side want it
-
-    @readable_errors
-    def on_multirun_end(self, config: DictConfig, **_kwargs: Any) -> None:
-        """Reports; exit status 1 where a job failed or did not come to its end."""
-        sweep = Sweep(Path(config.hydra.sweep.dir))
-        sweep.write()
-        if any(job.status != "ok" for job in sweep.jobs):
-            sys.exit(1)
-
-
-def train_apart(cfg: DictConfig) -> dict[str, float]:
-    """Trains in a process of its own, which may start others and be killed with them.
+def train_apart(cfg: DictConfig, command: Sequence[str]) -> dict[str, float]:
+    """Trains in a separate process, which may start others and be killed with them.
 
     Args:
-        cfg: configuration, resolved here and left in its run directory.
+        cfg: Configuration; saved into its run directory.
+        command: Command that trains a saved configuration; gets `prepared=RUN_DIR`.
 
     Returns:
         The metrics of the run, as in `metrics.json`.
 
     Raises:
-        ChildProcessError: it failed; with all it said to stderr, the reason first.
+        ChildProcessError: The training failed. The message has the reason first, then everything
+            that it wrote to standard error.
     """
-    OmegaConf.resolve(cfg)
     run_dir = Path(cfg.run_dir)
-    OmegaConf.save(cfg, run_dir / "config.yaml")
+    save_config(cfg, run_dir / "config.yaml")
     result = subprocess.run(
-        [sys.executable, "-m", "src.train", f'prepared="{run_dir}"'],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
+        [*command, f'prepared="{run_dir}"'], stderr=subprocess.PIPE, text=True, check=False
     )
     if result.returncode:
-        said = result.stderr.strip().splitlines() or ["nothing"]
-        reasons = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
-        reason = (reasons or said[-1:])[0]
+        lines = result.stderr.strip().splitlines() or ["no message"]
+        reasons = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        reason = (reasons or lines[-1:])[0]
         raise ChildProcessError(f"{reason} (exit status {result.returncode})\n{result.stderr}")
     print(result.stderr, end="", file=sys.stderr)
     metrics: dict[str, float] = json.loads((run_dir / "metrics.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Search for settings with Optuna: every job of a multirun asks one study for a trial."""
+"""Search for settings with Optuna: every job of a multirun takes a trial of one study."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def flat_space(space: Mapping[str, Any], where: str = "") -> dict[str, dict[str, Any]]:
-    """The domain of each configuration key.
+    """Flattens a search space into the domains of dotted configuration keys.
 
-    >>> flat_space({"model": {"dim": {"choices": [64, 128]}, "power": {"low": 0.5, "high": 1.0}}})
-    {'model.dim': {'choices': [64, 128]}, 'model.power': {'low': 0.5, 'high': 1.0}}
+    >>> flat_space({"model": {"dim": {"choices": [64, 128]}, "lr": {"low": 0.5, "high": 1.0}}})
+    {'model.dim': {'choices': [64, 128]}, 'model.lr': {'low': 0.5, 'high': 1.0}}
 
     Raises:
-        ValueError: a key leads to no domain.
+        ValueError: A key has no domain.
     """
     flat: dict[str, dict[str, Any]] = {}
     for name, node in space.items():
@@ -32,18 +32,18 @@ def flat_space(space: Mapping[str, Any], where: str = "") -> dict[str, dict[str,
 
 
 class Search:
-    """A study that jobs, one after another or side by side, today or later, work on.
+    """A study to which jobs contribute trials: in sequence, in parallel, or in a later sweep.
 
     Args:
-        study: its name. A study that is already in the storage is continued.
-        storage: database URL; `sqlite:///FILE` needs no server.
-        trials: finished trials that are enough. Jobs that run side by side may add a few.
-        seed: of the sampler.
-        space: the tree of the configuration down to the keys to set, and there `{low, high, log}`
-            (whole numbers where both bounds are) or `{choices}`.
+        study: Name of the study. A study that is already in the storage is continued.
+        storage: Database URL; `sqlite:///FILE` needs no server.
+        trials: Number of finished trials that ends the search. Parallel jobs may add a few.
+        seed: Random seed of the sampler.
+        space: Tree of the configuration with a domain for every key to set: `{low, high, log}`, of
+            whole numbers if both bounds are whole, or `{choices}`.
 
     Raises:
-        ValueError: a key of the space leads to no domain.
+        ValueError: A key of the space has no domain.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Search:
         self.space = flat_space(space)
 
     def open(self) -> "optuna.Study":
-        """The study, made where there is none.
+        """Opens the study, or makes it.
 
         Raises:
             ImportError: Optuna is not installed.
@@ -79,17 +79,17 @@ class Search:
     def run_trial(
         self, cfg: DictConfig, objective: Callable[[DictConfig], Mapping[str, float]]
     ) -> float | None:
-        """Sets what the study proposes, runs, and tells it the result.
+        """Runs one trial: applies the settings that the study proposes and reports the result.
 
         Args:
-            cfg: configuration, not yet resolved; changed in place.
-            objective: runs it and returns its metrics.
+            cfg: Unresolved configuration; changed in place.
+            objective: Runs a configuration and returns its metrics.
 
         Returns:
-            The value of `cfg.optimized_metric`; None where the study needs no more trials.
+            The value of `cfg.optimized_metric`; None if the study needs no more trials.
 
         Raises:
-            ValueError: a key of the space is not in the configuration, or the metric was not
+            ValueError: A key of the space is not in the configuration, or the metric was not
                 measured.
         """
         nowhere = object()
@@ -106,7 +106,7 @@ class Search:
             return None
 
         trial = study.ask()
-        # A job has a sampler of its own; with the same seed all would draw the same values.
+        # Every job has its own sampler; with the same seed all would draw the same values.
         study.sampler = TPESampler(seed=self.seed + trial.number)
         for key, domain in self.space.items():
             OmegaConf.update(cfg, key, _suggest(trial, key, **domain))

@@ -1,7 +1,6 @@
-"""A classifier beside the metric loss, in training alone."""
+"""A classifier in addition to the metric loss; used in training only."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +8,12 @@ from torch.nn import functional as F
 
 from softfeat.ops.labels import CONTRAST
 
-ClassWeights = Literal["equal", "frequency"]
-
-
-def check_class_weights(class_weights: str) -> None:
-    """Raises a ValueError that names the key for anything but the two choices."""
-    if class_weights not in ("equal", "frequency"):
-        raise ValueError(f"model.class_weights={class_weights}: choose equal or frequency")
-
 
 def rarity(shares: Tensor) -> Tensor:
-    """Weights 1 / log(1.02 + p) of classes with shares p of the pixels (Paszke et al. 2016).
+    """Computes class weights 1 / log(1.02 + p) that favour rare classes (Paszke et al. 2016).
+
+    Args:
+        shares: Share p of each class among the pixels, in [0,1].
 
     >>> rarity(torch.tensor([0.0, 0.98])).round(decimals=1)
     tensor([50.5000,  1.4000])
@@ -28,16 +22,19 @@ def rarity(shares: Tensor) -> Tensor:
 
 
 class SpacesClassifier(nn.Module):
-    """Names the classes of superpixels by one linear map of their features.
+    """Classifies superpixels by one linear map of their features.
 
-    The metric loss compares within a photo only. This tells the features, too, what is alike in two
-    photos. Data sets with label spaces of their own share the features, not the classes: a member
-    is told apart from the classes of its own space.
+    The metric loss compares within a photo only. The classifier also teaches the features what is
+    alike in two photos. Data sets with different label spaces share the features, not the classes:
+    a superpixel is compared with the classes of its own label space only.
 
     Args:
         dim: D.
-        num_classes: of each label space.
-        class_weights: (K,) of all spaces' classes; None for equal ones.
+        num_classes: Number of classes of each label space.
+        class_weights: (K,) weights of the classes of all label spaces; None for equal weights.
+
+    Raises:
+        ValueError: There are no classes.
     """
 
     space_of_class: Tensor
@@ -48,10 +45,12 @@ class SpacesClassifier(nn.Module):
         self, dim: int, num_classes: Sequence[int], class_weights: Tensor | None = None
     ) -> None:
         super().__init__()
-        # The direction of F counts here, and its spread is left to the metric loss.
+        if not sum(num_classes):
+            raise ValueError("model.classifier_weight needs labels with classes: choose 0")
+        # Only the direction of F counts here; its length is left to the metric loss.
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.map = nn.Linear(dim, sum(num_classes))
-        nn.init.zeros_(self.map.weight)  # a convex problem needs no chance to start
+        nn.init.zeros_(self.map.weight)  # a convex problem needs no random start
         nn.init.zeros_(self.map.bias)
         sizes = torch.tensor(num_classes)
         spaces = torch.arange(len(sizes)).repeat_interleave(sizes)
@@ -61,27 +60,30 @@ class SpacesClassifier(nn.Module):
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, features: Tensor, space: Tensor) -> Tensor:
-        """Class scores (B,S,K) over all spaces' classes, -inf outside of the photo's own.
+        """Computes class scores.
 
         Args:
             features: (B,S,D).
-            space: (B,) int64.
+            space: (B,) int64, label space of each photo.
+
+        Returns:
+            (B,S,K) scores of the classes of all spaces, -inf outside of the photo's own space.
         """
         scores: Tensor = self.map(self.norm(features.to(self.map.weight.dtype)))
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         return scores.masked_fill((self.space_of_class != space[:, None])[:, None], -torch.inf)
 
     def loss(self, features: Tensor, labels: Tensor, space: Tensor) -> Tensor:
-        """Cross-entropy, a mean over photos of the weighted means over their members with a class.
+        """Computes the cross-entropy: the mean over photos of the weighted means over superpixels.
 
         Args:
             features: (B,S,D).
-            labels: (B,S) classes of the photo's own space. Members with CONTRAST or IGNORE have
-                none and do not take part.
-            space: (B,) int64.
+            labels: (B,S) classes within the photo's own space. Superpixels with CONTRAST or IGNORE
+                have no class and do not take part.
+            space: (B,) int64, label space of each photo.
 
         Returns:
-            Scalar; a photo without a member with a class adds 0.
+            Scalar; a photo in which no superpixel has a class adds 0.
         """
         known = labels < CONTRAST
         target = torch.where(known, labels + self.first_class[space][:, None], -1)

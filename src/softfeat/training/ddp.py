@@ -1,4 +1,4 @@
-"""What the processes of ddp have to agree on."""
+"""What the processes of a distributed training (ddp) have to agree on."""
 
 import torch
 from torch import Tensor, distributed, nn
@@ -9,16 +9,16 @@ def _several() -> bool:
 
 
 def share_of_mean(weight: Tensor) -> Tensor:
-    """A process's weight over the mean of all processes'; 1 where there is one.
+    """Divides the weight of this process by the mean weight of all processes.
 
-    Under ddp the processes' gradients are averaged. Where each loss is a weighted mean, with this
-    as its factor the average is the gradient of the mean over what all processes have.
+    Under ddp the gradients of the processes are averaged. If each loss is a weighted mean and is
+    multiplied by this factor, the average is the gradient of the mean over all processes.
 
     Args:
-        weight: scalar, summed weights in this process.
+        weight: Scalar, sum of the weights in this process.
 
     Returns:
-        Scalar; 0 where no process has any.
+        Scalar; 1 for a single process, 0 where no process has any weight.
     """
     total, processes = weight.clone(), 1
     if _several():
@@ -28,10 +28,10 @@ def share_of_mean(weight: Tensor) -> Tensor:
 
 
 def share_buffers(module: nn.Module) -> None:
-    """Gives all processes the first one's buffers: the statistics of its batch norms.
+    """Copies the buffers of the first process to all others: the statistics of its batch norms.
 
-    Once before a validation, in place of before every forward pass: processes with unequal numbers
-    of batches would wait for each other.
+    Done once before a validation instead of before every forward pass, because processes with
+    unequal numbers of batches would wait for each other.
     """
     if _several():
         for buffer in module.buffers():

@@ -1,56 +1,82 @@
 """Hard segmentation on frozen soft features (Fig. 7, Table 2)."""
 
-import hashlib
-import json
-import math
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
-from torchmetrics import MeanMetric
 
-from softfeat.data.datamodule import SegmentationData
 from softfeat.data.dataset import Batch
+from softfeat.data.layouts import Layout
 from softfeat.metrics.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
 from softfeat.models.checkpoints import read_checkpoint
-from softfeat.models.extractor import Extractor, extractor_of, load_extractor
+from softfeat.models.extractor import Extractor, extractor_of
 from softfeat.models.heads import Decoder, LinearProbe, head_inputs
 from softfeat.models.test_time_views import ONE_VIEW, Views
 from softfeat.ops.labels import IGNORE
-from softfeat.training.classifier import ClassWeights, check_class_weights, rarity
-from softfeat.training.ddp import share_buffers, share_of_mean
-from softfeat.training.schedule import poly_with_warmup
+from softfeat.training.base import BaseModule, MakeOptimizer
+from softfeat.training.ddp import share_of_mean
 
 SCORES = ("pixel_accuracy", "class_accuracy", "miou", "fwiou")
+_HEADS: dict[str, type[nn.Module]] = {"decoder": Decoder, "linear": LinearProbe}
 
 
-class HardSegmentationModule(pl.LightningModule):
-    """Frozen extractor + head, trained with cross-entropy.
-
-    Under ddp a step is that of one process with the joint batch: the mean over the labelled pixels
-    of all processes. Batch norms go by the photos of their own process.
+def head_classes(layout: Layout, trained_for: Sequence[str] = ()) -> list[str]:
+    """Finds the classes that a head names.
 
     Args:
-        features_checkpoint: of soft features, whose extractor is taken; None for the one given.
-        extractor: the network where there is no checkpoint, randomly initialised.
+        layout: The data set.
+        trained_for: Class names of a trained head, which the data has to have; empty for a new one.
+
+    Raises:
+        ValueError: The data set has several label spaces, a contrast class, or other classes.
+    """
+    names = list(layout.class_names)
+    if not names:
+        raise ValueError(
+            "a mixture of label spaces serves soft features only; choose a data set with classes "
+            "of its own"
+        )
+    if layout.contrast:
+        raise ValueError(
+            f"the data has the contrast class {', '.join(map(str, layout.contrast))}, which a head "
+            "cannot name: set data.layout.contrast=[]"
+        )
+    if trained_for and len(names) != len(trained_for):
+        raise ValueError(
+            f"the data has {len(names)} classes and the model {len(trained_for)}: choose the data "
+            "set that it was trained on"
+        )
+    if trained_for and names != list(trained_for):
+        raise ValueError(
+            f"the data's classes are {', '.join(names)}, and the model was trained for "
+            f"{', '.join(trained_for)}"
+        )
+    return names
+
+
+class HardSegmentationModule(BaseModule):
+    """Frozen extractor with a head, trained with cross-entropy.
+
+    Under ddp a step is that of one process with the joint batch: the mean over the labelled pixels
+    of all processes. Batch norms use the photos of their own process.
+
+    Args:
         num_classes: K.
+        extractor: The network. With `end_to_end` its `level_norm` becomes 0, because that acts in
+            eval mode only: on features that the head would not know.
         head: "decoder", or "linear" for a probe of what the features hold.
-        optimizer: made from the parameters that learn.
-        class_weights: "equal", or "frequency": of a class that has the share p of the training
-            pixels 1 / log(1.02 + p), so that rare classes are not given up (Paszke et al. 2016).
-        total_steps: optimiser steps of the whole training, at the end of which the rate is 0.
-        power: of the polynomial decay of the learning rate.
-        warmup_steps: of linear growth before it.
-        end_to_end: train the extractor, too.
-        cache_features: compute the frozen features once for all and train on what is stored.
-        channels_last: memory layout of the convolutions.
-        views: of a photo, over which scores are averaged at test time.
+        optimizer: Makes the optimiser from parameter groups.
+        class_names: Names of the K classes.
+        class_weights: (K,) weights of the classes in the loss; None for equal weights.
+        warmup_steps: See `BaseModule`.
+        end_to_end: Train the extractor, too.
+        views: Views of a photo over which scores are averaged at test time.
+
+    Raises:
+        ValueError: There is no such head.
     """
 
     class_weights: Tensor
@@ -58,150 +84,93 @@ class HardSegmentationModule(pl.LightningModule):
     def __init__(
         self,
         num_classes: int,
-        features_checkpoint: str | Path | None = None,
-        extractor: Extractor | None = None,
+        extractor: Extractor,
         head: Literal["decoder", "linear"] = "decoder",
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.AdamW,
-        class_weights: ClassWeights = "equal",
-        total_steps: int = 1,
-        power: float = 0.9,
+        optimizer: MakeOptimizer = torch.optim.AdamW,
+        class_names: Sequence[str] = (),
+        class_weights: Tensor | None = None,
         warmup_steps: int = 0,
         end_to_end: bool = False,
-        cache_features: bool = False,
-        channels_last: bool = True,
         views: Views = ONE_VIEW,
     ) -> None:
-        super().__init__()
-        if num_classes < 1:
-            raise ValueError(
-                f"{num_classes} classes: a mixture of label spaces serves soft features only; "
-                "choose a data set with classes of its own"
-            )
-        if end_to_end and cache_features:
-            raise ValueError(
-                "model.cache_features=true stores what a frozen extractor gives, and "
-                "model.end_to_end=true trains it: choose one"
-            )
-        check_class_weights(class_weights)
-        if features_checkpoint is not None:
-            given, extractor = extractor, load_extractor(features_checkpoint)
-            if given is not None:  # no part of what was learned
-                extractor.recompute = given.recompute
-        if extractor is None:
-            raise ValueError("give model.features_checkpoint, or an extractor in its place")
-        if end_to_end:  # it acts in eval mode alone: on features that the head would not know
+        super().__init__(extractor, optimizer, warmup_steps)
+        if head not in _HEADS:
+            raise ValueError(f"model.head={head}: choose {' or '.join(_HEADS)}")
+        if end_to_end:
             extractor.hparams["level_norm"] = 0.0
-        self.extractor = extractor
-        self.end_to_end, self.cache_features = end_to_end, cache_features
-        # Frozen whole: the extractor's batch norms stay as they are, too (see train).
+        self.end_to_end = end_to_end
+        # All of it frozen: the extractor's batch norms stay as they are, too (see `train`).
         self.extractor.requires_grad_(end_to_end)
         channels = [extractor.low_channels, *extractor.level_channels]
-        kinds: dict[str, type[nn.Module]] = {"decoder": Decoder, "linear": LinearProbe}
-        if head not in kinds:
-            raise ValueError(f"model.head={head}: choose {' or '.join(kinds)}")
-        self.head = kinds[head](channels, num_classes)
-        # What rebuilds this module; goes into checkpoints as plain values.
+        self.head = _HEADS[head](channels, num_classes)
+        self.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Rebuilds this module; goes into checkpoints as plain values.
         self.hparams_plain = {"num_classes": num_classes, "head": head}
-        self.class_names: list[str] = []  # from the data, or a checkpoint
-        if channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer, self.balanced = optimizer, class_weights == "frequency"
-        self.register_buffer("class_weights", torch.ones(num_classes), persistent=False)
-        self.total_steps, self.power, self.warmup_steps = total_steps, power, warmup_steps
+        self.num_classes, self.class_names = num_classes, list(class_names)
+        self.balanced = class_weights is not None
+        weights = torch.ones(num_classes) if class_weights is None else class_weights.float()
+        self.register_buffer("class_weights", weights, persistent=False)
         self.views = views
-        self.num_classes = num_classes
-        self.val_loss = MeanMetric(nan_strategy=math.nan)  # "disable" drops the weights, too
         self.val_scores = SegmentationScores(num_classes)
         self.test_scores = SegmentationScores(num_classes)
-        self.train()  # Lightning leaves the modes as they are: a loaded extractor may be in either
-
-    def setup(self, stage: str) -> None:
-        data: SegmentationData = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data.layout.contrast:
-            raise ValueError(
-                f"the data has the contrast class {', '.join(map(str, data.layout.contrast))}, but "
-                "a head needs every class: set data.layout.contrast=[]"
-            )
-        names = list(data.layout.class_names)
-        if len(names) != self.num_classes:
-            raise ValueError(
-                f"the data has {len(names)} classes and the model {self.num_classes}: "
-                f"set model.num_classes={len(names)}, or null to go by the data"
-            )
-        if self.class_names and names != self.class_names:
-            raise ValueError(
-                f"the data's classes are {', '.join(names)}, and the model was trained for "
-                f"{', '.join(self.class_names)}"
-            )
-        self.class_names = names
-        if stage in ("fit", "validate") and self.balanced:
-            self.class_weights.copy_(rarity(data.class_shares()))
-        if stage == "fit" and self.cache_features:
-            device = self.trainer.strategy.root_device
-            self.extractor.to(device).eval()
-            state = hashlib.sha256(json.dumps(self.extractor.hparams, sort_keys=True).encode())
-            for name, value in self.extractor.state_dict().items():
-                state.update(name.encode())
-                state.update(value.cpu().contiguous().numpy().tobytes())
-            splits = ["train", "val"] if self.trainer.limit_val_batches else ["train"]
-            data.store_features(self.inputs, state.hexdigest(), device, splits)
-        elif stage == "fit" and data.variants is not None:
-            warnings.warn(
-                f"data.variants={data.variants} without model.cache_features: each photo is seen "
-                "in so many versions only; data.variants=null augments anew each time",
-                stacklevel=2,
-            )
+        self.train()  # Lightning leaves the modes as they are; a loaded extractor is in eval mode
 
     def train(self, mode: bool = True) -> "HardSegmentationModule":
-        """As ever, but a frozen extractor stays in eval mode: its batch norms do not move."""
+        """Sets the mode of the head; a frozen extractor stays in eval mode with its batch norms."""
         super().train(mode)
         if not self.end_to_end:
             self.extractor.eval()
         return self
 
     def inputs(self, image: Tensor) -> list[Tensor]:
-        """What the head reads (see `head_inputs`), of photos (B,3,H,W)."""
+        """Computes what the head reads (see `head_inputs`) from photos (B,3,H,W)."""
         with torch.set_grad_enabled(self.end_to_end and torch.is_grad_enabled()):
             return head_inputs(*self.extractor.pyramid_and_low(image))
 
     def scores(self, image: Tensor) -> Tensor:
-        """Class scores (B,K,H/4,W/4) of photos (B,3,H,W)."""
+        """Computes class scores (B,K,H/4,W/4) of photos (B,3,H,W)."""
         return self.head(self.inputs(image))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Class scores (B,K,H,W) of photos (B,3,H,W) in [0,1]."""
+        """Computes class scores (B,K,H,W) of photos (B,3,H,W) in [0,1]."""
         size = image.shape[-2:]
         return F.interpolate(self.scores(image), size, mode="bilinear", align_corners=False)
 
     def predict(self, image: Tensor) -> Tensor:
-        """Classes (B,H,W) int64 of photos (B,3,H,W), from all `views`."""
+        """Predicts classes (B,H,W) int64 of photos (B,3,H,W) from all `views`."""
         scores, size = self.views(self.scores, image), image.shape[-2:]
         return F.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)
 
     def batch_scores(self, batch: Batch) -> Tensor:
-        """Class scores (B,K,H/4,W/4) of a batch of photos or of stored features."""
+        """Computes class scores (B,K,H/4,W/4) of a batch of photos or of stored features."""
         if "features" in batch:
             return self.head([level.float() for level in batch["features"]])
         return self.scores(batch["image"])
 
-    def weight_of(self, label: Tensor) -> Tensor:
-        """Summed class weights of a label map's pixels: their number, where classes are equal."""
+    def label_weight(self, label: Tensor) -> Tensor:
+        """Sums the class weights of all labelled pixels; their number, if classes are equal."""
         known = label != IGNORE
         if not self.balanced:
             return known.sum()
         return torch.where(known, self.class_weights[torch.where(known, label, 0)], 0.0).sum()
 
     def loss(self, scores: Tensor, label: Tensor) -> Tensor:
-        """The first of `loss_and_weight`."""
+        """Computes the first value of `loss_and_weight`."""
         return self.loss_and_weight(scores, label)[0]
 
     def loss_and_weight(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted mean cross-entropy of all labels, with the scores at half their resolution.
+        """Computes the weighted mean cross-entropy of all labelled pixels.
 
-        A score stands for the four pixels around it, which costs a fourth of enlarging further.
+        The scores are enlarged to half the resolution of the labels, and each stands for the four
+        pixels around it. This costs a fourth of full resolution.
+
+        Args:
+            scores: (B,K,h,w).
+            label: (B,H,W) int64.
 
         Returns:
-            The mean, 0 with gradient 0 where there is no label, and `weight_of(label)`.
+            loss: Scalar; 0 with gradient 0 where there is no label.
+            weight: Scalar, see `label_weight`.
         """
         size = [-(-n // 2) for n in label.shape[1:]]
         enlarged = F.interpolate(scores.float(), size, mode="bilinear", align_corners=False)
@@ -217,17 +186,13 @@ class HardSegmentationModule(pl.LightningModule):
             )
             for part in parts
         ]
-        weight = self.weight_of(label)
+        weight = self.label_weight(label)
         return torch.stack(losses).sum() / weight.clamp(min=1), weight
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, weight = self.loss_and_weight(self.batch_scores(batch), batch["label"])
-        # A progress bar reads its values every step, and on a GPU waits for them.
-        self.log("train/loss", loss, prog_bar=loss.device.type == "cpu")
+        self.log_losses({"loss": loss})
         return loss * share_of_mean(weight)
-
-    def on_validation_start(self) -> None:
-        share_buffers(self)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         scores = self.batch_scores(batch)
@@ -236,8 +201,7 @@ class HardSegmentationModule(pl.LightningModule):
         self.val_scores.update(_matrices(scores, batch))
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/loss", self.val_loss.compute())
-        self.val_loss.reset()
+        self.log_validation_loss()
         self._log_scores(self.val_scores, "val")
         self.log("val_miou", self.trainer.callback_metrics["val/miou"], prog_bar=True, logger=False)
 
@@ -254,28 +218,21 @@ class HardSegmentationModule(pl.LightningModule):
         self.log_dict({f"{split}/{name}": scores[name] for name in SCORES})
         named = zip(self.class_names, scores["iou"], strict=True)
         self.log_dict({f"{split}/iou/{name}": value for name, value in named})
-        self.confusion = scores["matrix"]  # of the last validation or test, for pictures
+        self.confusion = scores["matrix"]  # of the last validation or test; pictures show it
         metric.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Classes (B,H,W) of a batch."""
+        """Predicts the classes (B,H,W) of a batch."""
         return self.predict(batch["image"])
 
-    def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
-        scheduler = poly_with_warmup(optimizer, self.total_steps, self.power, self.warmup_steps)
-        schedule = {"scheduler": scheduler, "interval": "step", "name": "train/lr"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # What rebuilds both networks, as plain values: see load_hard_segmentation.
-        checkpoint["extractor"] = self.extractor.hparams
-        checkpoint["hard_segmentation"] = self.hparams_plain
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hard_segmentation"] = self.hparams_plain  # see `load_hard_segmentation`
         checkpoint["class_names"] = self.class_names
 
 
 def _matrices(scores: Tensor, batch: Batch) -> Tensor:
-    """Confusion matrices (B,K,K); one image at a time, for labels have sizes of their own."""
+    """Computes confusion matrices (B,K,K), image by image: labels have sizes of their own."""
     labels = batch["native_label"] if "native_label" in batch else batch["label"]
     pairs = zip(scores, labels, strict=True)
     return torch.stack([confusion_matrix(score, label) for score, label in pairs])
@@ -287,22 +244,25 @@ def load_hard_segmentation(
     """Rebuilds a trained module, in eval mode on the CPU.
 
     Args:
-        checkpoint: of a hard-segmentation run.
-        views: of a photo, over which scores are averaged at test time.
+        checkpoint: Checkpoint of a hard-segmentation run: a file, a run directory or the name of
+            shipped weights.
+        views: Views of a photo over which scores are averaged at test time.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint of hard segmentation.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a checkpoint of hard segmentation.
     """
     content = read_checkpoint(checkpoint)
     if "hard_segmentation" not in content:
         raise ValueError(f"{checkpoint} holds soft features: train a head on it (hardseg_*) first")
     module = HardSegmentationModule(
-        extractor=extractor_of(content), views=views, **content["hard_segmentation"]
+        extractor=extractor_of(content),
+        class_names=content["class_names"],
+        views=views,
+        **content["hard_segmentation"],
     )
     try:
         module.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"{checkpoint}: the head's weights do not fit: {error}") from error
-    module.class_names = content["class_names"]
     return module.eval()

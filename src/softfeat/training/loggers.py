@@ -1,4 +1,4 @@
-"""Loggers: a CSV that a resumed run continues, and W&B that never asks."""
+"""Loggers: a CSV file that a resumed run continues, and W&B without prompts."""
 
 import csv
 import functools
@@ -11,7 +11,7 @@ import wandb
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
-# Of these a W&B run's summary shows the best value, {"max": ...}, not the last.
+# For these the summary of a W&B run shows the best value, {"max": ...}, not the last.
 _BEST = ("val/pair_auc", "val/miou")
 
 P = ParamSpec("P")
@@ -20,7 +20,7 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 
 
 class _Writer(_ExperimentWriter):
-    """Lightning's writer deletes what an earlier run left; this one goes on with it."""
+    """Continues an existing file, which Lightning's writer would delete."""
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
@@ -33,10 +33,10 @@ class _Writer(_ExperimentWriter):
 
 
 class RunCSVLogger(CSVLogger):
-    """`RUN_DIR/metrics.csv`, one row a logged step.
+    """Writes `RUN_DIR/metrics.csv`, one row per logged step.
 
     Args:
-        save_dir: the run directory.
+        save_dir: The run directory.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -44,7 +44,7 @@ class RunCSVLogger(CSVLogger):
         self._experiment = _Writer(log_dir=self.log_dir)  # type: ignore[assignment]
 
     def resume_at(self, step: int) -> None:
-        """Drops the rows from `step` on, which the resumed run will write again."""
+        """Removes the rows from `step` on, which the resumed run writes again."""
         path = Path(self.log_dir) / "metrics.csv"
         if not path.is_file():
             return
@@ -60,11 +60,11 @@ class RunCSVLogger(CSVLogger):
 
 
 def log_settings(loggers: Iterable[Logger], settings: dict[str, Any]) -> None:
-    """Logs what a run was started with, and tells W&B of which metrics the best value counts.
+    """Logs the settings of a run, and the metrics whose best value W&B shows.
 
     Args:
-        loggers: of the trainer.
-        settings: nested; the configuration, and where it runs.
+        loggers: Loggers of the trainer.
+        settings: Nested settings: the configuration and the machine.
     """
     for logger in loggers:
         logger.log_hyperparams(settings)
@@ -76,18 +76,18 @@ def log_settings(loggers: Iterable[Logger], settings: dict[str, Any]) -> None:
 
 
 def has_credentials() -> bool:
-    """Whether there is an account to log to; never asks for one."""
+    """Checks whether W&B has credentials, without asking for them."""
     return wandb.login(prompt=False, verify=False)
 
 
 def finish_wandb(exit_code: int = 0) -> None:
-    """Ends the W&B run of this process, so that the next starts its own."""
+    """Ends the W&B run of this process, so that the next training starts its own."""
     if wandb.run is not None:
         wandb.finish(exit_code)
 
 
 def finishes_wandb(function: Callable[P, R]) -> Callable[P, R]:
-    """Ends the W&B run of this process with the function: as failed where it raises."""
+    """Ends the W&B run of this process with the function; as failed if it raises."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -109,15 +109,18 @@ def make_wandb_logger(
     mode: Mode = "auto",
     **options: Any,
 ) -> WandbLogger:
-    """A W&B logger that never prompts.
+    """Makes a W&B logger that never prompts.
 
     Args:
-        save_dir: the run directory.
-        project: W&B project.
-        id: of the run; a resumed run keeps it.
-        mode: "auto" is what WANDB_MODE says, else online where there are credentials and offline
-            where not.
-        options: of `wandb.init` (group, name, tags, ...).
+        save_dir: The run directory.
+        project: Name of the W&B project.
+        id: Identifier of the run; a resumed run keeps it.
+        mode: "online", "offline" or "disabled". "auto" takes WANDB_MODE if it is set, otherwise
+            online if there are credentials and offline if not.
+        options: Options of `wandb.init` (group, name, tags, ...).
+
+    Raises:
+        ValueError: "online" without credentials.
     """
     if mode == "auto":
         wanted = os.environ.get("WANDB_MODE")

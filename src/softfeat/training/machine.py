@@ -1,4 +1,4 @@
-"""The machine a figure was measured on."""
+"""A description of the machine on which something is measured."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """Describes this machine: device, processor, threads and versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return {
         "device": device,
@@ -16,13 +16,13 @@ def machine() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        # What glibc's allocator is told; it changes times by a third.
+        # Settings of glibc's allocator; they change times by a third.
         **{key: value for key, value in sorted(os.environ.items()) if key.startswith("MALLOC_")},
     }
 
 
 def bf16_instructions(device: str) -> str:
-    """Which instructions for bfloat16 the device has."""
+    """Names the bfloat16 instructions of a device ("cpu" or "cuda"); "none" or "no" without any."""
     if device == "cuda":
         return "yes" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     capabilities = torch.cpu.get_capabilities()

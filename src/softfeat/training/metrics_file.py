@@ -1,4 +1,4 @@
-"""What was measured, as a file that any JSON reader takes."""
+"""Metrics as a JSON file."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """Writes metrics as JSON, sorted; NaN (a class that is absent) is left out."""
+    """Writes metrics as sorted JSON; NaN (of a class without pixels) is left out."""
     numbers = {name: value for name, value in metrics.items() if not math.isnan(value)}
     text = json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")

@@ -45,6 +45,6 @@ def test_both_systems_draw_the_same_photos_after_every_validation(
     train(tiny_hard_run(folder_root, tmp_path / "hard", None))
     for run, columns in (("soft", 8), ("hard", 5)):
         files = sorted((tmp_path / run / "pictures").iterdir())
-        assert [f.name for f in files] == ["step_000003.png", "step_000006.png"]
+        assert [f.name for f in files] == ["step_000003.png", "step_000006.png", "test.png"]
         widths = {Image.open(f).size[0] for f in files}
         assert widths == {columns * 36}

@@ -1,4 +1,4 @@
-"""A moving average of the weights, which is validated, kept and tested."""
+"""A moving average of the weights, which is validated, saved and tested."""
 
 from typing import Any
 
@@ -7,16 +7,19 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 
 
 class MovingAverage(EMAWeightAveraging):
-    """Lightning's average, but for the test at the end of a training.
+    """Like Lightning's callback, except that testing uses the averaged weights.
 
-    Lightning's own puts the weights in training back whenever a checkpoint is loaded, also for a
-    test, which would then be of other weights than those that were validated and kept. Pictures of
-    a training show the weights in training.
+    Lightning restores the weights in training whenever a checkpoint is loaded, even for a test,
+    which would then score other weights than those that were validated and kept. Pictures of a
+    training show the weights in training.
 
     Args:
-        decay: weight of the average so far in every update, in [0,1): about 1 / (1 - decay) steps
-            are in it. The first step's weights are its start, so take one that is short beside the
-            training.
+        decay: Weight of the previous average in every update, in [0,1). The average covers about
+            1 / (1 - decay) steps. It starts from the weights of the first step, so choose a decay
+            whose number of steps is small compared with the training.
+
+    Raises:
+        ValueError: `decay` is out of range.
     """
 
     def __init__(self, decay: float = 0.99) -> None:

@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer a number, before it is saved over a good one."""
+"""Stops a run whose loss is no longer finite, before it overwrites a good checkpoint."""
 
 from typing import Any
 
@@ -7,17 +7,18 @@ import torch
 from torch import Tensor
 
 _REMEDY = (
-    "Start again with a lower learning rate (model.optimizer.lr), or look at these files; "
-    "checkpoints/ is from before"
+    "Start again with a lower learning rate (model.optimizer.lr), or look at these files. "
+    "The checkpoints in checkpoints/ are older and not affected"
 )
 
 
 class StopOnNonFinite(pl.Callback):
-    """Raises FloatingPointError that names the files of the first batch with a bad loss.
+    """Raises a FloatingPointError that names the files of the first batch with a bad loss.
 
     Args:
-        every_n_steps: steps between two looks on a GPU, where a look waits for the device. The
-            batches in between are remembered, and a look always comes before a checkpoint.
+        every_n_steps: Number of steps between two checks on a GPU, where a check waits for the
+            device. The batches in between are remembered, and a check always precedes a
+            checkpoint.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -36,13 +37,13 @@ class StopOnNonFinite(pl.Callback):
         loss, self._last = outputs["loss"].detach(), batch["path"]
         self._seen.append((trainer.global_step, loss, self._last))
         if loss.device.type == "cpu" or len(self._seen) >= self.every_n_steps:
-            self._look()
+            self._check()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._look()
+        self._check()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._look()
+        self._check()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")
@@ -52,7 +53,7 @@ class StopOnNonFinite(pl.Callback):
                 f"step's photos were\n  " + "\n  ".join(self._last) + f"\n{_REMEDY}"
             )
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         seen, self._seen = self._seen, []
         if not seen or torch.stack([loss for _, loss, _ in seen]).isfinite().all():
             return

@@ -1,4 +1,4 @@
-"""Smooths the extractor's feature maps along the photo's edges wherever they are looked at."""
+"""Smooths the extractor's feature maps along the edges of the photo."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from softfeat.ops.guided_filter import guided_filter
 
 
 class GuidedFilter(pl.Callback):
-    """During validation, test and predict, `extractor(image)` gives the filtered map F.
+    """Filters the feature map F wherever it is computed in validation, test and prediction.
 
-    Training, and scores taken from the pyramid (superpixel means, class scores), are left alone:
-    the filter belongs to the full-resolution map. Called with a map and its photo, it filters them
-    at any time, as the pictures do.
+    In these stages `extractor(image)` returns the filtered map: in the pictures of validation and
+    test, and in `predict_step` of soft features. `extractor.forward(image)` returns the map without
+    the filter. Training steps and scores read the pyramid, not the map, and are never filtered.
 
     Args:
-        kernel_size: window in pixels.
-        eps: of the guide's variance.
-        subsample: solve at 1/subsample of the resolution.
-        chunk: channels filtered at a time.
+        kernel_size: Size of the whole window in pixels.
+        eps: Constant added to the variance of the photo, whose values are in [0,1].
+        subsample: Solve at 1/subsample of the resolution.
+        chunk: Number of channels filtered at a time.
     """
 
     def __init__(
@@ -37,22 +37,24 @@ class GuidedFilter(pl.Callback):
         """Filters features (B,D,H,W) with photos (B,3,H,W) in [0,1]; see `guided_filter`."""
         return guided_filter(features, image, **self.options)
 
-    def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        def hook(_: nn.Module, inputs: tuple[Tensor], features: Tensor) -> Tensor:
-            return self(features, inputs[0])
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        def hook(_: nn.Module, inputs: tuple[Tensor], features: Tensor) -> Tensor | None:
+            return None if trainer.training else self(features, inputs[0])
 
+        # Attached until `teardown`, so that callbacks can draw at the end of a validation, whatever
+        # their order.
         extractor: Any = pl_module.extractor
         self._handle = extractor.register_forward_hook(hook)
 
-    def _detach(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
-
-    on_validation_start = on_test_start = on_predict_start = _attach
-    on_validation_end = on_test_end = on_predict_end = _detach
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._detach()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        self._detach(trainer, pl_module)
+        self._detach()
+
+    def _detach(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None

@@ -1,4 +1,4 @@
-"""What the networks have learned, as pictures, at every validation."""
+"""Pictures of what the networks have learned, after every validation and after the test."""
 
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,14 @@ from softfeat.imaging.drawing import (
 from softfeat.metrics.segmentation import segmentation_scores
 from softfeat.ops.pca import normalise, pca, random_projection
 from softfeat.ops.superpixels import superpixel_mean, superpixel_scatter
-from softfeat.training.callbacks.guided_filter import GuidedFilter
 
 
 def feature_columns(features: Tensor, filtered: Tensor, superpixels: Tensor) -> dict[str, Tensor]:
-    """F seen in three ways, each with and without the guided filter.
+    """Shows F in three ways, each with and without the guided filter.
 
     Args:
-        features: F, (B,D,H,W).
-        filtered: F smoothed along the photos' edges.
+        features: (B,D,H,W) feature map F.
+        filtered: (B,D,H,W) F smoothed along the photos' edges.
         superpixels: (B,H,W) ids.
 
     Returns:
@@ -46,23 +45,34 @@ def feature_columns(features: Tensor, filtered: Tensor, superpixels: Tensor) -> 
     return columns
 
 
-class _ValidationPictures(pl.Callback):
-    """Draws a fixed set of validation photos after every validation, into a folder and to W&B.
+class _Pictures(pl.Callback):
+    """Draws a fixed set of photos into a folder and to W&B.
+
+    Validation photos are drawn after every validation as `step_<n>.png`, test photos after the test
+    as `test.png`. Feature maps are smoothed by the run's `GuidedFilter` callback, if there is one.
 
     Args:
-        folder: where `step_<n>.png` goes.
-        guided_filter: the one of the run.
-        count: photos on a sheet.
+        folder: Folder of the files.
+        count: Number of photos on a sheet.
     """
 
-    def __init__(self, folder: str | Path, guided_filter: GuidedFilter, count: int = 4) -> None:
-        self.folder, self.guided_filter, self.count = Path(folder), guided_filter, count
+    def __init__(self, folder: str | Path, count: int = 4) -> None:
+        self.folder, self.count = Path(folder), count
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._draw(trainer, pl_module, "val", f"step_{trainer.global_step:06d}.png")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._draw(trainer, pl_module, "test", "test.png")
 
     @torch.no_grad()
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.sanity_checking:
+    def _draw(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, name: str
+    ) -> None:
+        if not trainer.is_global_zero:
             return
-        dataset = trainer.datamodule.datasets["val"]  # type: ignore[attr-defined]
+        dataset = trainer.datamodule.datasets[split]  # type: ignore[attr-defined]
         # Spread over the split: neighbours are often frames of one film.
         count = min(self.count, len(dataset))
         samples: list[dict[str, Any]] = [dataset[i * len(dataset) // count] for i in range(count)]
@@ -71,18 +81,20 @@ class _ValidationPictures(pl.Callback):
         columns = {title: torch.cat([d[title] for d in drawn]) for title in drawn[0]}
         picture = sheet(columns, getattr(pl_module, "class_names", ()))
         self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(self.folder / f"step_{trainer.global_step:06d}.png")
+        Image.fromarray(picture).save(self.folder / name)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.WandbLogger):
-                step = {"trainer/global_step": trainer.global_step - 1}  # that of val's scores
-                panels = {"val/features": wandb.Image(picture), **self._panels(pl_module, samples)}
-                logger.experiment.log(panels | step)
+                step = {
+                    "trainer/global_step": trainer.global_step - 1
+                }  # that of the split's scores
+                panels = {f"{split}/features": wandb.Image(picture)}
+                logger.experiment.log(panels | self._panels(pl_module, samples, split) | step)
 
     def _columns(self, module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def _panels(self, module: Any, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        """What W&B gets besides the sheet."""
+    def _panels(self, module: Any, samples: list[dict[str, Any]], split: str) -> dict[str, Any]:
+        """Makes further panels of W&B."""
         return {}
 
 
@@ -90,48 +102,48 @@ def _batch_of_one(sample: dict[str, Any], device: torch.device) -> dict[str, Ten
     return {key: sample[key][None].to(device) for key in ("image", "label", "superpixels")}
 
 
-class FeaturePictures(_ValidationPictures):
-    """Photo with superpixel borders, labels, and `feature_columns`; W&B: `val/features`."""
+class FeaturePictures(_Pictures):
+    """Photo with superpixel borders, labels, and `feature_columns`; W&B: `<split>/features`."""
 
     def _columns(self, module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image, superpixels = batch["image"], batch["superpixels"]
-        features = module.extractor.forward(image)  # not as a call: a hook may filter that
+        features = module.extractor.forward(image)  # not filtered: see `GuidedFilter`
+        filtered = module.extractor(image)
         return {
             "photo, superpixels": boundaries(image, superpixels),
             "labels": label_colours(batch["label"]),
-            **feature_columns(features, self.guided_filter(features, image), superpixels),
+            **feature_columns(features, filtered, superpixels),
         }
 
 
-class SegmentationPictures(_ValidationPictures):
-    """Prediction, ground truth, errors, and what F holds of them.
+class SegmentationPictures(_Pictures):
+    """Prediction, ground truth, errors, and the features below them.
 
-    W&B: `val/segmentation` (photos with masks), `val/features` (the sheet), `val/confusion` and
-    `val/iou_table` (of the whole split).
+    W&B: `<split>/segmentation` (photos with masks), `<split>/features` (the sheet),
+    `<split>/confusion` and `<split>/iou_table` (of the whole split).
     """
 
     def _columns(self, module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image, label = batch["image"], batch["label"]
         predicted = module(image).argmax(1)
-        features = self.guided_filter(module.extractor.forward(image), image)
         return {
             "photo": image,
             "ground truth": overlay(image, label),
             "prediction": overlay(image, predicted),
             "errors": errors(image, predicted, label),
-            "features, filtered": normalise(pca(features)),
+            "features, filtered": normalise(pca(module.extractor(image))),
         }
 
-    def _panels(self, module: Any, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    def _panels(self, module: Any, samples: list[dict[str, Any]], split: str) -> dict[str, Any]:
         names = module.class_names
         images = []
         for sample in samples:
             predicted = module(sample["image"][None].to(module.device)).argmax(1)[0]
             images.append(_masked(sample["image"], predicted, sample["label"], names))
         return {
-            "val/segmentation": images,
-            "val/confusion": wandb.Image(confusion_picture(module.confusion, names)),
-            "val/iou_table": _iou_table(module.confusion, names),
+            f"{split}/segmentation": images,
+            f"{split}/confusion": wandb.Image(confusion_picture(module.confusion, names)),
+            f"{split}/iou_table": _iou_table(module.confusion, names),
         }
 
 

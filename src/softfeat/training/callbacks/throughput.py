@@ -1,4 +1,4 @@
-"""How fast a training goes, and whether it waits for its photos."""
+"""How fast a training is, and how long it waits for its photos."""
 
 from time import perf_counter
 from typing import Any
@@ -10,12 +10,13 @@ import torch
 class Throughput(pl.Callback):
     """Logs `system/images_per_s` and `system/data_wait` every `trainer.log_every_n_steps` steps.
 
-    Images are those of all processes. The wait is the share of the wall-clock time, in [0,1], from
-    the end of a step to the start of the next: for the loader, and the transfer to the device. It
-    is the host that waits; a GPU with work queued need not notice.
+    The images are those of all processes. The wait is the share of the wall-clock time, in [0,1],
+    between the end of a step and the start of the next: waiting for the loader, and for the
+    transfer to the device. It is measured on the host; a GPU with queued work may not be idle.
 
-    A measurement begins with the first step of an epoch or after the one before it, so validation
-    and checkpoints are in none. Steps at the end of an epoch that complete none are left out.
+    A measurement starts with the first step of an epoch or at the end of the previous measurement,
+    so validation and checkpoints are in none. Steps at the end of an epoch that do not complete a
+    measurement are left out.
     """
 
     def __init__(self) -> None:

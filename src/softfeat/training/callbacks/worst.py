@@ -1,4 +1,4 @@
-"""The photos a model does worst on, found during a test and drawn after it."""
+"""The photos on which a model scores worst, found during a test and drawn after it."""
 
 import heapq
 from pathlib import Path
@@ -14,16 +14,16 @@ from softfeat.imaging.drawing import errors, overlay, sheet
 class WorstPhotos(pl.Callback):
     """Draws the photos of the test split with the lowest mIoU, worst first.
 
-    Only their numbers are kept during the test; the photos are read and predicted again.
+    Only their indices are kept during the test; the photos are read and predicted again.
 
     Args:
-        path: of the sheet.
-        count: photos on it.
+        path: File of the sheet.
+        count: Number of photos on it.
     """
 
     def __init__(self, path: str | Path, count: int = 8) -> None:
         self.path, self.count = Path(path), count
-        self._worst: list[tuple[float, int]] = []  # a heap, the best of the worst on top
+        self._worst: list[tuple[float, int]] = []  # a heap with the best of them on top
         self._seen = 0
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -38,7 +38,9 @@ class WorstPhotos(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        for miou in outputs["miou"].nan_to_num(1.0).tolist():  # without a label nothing is wrong
+        for miou in (
+            outputs["miou"].nan_to_num(1.0).tolist()
+        ):  # a photo without labels has no errors
             heapq.heappush(self._worst, (-miou, self._seen))
             self._seen += 1
             if len(self._worst) > self.count:

@@ -1,0 +1,27 @@
+"""Tables for the terminal and for Markdown documents."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(title: str, rows: Mapping[str, object]) -> None:
+    """Prints names and values as a table of two columns."""
+    table = Table("", "", title=title, show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Formats rows with equal keys as a Markdown table.
+
+    >>> print(markdown_table([{"way": "a|b", "s": 1}]))
+    | way | s |
+    | --- | --- |
+    | a/b | 1 |
+    """
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    cells = ([str(value).replace("|", "/") for value in row.values()] for row in rows)
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in cells)])

@@ -1,0 +1,99 @@
+"""What the LightningModules of both systems share: optimiser, schedule, logging, checkpoints."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
+
+from softfeat.models.extractor import Extractor
+from softfeat.training.ddp import share_buffers
+from softfeat.training.schedule import poly_with_warmup
+
+MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
+
+
+class BaseModule(pl.LightningModule):
+    """An extractor in training, alone or with something on top of it.
+
+    Args:
+        extractor: The network. Its convolutions are laid out channels-last, so that pooling copies
+            nothing.
+        optimizer: Makes the optimiser from parameter groups.
+        warmup_steps: Number of optimiser steps in which the learning rate grows linearly.
+        encoder_rate: Learning rate of the extractor's stages, as a factor of the rate of the rest.
+            Below 1 for stages that start from another training; 0 leaves them as they are.
+
+    Raises:
+        ValueError: `encoder_rate` is negative.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        optimizer: MakeOptimizer = torch.optim.AdamW,
+        warmup_steps: int = 0,
+        encoder_rate: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if encoder_rate < 0:
+            raise ValueError(f"model.encoder_rate={encoder_rate}: choose 0 or more")
+        self.extractor = extractor
+        self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer, self.warmup_steps, self.encoder_rate = optimizer, warmup_steps, encoder_rate
+        self.val_loss = MeanMetric(nan_strategy=math.nan)  # "disable" drops the weights, too
+
+    def optimizer_and_schedule(self, total_steps: int) -> tuple[Optimizer, LambdaLR]:
+        """Makes the optimiser and the schedule of its learning rates.
+
+        Args:
+            total_steps: Optimiser steps of the whole training; the learning rate ends at 0.
+
+        Returns:
+            The optimiser, and a schedule to be advanced after every optimiser step. With an
+            `encoder_rate` other than 1 there are two parameter groups, "rest" and "encoder".
+        """
+        learned = [p for p in self.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": learned}]
+        factors = [1.0]
+        if self.encoder_rate != 1:
+            encoder = set(self.extractor.encoder_parameters())
+            groups = [
+                {"name": "rest", "params": [p for p in learned if p not in encoder]},
+                {"name": "encoder", "params": [p for p in learned if p in encoder]},
+            ]
+            factors = [1.0, self.encoder_rate]
+        optimizer = self.optimizer(groups)
+        return optimizer, poly_with_warmup(optimizer, total_steps, self.warmup_steps, factors)
+
+    def configure_optimizers(self) -> Any:
+        # Not `trainer.estimated_stepping_batches`: it starts the loader before a resumed run knows
+        # its epoch.
+        trainer: Any = self.trainer
+        total_steps = trainer.max_epochs * trainer.datamodule.steps_per_epoch
+        optimizer, schedule = self.optimizer_and_schedule(total_steps)
+        scheduler = {"scheduler": schedule, "interval": "step", "name": "train/lr"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def log_losses(self, losses: Mapping[str, Tensor]) -> None:
+        """Logs the losses of a training step as `train/<name>`."""
+        for name, value in losses.items():
+            # A progress bar reads its values in every step, which waits for a GPU.
+            on_bar = name == "loss" and value.device.type == "cpu"
+            self.log(f"train/{name}", value, prog_bar=on_bar)
+
+    def log_validation_loss(self) -> None:
+        """Logs the mean of `val_loss` and resets it."""
+        self.log("val/loss", self.val_loss.compute())
+        self.val_loss.reset()
+
+    def on_validation_start(self) -> None:
+        share_buffers(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["extractor"] = self.extractor.hparams  # plain values: see `load_extractor`
