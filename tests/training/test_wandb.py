@@ -71,7 +71,8 @@ def test_the_size_of_the_model_is_logged_once(logged: OfflineRun, wandb_run: Pat
 
 def test_the_whole_configuration_is_in_it(logged: OfflineRun, wandb_run: Path) -> None:
     config = {k: v for k, v in logged.config.items() if k not in ("_wandb", "machine")}
-    assert config == OmegaConf.to_container(OmegaConf.load(wandb_run / "config.yaml"))
+    saved = OmegaConf.load(wandb_run / "config.yaml")
+    assert config == OmegaConf.to_container(saved, resolve=True)
     assert config["model"]["optimizer"]["lr"] == 3e-3
     assert config["data"]["superpixels"]["count"] == 16
     assert config["revision"] == revision()
