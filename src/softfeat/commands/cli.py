@@ -52,7 +52,7 @@ def in_multirun() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-_OF_THE_USER = (ValueError, OSError, FloatingPointError, ImportError, InstantiationException)
+_USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, InstantiationException)
 
 
 def readable_errors(main: Callable[P, R]) -> Callable[P, R | None]:
@@ -67,11 +67,11 @@ def readable_errors(main: Callable[P, R]) -> Callable[P, R | None]:
         try:
             return main(*args, **kwargs)
         except Exception as error:
-            of_the_user = isinstance(error, _OF_THE_USER)
-            if not in_multirun() and (not of_the_user or os.environ.get("HYDRA_FULL_ERROR")):
+            users_error = isinstance(error, _USER_ERRORS)
+            if not in_multirun() and (not users_error or os.environ.get("HYDRA_FULL_ERROR")):
                 raise
             cause = error.__cause__ if isinstance(error, InstantiationException) else None
-            message = str(cause or error) if of_the_user else f"{type(error).__name__}: {error}"
+            message = str(cause or error) if users_error else f"{type(error).__name__}: {error}"
             print(f"error: {message}", file=sys.stderr)
             if not in_multirun():
                 sys.exit(1)

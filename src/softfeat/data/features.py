@@ -18,6 +18,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from softfeat.atomic import replaced
 from softfeat.data.dataset import Batch, SegmentationDataset
 from softfeat.data.layouts import DataError
 from softfeat.data.records import read_classes
@@ -190,7 +191,6 @@ class FeatureStore(Dataset[Batch]):
             if number % _FLUSH_EVERY == 0 or done == self.num_rows:
                 for array in (*maps, labels):
                     array.flush()  # type: ignore[attr-defined]
-                unfinished = rows_file.with_suffix(".new")
-                unfinished.write_text(str(done))
-                unfinished.replace(rows_file)
+                with replaced(rows_file) as file:
+                    file.write_text(str(done))
         partial.rename(self.path)

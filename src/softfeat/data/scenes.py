@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from softfeat.atomic import replaced
 from softfeat.data.labels import LabelMap
 from softfeat.data.layouts import DataError, Folder, Record
 from softfeat.data.parallel import map_in_workers, worker_count
@@ -307,16 +308,16 @@ class Scenes:
         with FileLock(f"{self.root}.lock"):
             if self.root.is_dir():
                 return
-            unfinished = self.root.with_suffix(".partial")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            for kind in ("images", "labels", "alphas"):
-                for split in self.counts:
-                    (unfinished / kind / split).mkdir(parents=True)
-            (unfinished / "classes.txt").write_text("\n".join(TEXTURES) + "\n", encoding="utf-8")
-            items = [(unfinished, s, i) for s, n in self.counts.items() for i in range(n)]
-            for _ in map_in_workers(self._write, items, self.num_workers, "making scenes"):
-                pass
-            unfinished.rename(self.root)
+            with replaced(self.root) as partial:
+                shutil.rmtree(partial, ignore_errors=True)
+                for kind in ("images", "labels", "alphas"):
+                    for split in self.counts:
+                        (partial / kind / split).mkdir(parents=True)
+                names = "\n".join(TEXTURES)
+                (partial / "classes.txt").write_text(f"{names}\n", encoding="utf-8")
+                items = [(partial, s, i) for s, n in self.counts.items() for i in range(n)]
+                for _ in map_in_workers(self._write, items, self.num_workers, "making scenes"):
+                    pass
 
     def _write(self, item: tuple[Path, str, int]) -> None:
         folder, split, index = item

@@ -11,6 +11,8 @@ import wandb
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
+from softfeat.atomic import replaced
+
 # For these the summary of a W&B run shows the best value, {"max": ...}, not the last.
 _BEST = ("val/pair_auc", "val/miou")
 
@@ -51,12 +53,10 @@ class RunCSVLogger(CSVLogger):
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             names, rows = list(reader.fieldnames or []), list(reader)
-        unfinished = path.with_suffix(".partial")
-        with unfinished.open("w", newline="") as file:
+        with replaced(path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=names)
             writer.writeheader()
             writer.writerows(row for row in rows if int(row["step"]) < step)
-        unfinished.replace(path)
 
 
 def log_settings(loggers: Iterable[Logger], settings: dict[str, Any]) -> None:

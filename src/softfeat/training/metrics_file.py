@@ -5,9 +5,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from softfeat.atomic import replaced
+
 
 def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
     """Writes metrics as sorted JSON; NaN (of a class without pixels) is left out."""
     numbers = {name: value for name, value in metrics.items() if not math.isnan(value)}
     text = json.dumps(numbers, indent=1, sort_keys=True, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    with replaced(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from softfeat.atomic import replaced
+
 # What a resumed run may change. The rest is in the optimiser's state or decides the result.
 _CHANGEABLE = ("trainer.", "data.root", "data.cache_dir", "data.num_workers", "logger.mode")
 _RUN_DIR = "${run_dir}"
@@ -21,7 +23,8 @@ def save_config(cfg: DictConfig, path: Path) -> None:
     raw = OmegaConf.to_container(cfg, resolve=False)
     resolved = OmegaConf.to_container(cfg, resolve=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(_relative(raw, resolved)), path)
+    with replaced(path) as partial:
+        OmegaConf.save(OmegaConf.create(_relative(raw, resolved)), partial)
 
 
 def _relative(raw: Any, resolved: Any) -> Any:
