@@ -210,8 +210,8 @@ def test_a_cutout(command: Command, here: Path) -> None:
     ("arguments", "message"),
     [
         (["missing.png", "--include", "1,1"], "Error: missing.png: no such file"),
-        (["a.png", "--include", "80,1"], "Error: a.png: point 80, 1 is outside of the photo"),
-        (["a.png", "--include", "-1,1"], "Error: a.png: point -1, 1 is outside of the photo"),
+        (["a.png", "--include", "80,1"], "Error: a.png: point 80, 1 is outside the photo"),
+        (["a.png", "--include", "-1,1"], "Error: a.png: point -1, 1 is outside the photo"),
         (["a.png", "--include", "1,1", "-o", "a.png/b.png"], "Error: a.png/b.png: "),
     ],
 )

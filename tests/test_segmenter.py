@@ -74,7 +74,7 @@ def test_a_pil_picture_is_turned_upright_and_laid_on_white() -> None:
         (np.zeros((40, 40, 3), np.int64), "uint8, or floats"),
         (np.full((40, 40, 3), 2.0), "divide by 255"),
         (np.full((40, 40, 3), np.nan), "divide by 255"),
-        (Image.new("F", (40, 40)), "range is unknown"),
+        (Image.new("F", (40, 40)), "unknown range"),
         (Image.new("RGB", (20, 90)), "32 or more"),
     ],
 )
@@ -161,7 +161,7 @@ def test_cutting_out(layers: Layers) -> None:
         ({}, "include="),
         ({"include": []}, "include="),
         ({"include": [(1, 1)], "box": (0, 0, 2, 2)}, "include="),
-        ({"include": [(1, 1), (80, 1)]}, "outside of the photo, 80x60"),
+        ({"include": [(1, 1), (80, 1)]}, "outside the photo of 80x60"),
         ({"box": (5, 1, 85, 3)}, "not inside the photo"),
     ],
 )
