@@ -20,7 +20,7 @@ def test_a_folder_exists_once_it_is_filled(tmp_path: Path) -> None:
 
 def test_what_a_failed_run_left_is_continued(tmp_path: Path) -> None:
     folder = CacheFolder(tmp_path / "kind" / "key")
-    with pytest.raises(RuntimeError), folder.filling(1) as partial:
+    with pytest.raises(RuntimeError), folder.filling(1) as partial:  # noqa: PT012
         assert partial is not None
         (partial / "half").write_text("of it")
         raise RuntimeError
