@@ -336,7 +336,7 @@ def test_a_packed_store_on_a_read_only_disk_is_read(
 
     for name in ("mkdir", "write_text", "rename"):
         monkeypatch.setattr(Path, name, fail)
-    monkeypatch.setattr(store_module, "FileLock", fail)
+    monkeypatch.setattr("softfeat.data.cache_folder.FileLock", fail)
     store = make(folder_root, tmp_path / "cache", pack=True)
     store.prepare(0)
     check_rows(store, pack=True)

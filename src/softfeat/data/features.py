@@ -1,8 +1,8 @@
 """Outputs of a frozen network, computed once for every photo of a split and read memory-mapped.
 
-A store is a folder named by the hash of everything that decides its content: photos, labels, how
-they are resized and augmented, and the network. It is filled in order under the name
-`<key>.partial`, with a count of the rows that are safely on disk, and renamed when complete.
+A store is a `CacheFolder` named by the hash of everything that decides its content: photos, labels,
+how they are resized and augmented, and the network. It is filled in order, with a count of the rows
+that are safely on disk.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from softfeat.atomic import replaced
+from softfeat.data.cache_folder import CacheFolder, reserve
 from softfeat.data.dataset import Batch, SegmentationDataset
 from softfeat.data.layouts import DataError
 from softfeat.data.records import read_classes
-from softfeat.data.store import reserve, sole_writer
 
 _FORMAT = 1
 _INDEX, _ROWS, _LABELS = "index.json", "rows.txt", "labels.u8"
@@ -100,7 +100,7 @@ class FeatureStore(Dataset[Batch]):
     @property
     def complete(self) -> bool:
         """Whether all features are stored."""
-        return (self.path / _INDEX).is_file()
+        return CacheFolder(self.path).complete
 
     def _open(self, folder: Path, mode: Any) -> tuple[list[NDArray[Any]], NDArray[Any]]:
         shapes = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["shapes"]
@@ -147,24 +147,23 @@ class FeatureStore(Dataset[Batch]):
         pixels = int(np.prod(self.dataset.image_size))
         row_bytes = 2 * sum(int(np.prod(shape)) for shape in shapes) + pixels
         num_bytes = self.num_rows * row_bytes
-        with sole_writer(self.path, num_bytes):
-            if not self.complete:
+        with CacheFolder(self.path).filling(num_bytes) as partial:
+            if partial:
                 description = f"features ({split}), {num_bytes / 1e9:.1f} GB"
-                self._compute(function, make_loader, device, description, shapes)
+                self._compute(partial, function, make_loader, device, description, shapes)
 
     def _compute(
         self,
+        partial: Path,
         function: Callable[[Tensor], list[Tensor]],
         make_loader: Callable[[Sequence[tuple[int, int]]], DataLoader[Batch]],
         device: torch.device,
         description: str,
         shapes: list[tuple[int, int, int]],
     ) -> None:
-        partial = self.path.with_suffix(".partial")
         rows_file, index_file = partial / _ROWS, partial / _INDEX
         done = int(rows_file.read_text()) if rows_file.is_file() else 0
         if not done:
-            partial.mkdir(exist_ok=True)
             sizes = [(f"{i}.f16", 2 * int(np.prod(s))) for i, s in enumerate(shapes)]
             sizes.append((_LABELS, int(np.prod(self.dataset.image_size))))
             for name, row_bytes in sizes:
@@ -193,4 +192,3 @@ class FeatureStore(Dataset[Batch]):
                     array.flush()  # type: ignore[attr-defined]
                 with replaced(rows_file) as file:
                     file.write_text(str(done))
-        partial.rename(self.path)

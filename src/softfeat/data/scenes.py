@@ -8,18 +8,16 @@ moving, hairy, or half transparent.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from softfeat.atomic import replaced
+from softfeat.data.cache_folder import CacheFolder
 from softfeat.data.labels import LabelMap
 from softfeat.data.layouts import DataError, Folder, Record
 from softfeat.data.parallel import map_in_workers, worker_count
@@ -293,31 +291,20 @@ class Scenes:
 
     def prepare(self) -> None:
         """Makes the pictures once; waits if another process is already making them."""
-        if self.root.is_dir():
+        if CacheFolder(self.root).complete:
             return
-        try:
-            self._make()
-        except OSError as error:
-            raise DataError(
-                f"the scenes cannot be made in {self.root} ({error}). Choose another folder with "
-                "data.cache_dir=FOLDER"
-            ) from error
-
-    def _make(self) -> None:
-        self.root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self.root}.lock"):
-            if self.root.is_dir():
+        counts = self.counts.items()
+        with CacheFolder(self.root).filling(sum(self.counts.values()) * self.size**2) as partial:
+            if partial is None:
                 return
-            with replaced(self.root) as partial:
-                shutil.rmtree(partial, ignore_errors=True)
-                for kind in ("images", "labels", "alphas"):
-                    for split in self.counts:
-                        (partial / kind / split).mkdir(parents=True)
-                names = "\n".join(TEXTURES)
-                (partial / "classes.txt").write_text(f"{names}\n", encoding="utf-8")
-                items = [(partial, s, i) for s, n in self.counts.items() for i in range(n)]
-                for _ in map_in_workers(self._write, items, self.num_workers, "making scenes"):
-                    pass
+            for kind in ("images", "labels", "alphas"):
+                for split in self.counts:
+                    (partial / kind / split).mkdir(parents=True, exist_ok=True)
+            names = "\n".join(TEXTURES)
+            (partial / "classes.txt").write_text(f"{names}\n", encoding="utf-8")
+            items = [(partial, split, index) for split, n in counts for index in range(n)]
+            for _ in map_in_workers(self._write, items, self.num_workers, "making scenes"):
+                pass
 
     def _write(self, item: tuple[Path, str, int]) -> None:
         folder, split, index = item

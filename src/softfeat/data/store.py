@@ -1,9 +1,8 @@
 """Superpixel maps of a split and, with `pack`, its resized photos and labels; one row per record.
 
-Rows are computed once in worker processes and read memory-mapped. A store is a folder named by the
-hash of everything that decides its content. It is filled under the name `<key>.partial` and renamed
-when complete, so a folder without that ending is complete. The checksum of every row is written
-after its pixels. Rows that a killed run left are checked against it before the store is continued.
+Rows are computed once in worker processes and read memory-mapped. A store is a `CacheFolder` named
+by the hash of everything that decides its content. The checksum of every row is written after its
+pixels. Rows that a killed run left are checked against it before the store is continued.
 """
 
 import errno
@@ -12,8 +11,8 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -21,9 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from softfeat.data.cache_folder import CacheFolder, reserve
 from softfeat.data.layouts import DataError, Record
 from softfeat.data.parallel import map_in_workers
 from softfeat.data.records import read_record, resize_label
@@ -87,43 +86,6 @@ def _write(file: BinaryIO, row: int, content: bytes) -> None:
     file.seek(row * len(content))
     file.write(content)
     file.flush()
-
-
-@contextmanager
-def sole_writer(path: Path, num_bytes: int) -> Iterator[None]:
-    """Lets one process at a time fill a store; others print a message and wait.
-
-    Args:
-        path: Folder of the store, directly below the folder of its kind in the cache.
-        num_bytes: Size of the store.
-
-    Raises:
-        DataError: Instead of an OSError inside: the cache is full or cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"another process is computing {path.name}; waiting for it")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            free = shutil.disk_usage(path.parent).free
-            what = f"is full: {num_bytes:,} bytes are needed, {free:,} are free"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            what = "cannot be written"
-        else:
-            what = f"failed ({error})"
-        raise DataError(
-            f"the cache folder {path.parent.parent} {what}. Choose another with "
-            "data.cache_dir=FOLDER; finished rows are kept, and the next run continues"
-        ) from error
 
 
 class SampleStore:
@@ -208,7 +170,7 @@ class SampleStore:
     @property
     def complete(self) -> bool:
         """Whether all rows are stored."""
-        return (self.path / _INDEX).is_file()
+        return CacheFolder(self.path).complete
 
     def prepare(self, num_workers: int, description: str = "superpixels") -> None:
         """Computes what is missing; waits if another process is already computing it.
@@ -226,9 +188,9 @@ class SampleStore:
             self._open()
             self._check_labels(num_workers, description)
             return
-        with sole_writer(self.path, self._num_bytes):
-            if not self.complete:
-                self._compute(num_workers, description)
+        with CacheFolder(self.path).filling(self._num_bytes) as partial:
+            if partial:
+                self._compute(partial, num_workers, description)
 
     def _check_labels(self, num_workers: int, description: str) -> None:
         """Reads the files again if labels or classes have changed since the rows were made."""
@@ -250,9 +212,7 @@ class SampleStore:
                 [problems[index] for index in sorted(problems)],
             )
 
-    def _compute(self, num_workers: int, description: str) -> None:
-        partial = self.path.with_suffix(".partial")
-        partial.mkdir(exist_ok=True)
+    def _compute(self, partial: Path, num_workers: int, description: str) -> None:
         with (partial / self._file).open("ab") as file:
             reserve(file.fileno(), self._num_bytes)
         checksum_file = partial / _CHECKSUMS
@@ -290,15 +250,6 @@ class SampleStore:
             json.dump(self.identity | {"photos": photos}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(self.path)
-
-
-def reserve(descriptor: int, num_bytes: int) -> None:
-    """Reserves the space of a file, so that a full disk is found now and not halfway."""
-    if num_bytes and hasattr(os, "posix_fallocate"):  # Linux
-        os.posix_fallocate(descriptor, 0, num_bytes)
-    else:
-        os.truncate(descriptor, num_bytes)
 
 
 def _checksum(row: bytes) -> int:

@@ -16,6 +16,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from softfeat.atomic import replaced
+
 WEIGHTS = Path(str(resources.files("softfeat.weights")))
 SUMS = "SHA256SUMS"
 _HEADER = "softfeat"
@@ -199,14 +201,11 @@ def write_weights(path: Path, content: dict[str, Any], about: dict[str, Any]) ->
     header = json.dumps({**plain, "about": about}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     sums = _sums(path.parent)
-    partial = path.with_name(f"{path.name}.partial")
-    listing = path.with_name(f"{SUMS}.partial")
-    save_file(state, partial, {_HEADER: header})
-    sums[path.name] = sha256(partial)
-    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
-    listing.write_text("".join(lines), encoding="utf-8")
-    partial.replace(path)
-    listing.replace(path.with_name(SUMS))
+    with replaced(path.with_name(SUMS)) as listing, replaced(path) as partial:
+        save_file(state, partial, {_HEADER: header})
+        sums[path.name] = sha256(partial)
+        lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+        listing.write_text("".join(lines), encoding="utf-8")
     return sums[path.name]
 
 
