@@ -54,17 +54,11 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         ValueError: The run directory already holds a run, or settings contradict each other.
     """
     register_resolvers()
-    cfg.revision = revision()
     run_dir = Path(cfg.run_dir)
     last = run_dir / "checkpoints" / "last.ckpt"
     first_process = getattr(rank_zero_only, "rank", 0) == 0
-    if first_process and not resume and (run_dir / "metrics.csv").exists():
-        raise ValueError(f"{run_dir} holds a run: continue it with resume=, or choose another")
     if first_process:
-        save_config(cfg, run_dir / "config.yaml")
-        text = json.dumps(machine(), indent=1)
-        (run_dir / "machine.json").write_text(text + "\n", encoding="utf-8")
-        (run_dir / "error.txt").unlink(missing_ok=True)
+        open_run_dir(cfg, run_dir, resume)
     OmegaConf.resolve(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
 
@@ -80,8 +74,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     data = make_data(cfg, extractor, trainer_can_replay(trainer))
     module = make_module(cfg, extractor, data)
     warn_of_slow_bf16(trainer)
-    settings: Any = OmegaConf.to_container(cfg)
-    log_settings(trainer.loggers, settings | {"machine": machine()})
+    log_settings(trainer.loggers, {**OmegaConf.to_container(cfg), "machine": machine()})  # type: ignore[dict-item]
     size = model_size(module, cfg.data.image_size)
     if not resume:
         for logger in trainer.loggers:
@@ -91,18 +84,12 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
     seconds = time.perf_counter() - started
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if "/" in k}
-    best = trainer.checkpoint_callback
-    if best is not None and best.best_model_score is not None:
-        metrics[best.monitor] = float(best.best_model_score)
-    (tested,) = trainer.test(
-        module,
-        data,
-        ckpt_path=run_dir / "checkpoints" / "best.ckpt",
-        verbose=False,
-        weights_only=True,
-    )
-    metrics |= tested
-    metrics |= {
+    keeper = trainer.checkpoint_callback
+    if keeper is not None and keeper.best_model_score is not None:
+        metrics[keeper.monitor] = float(keeper.best_model_score)
+    best = last.with_name("best.ckpt")
+    (tested,) = trainer.test(module, data, ckpt_path=best, verbose=False, weights_only=True)
+    metrics |= tested | {
         "steps": trainer.global_step,
         "seconds/fit": seconds,
         "parameters": size["model/parameters"],
@@ -110,9 +97,24 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     }
     if first_process:
         write_metrics(run_dir / "metrics.json", metrics)
-        shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
-        print_table(f"{cfg.name}: {run_dir}", shown)
+        rows = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
+        print_table(f"{cfg.name}: {run_dir}", rows)
     return metrics
+
+
+def open_run_dir(cfg: DictConfig, run_dir: Path, resume: bool) -> None:
+    """Writes what a run directory says of its run: the configuration and the machine.
+
+    Raises:
+        ValueError: The directory already holds a run, and it is not to be resumed.
+    """
+    if not resume and (run_dir / "metrics.csv").exists():
+        raise ValueError(f"{run_dir} holds a run: continue it with resume=, or choose another")
+    cfg.revision = revision()
+    save_config(cfg, run_dir / "config.yaml")
+    text = json.dumps(machine(), indent=1)
+    (run_dir / "machine.json").write_text(text + "\n", encoding="utf-8")
+    (run_dir / "error.txt").unlink(missing_ok=True)
 
 
 def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
