@@ -113,12 +113,7 @@ def test_it_brings_its_weights(installed: Path, elsewhere: Path) -> None:
 
 
 def test_it_segments_a_photo(installed: Path, elsewhere: Path) -> None:
-    command = installed / "softfeat"
-    if command.exists():
-        run([command, "segment", "photo (1).jpg", "-o", "layers"], elsewhere)
-    else:
-        module = [installed / "python", "-m", "softfeat.commands.segment"]
-        run([*module, "input='photo (1).jpg'", "output=layers"], elsewhere)
+    run([installed / "softfeat", "segment", "photo (1).jpg", "-o", "layers"], elsewhere)
     assert list((elsewhere / "layers").rglob("alpha_1.png"))
 
 
@@ -131,7 +126,7 @@ def test_it_trains(installed: Path, elsewhere: Path) -> None:
 def test_its_commands_can_be_imported(installed: Path, elsewhere: Path) -> None:
     script = (
         "from importlib.metadata import distribution\n"
-        "for command in distribution('softfeat').entry_points: print(command.load().__name__)"
+        "for command in distribution('softfeat').entry_points: print(callable(command.load()))"
     )
-    names = run([installed / "python", "-c", script], elsewhere).split()
-    assert len(names) == len(list(installed.glob("softfeat*")))
+    printed = run([installed / "python", "-c", script], elsewhere).split()
+    assert printed == ["True"] * len(list(installed.glob("softfeat*")))
