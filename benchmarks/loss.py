@@ -18,6 +18,7 @@ from softfeat.models.extractor import BottleneckExtractor
 from softfeat.ops.npair import npair_loss
 from softfeat.ops.pixels import pyramid_at_pixels, sample_pixels
 from softfeat.ops.pyramid import pooling_weights, pyramid_superpixel_mean
+from softfeat.ops.sizes import ceil_div
 from softfeat.ops.superpixels import superpixel_majority
 
 _STRIDES = (2, 4, 8, 16)
@@ -80,7 +81,7 @@ class Sides:
         things = [torch.from_numpy(Superpixels(_THINGS)(p).astype("int64")) for p in pictures]
         self.superpixels, self.label = superpixels.to(device), torch.stack(things).to(device)
         torch.manual_seed(0)
-        sizes = [(-(-self.size[0] // s), -(-self.size[1] // s)) for s in _STRIDES]
+        sizes = [(ceil_div(self.size[0], s), ceil_div(self.size[1], s)) for s in _STRIDES]
         levels = [torch.randn(batch_size, dim // len(sizes), *s, device=device) for s in sizes]
         self.pyramid = [
             (0.1 * level).to(memory_format=torch.channels_last).requires_grad_() for level in levels

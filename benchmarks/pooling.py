@@ -15,6 +15,7 @@ from benchmarks.measure import Function, milliseconds, peak_memory, ratio, times
 from benchmarks.photos import photo_batch
 from benchmarks.tables import size_text
 from softfeat.ops.pyramid import PoolingWeights, pooling_weights, pyramid_superpixel_mean
+from softfeat.ops.sizes import ceil_div
 from softfeat.ops.superpixels import batch_index, superpixel_counts, superpixel_mean
 
 Pool = Callable[[Tensor, Tensor, int], Tensor]
@@ -90,7 +91,7 @@ def pooling(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     superpixels = photo_batch(batch_size, image_size, num_superpixels)[1].to(device)
     torch.manual_seed(0)
-    sizes = [(-(-image_size[0] // s), -(-image_size[1] // s)) for s in strides]
+    sizes = [(ceil_div(image_size[0], s), ceil_div(image_size[1], s)) for s in strides]
     pyramid = [
         torch.randn(batch_size, channels, *size, device=device, requires_grad=True)
         for size in sizes

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from softfeat.ops.sizes import ceil_div
+
 _ALIGNMENT = 256  # bytes, as of the allocators' own tensors
 
 
@@ -52,7 +54,7 @@ class FlatBatch(Mapping[str, Any]):
         def place(value: Any) -> Any:
             if isinstance(value, Tensor):
                 end = tensors[-1][0].end if tensors else 0
-                start = -(-end // _ALIGNMENT) * _ALIGNMENT
+                start = ceil_div(end, _ALIGNMENT) * _ALIGNMENT
                 tensors.append((Place(start, tuple(value.shape), value.dtype), value))
                 return tensors[-1][0]
             return _mapped(place, value)

@@ -16,6 +16,7 @@ from softfeat.models.extractor import Extractor, extractor_of
 from softfeat.models.heads import Decoder, LinearProbe, head_inputs
 from softfeat.models.test_time_views import ONE_VIEW, Views
 from softfeat.ops.labels import IGNORE
+from softfeat.ops.sizes import ceil_div
 from softfeat.training.base import BaseModule, MakeOptimizer
 from softfeat.training.ddp import share_of_mean
 
@@ -172,7 +173,7 @@ class HardSegmentationModule(BaseModule):
             loss: Scalar; 0 with gradient 0 where there is no label.
             weight: Scalar, see `label_weight`.
         """
-        size = [-(-n // 2) for n in label.shape[1:]]
+        size = [ceil_div(n, 2) for n in label.shape[1:]]
         enlarged = F.interpolate(scores.float(), size, mode="bilinear", align_corners=False)
         log_probability = enlarged.log_softmax(1)
         parts = (label[:, row::2, col::2] for row in (0, 1) for col in (0, 1))
