@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from softfeat import cli
 from softfeat.cli import main
+from softfeat.matting import soft_segmentation
 from tests.helpers.photos import picture, write_checkpoint
 
 NAMES = [
@@ -157,7 +159,7 @@ def test_a_bad_photo_stops_no_other(command: Command, here: Path) -> None:
     *lines, last = done.stderr.splitlines()
     assert last == "4 of 5 photos failed"
     assert lines[0] == "error: missing.jpg: no such file"
-    assert lines[2].startswith("error: empty: a folder, not a photo; choose")
+    assert lines[2].startswith("error: empty: a folder; choose")
     assert lines[3].startswith("error: small.png: 90x20 pixels: a photo needs 32 or more")
     assert len(lines) == 4
     assert [p.name for p in (here / "layers").iterdir()] == ["a"]
@@ -193,7 +195,7 @@ def test_standard_input(command: Command, here: Path) -> None:
 
 def test_a_cutout(command: Command, here: Path) -> None:
     done = command("cutout", "a.png", "--include", "40,30", "--include", "5,5")
-    assert (done.exit_code, done.output) == (0, "")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "wrote cutout.png\n")
     saved = Image.open(here / "cutout.png")
     assert (saved.mode, saved.size) == ("RGBA", (80, 60))
     assert min(saved.getpixel((40, 30))[3], saved.getpixel((5, 5))[3]) >= 51
@@ -229,11 +231,14 @@ def test_cutouts_that_fail(
     [
         (["segment"], "Missing argument 'PHOTO...'"),
         (["segment", "a.png", "-k", "many"], "neither a whole number nor auto"),
-        (["segment", "a.png", "-k", "41"], "layers=41: set layers=1..40"),
+        (["segment", "a.png", "-k", "41"], "41 is not in the range 1 to 40"),
         (["segment", "a.png", "--size", "16"], "16 is not in the range x>=32"),
         (["segment", "a.png", "--bits", "12"], "'12' is not one of '8', '16'"),
         (["segment", "a.png", "--weights", "nowhere"], "no checkpoint at nowhere"),
-        (["segment", "a.png", "--device", "abacus"], "set device=cpu"),
+        (
+            ["segment", "a.png", "--device", "abacus"],
+            "device abacus is not available here: choose cpu",
+        ),
         (["segment", "a.png", "-o", "a.png"], "'a.png' is a file"),
         (["segment", "a.png", "-o", "a.png/b"], "output=a.png/b cannot be a folder"),
         (["cutout", "a.png"], "--include X,Y or --box"),
@@ -267,3 +272,7 @@ def test_the_version() -> None:
     done = CliRunner().invoke(main, ["--version"])
     assert done.exit_code == 0
     assert done.stdout.startswith("softfeat, version ")
+
+
+def test_the_most_layers_are_those_of_soft_segmentation() -> None:
+    assert cli.MOST_LAYERS == soft_segmentation.MOST_LAYERS

@@ -337,7 +337,7 @@ def test_every_path_and_name_exists(document: Path) -> None:
 def test_the_readme_is_short_and_says_how_to_start() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.splitlines()) <= 200
-    for words in ("make segment", "make test", "pip install .", "softfeat segment photo.jpg"):
+    for words in ("make segment", "make test", "constraints.txt .", "softfeat segment photo.jpg"):
         assert words in text
 
 

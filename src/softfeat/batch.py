@@ -154,9 +154,17 @@ def report(results: Iterator[Result], count: int, as_json: bool = False) -> int:
         The number of failed photos.
     """
     errors = Console(stderr=True)
-    table = Table(*(Column(name, overflow="fold") for name in ("photo", "layers", "seconds", "")))
+    table = Table(
+        *(Column(name, overflow="fold") for name in ("photo", "layers", "seconds", "folder"))
+    )
     failed = 0
-    tracked = track(results, "segmenting", count, console=errors, disable=not errors.is_terminal)
+    tracked = track(
+        results,
+        "segmenting (the first run compiles code)",
+        count,
+        console=errors,
+        disable=not errors.is_terminal,
+    )
     for result in tracked:
         layers, seconds, place = "", str(result.status), str(result.folder)
         if result.error is not None:

@@ -22,8 +22,11 @@ _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _BAD_INPUT = (ValueError, OSError, ImportError)  # errors with a message for people
 
 
+MOST_LAYERS = 40  # as in `softfeat.matting`, whose import takes seconds
+
+
 class _Layers(click.ParamType):
-    """A number of layers, or "auto"; its range is checked by the segmenter."""
+    """A number of layers, or "auto"."""
 
     name = "number|auto"
 
@@ -31,9 +34,12 @@ class _Layers(click.ParamType):
         if value == "auto" or isinstance(value, int):
             return value
         try:
-            return int(value)
+            number = int(value)
         except ValueError:
             self.fail(f"{value!r} is neither a whole number nor auto.", param, ctx)
+        if not 1 <= number <= MOST_LAYERS:
+            self.fail(f"{number} is not in the range 1 to {MOST_LAYERS}.", param, ctx)
+        return number
 
 
 class _Pixels(click.ParamType):
@@ -286,5 +292,6 @@ def cutout(
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             picture.save(target)
+            click.echo(f"wrote {click.format_filename(target)}", err=True)
     except OSError as error:
         _fail(output, error)

@@ -366,5 +366,5 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch raises either, by its build
-        raise ValueError(f"device={name}: no such device here; set device=cpu") from error
+        raise ValueError(f"device {name} is not available here: choose cpu") from error
     return device

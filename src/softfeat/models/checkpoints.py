@@ -130,10 +130,10 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         missing = {"extractor", "state_dict"} - content.keys()
     except Exception as error:
         raise ValueError(
-            f"{path} is not a checkpoint written by python -m src.train: {error}"
+            f"{path} is neither a checkpoint of a training nor a .safetensors file of weights"
         ) from error
     if missing:
-        raise ValueError(f"{path} is not a checkpoint written by python -m src.train: no {missing}")
+        raise ValueError(f"{path} is no checkpoint of a training of softfeat: no {missing}")
     content["extractor"] = _OLDER | content["extractor"]
     return content
 

