@@ -97,8 +97,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     }
     if first_process:
         write_metrics(run_dir / "metrics.json", metrics)
-        rows = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
-        print_table(cfg.name, rows)
+        print_table(cfg.name, {k: v for k, v in sorted(metrics.items()) if "/iou/" not in k})
         print(f"run directory, for checkpoint= or --weights:\n{run_dir}")
     return metrics
 
