@@ -145,10 +145,10 @@ def test_bad_checkpoints_are_named_and_never_executed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*none\.ckpt"):
         load_extractor(tmp_path / "none.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.ckpt is not a checkpoint"):
+    with pytest.raises(ValueError, match=r"text\.ckpt is neither a checkpoint"):
         load_extractor(tmp_path / "text.ckpt")
     torch.save({"extractor": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(ValueError, match=r"evil\.ckpt is not a checkpoint"):
+    with pytest.raises(ValueError, match=r"evil\.ckpt is neither a checkpoint"):
         load_extractor(tmp_path / "evil.ckpt")
 
 
