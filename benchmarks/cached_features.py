@@ -18,7 +18,7 @@ from softfeat.models.extractor import Extractor
 from softfeat.training.frozen import FrozenFeatures
 from softfeat.training.hard_segmentation import HardSegmentationModule
 
-_COMPUTED, _STORED = "computed anew", "stored"
+_COMPUTED, _STORED = "computed every time", "stored"
 
 
 class _Training:
@@ -108,7 +108,7 @@ def cached_features(
             "image": size_text(data.image_size),
             "epochs": epochs,
             "seeds": ", ".join(map(str, seeds)),
-            "mIoU, stored less anew": ", ".join(f"{d:+.4f}" for d in differences),
+            "mIoU, stored minus computed": ", ".join(f"{d:+.4f}" for d in differences),
             "seconds to store": f"{storing:.1f}",
             "megabytes stored": f"{num_bytes / 1e6:.0f}",
         },

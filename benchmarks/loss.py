@@ -189,13 +189,13 @@ def loss(
                 "pairs": f"{batch * sides.image_pairs[name.split(',')[0]]:,}",
                 **cells([1e3 * s for s in cost.seconds], "ms", 1),
                 "peak MB": f"{cost.memory / 1e6:.1f}",
-                "beside the gradient": f"{(cost.memory - gradient) / 1e6:.1f}",
+                "beyond the gradient": f"{(cost.memory - gradient) / 1e6:.1f}",
             }
             for name, cost in costs.items()
         ],
         "tables": {
             "Table 1 of the paper, with what was measured": _table_1(sides, costs),
-            "What it hangs on": _curve_rows(sizes, curves, repeats),
+            "What it depends on": _curve_rows(sizes, curves, repeats),
         },
         "ratios": _ratios(costs, gradient),
     }
@@ -268,7 +268,7 @@ def _ratios(costs: Mapping[str, _Cost], gradient: int) -> dict[str, dict[str, fl
             for name, cost in rivals.items()
         },
         **{
-            f"memory beside the pyramid's gradient, {name} / superpixels": {
+            f"memory beyond the pyramid's gradient, {name} / superpixels": {
                 "median": (cost.memory - gradient) / (ours.memory - gradient)
             }
             for name, cost in rivals.items()

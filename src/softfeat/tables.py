@@ -14,6 +14,11 @@ def print_table(title: str, rows: Mapping[str, object]) -> None:
     Console().print(table)
 
 
+def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
+    """Prints metrics by name, without those of single classes, which would fill pages."""
+    print_table(title, {k: v for k, v in sorted(metrics.items()) if "/iou/" not in k})
+
+
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Formats rows with equal keys as a Markdown table.
 

@@ -65,7 +65,7 @@ def test_photos_of_a_set_are_taken_by_their_score(
     assert (texts[0], texts[-1]) == (scores[0], scores[-1])
 
 
-def test_true_classes_stand_beside_those_of_the_head(
+def test_true_classes_stand_next_to_those_of_the_head(
     folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tiny_hard_run(folder_root, tmp_path / "run", None))

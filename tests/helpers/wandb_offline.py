@@ -31,7 +31,7 @@ class OfflineRun:
             are dicts with a `_type`.
         summary: the last value of each key, or what its metric asks for: `{"max": ...}`.
         metrics: definitions by name, or by the pattern they hold for ("*").
-        media: the files beside the log, as history names them in `path`.
+        media: the files next to the log, as history names them in `path`.
         exit_code: None for a run that was not finished.
     """
 

@@ -28,7 +28,7 @@ from softfeat.metrics.segmentation import segmentation_scores
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_directory
 from softfeat.models.extractor import extractor_of, load_extractor
 from softfeat.models.test_time_views import ONE_VIEW, Views
-from softfeat.tables import print_table
+from softfeat.tables import print_metrics
 from softfeat.training.callbacks.worst import WorstPhotos
 from softfeat.training.frozen import FrozenFeatures
 from softfeat.training.hard_segmentation import (
@@ -175,8 +175,7 @@ def _main(cfg: DictConfig) -> None:
         cfg.worst,
         cfg.seed,
     )
-    shown = {key: value for key, value in sorted(metrics.items()) if "/iou/" not in key}
-    print_table(f"{checkpoint}, {cfg.split} split: {output}", shown)
+    print_metrics(f"{checkpoint}, {cfg.split} split: {output}", metrics)
 
 
 def main() -> None:

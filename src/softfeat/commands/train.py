@@ -23,7 +23,7 @@ from softfeat.models.extractor import Extractor, load_extractor
 from softfeat.models.flops import model_size
 from softfeat.revision import revision
 from softfeat.sweeps.jobs import train_apart
-from softfeat.tables import print_table
+from softfeat.tables import print_metrics
 from softfeat.training.base import BaseModule
 from softfeat.training.classifier import rarity
 from softfeat.training.frozen import FrozenFeatures
@@ -97,7 +97,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     }
     if first_process:
         write_metrics(run_dir / "metrics.json", metrics)
-        print_table(cfg.name, {k: v for k, v in sorted(metrics.items()) if "/iou/" not in k})
+        print_metrics(cfg.name, metrics)
         print(f"run directory, for checkpoint= or --weights:\n{run_dir}")
     return metrics
 
