@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 import softfeat
+from softfeat.imaging.photo import read_photo
 from softfeat.matting.layers import layer_colours, select
 from softfeat.matting.soft_segmentation import STAGES
-from softfeat.segmenter import Layers, Segmenter, check_cutout, photo_pixels, working_size
+from softfeat.segmenter import Layers, Segmenter, check_cutout, working_size
 from tests.helpers.photos import picture, write_checkpoint
 
 
@@ -61,7 +62,7 @@ def test_a_photo_of_any_kind(
 def test_a_pil_picture_is_turned_upright_and_laid_on_white() -> None:
     turned = Image.new("RGBA", (40, 70), (0, 0, 0, 0))
     turned.getexif()[274] = 6
-    pixels = photo_pixels(turned)
+    pixels = read_photo(turned).srgb
     assert pixels.shape == (40, 70, 3)
     assert (pixels == 255).all()
 
@@ -97,7 +98,7 @@ def test_colours_are_computed_once(layers: Layers, monkeypatch: pytest.MonkeyPat
         return layer_colours(*arguments)
 
     monkeypatch.setattr("softfeat.segmenter.layer_colours", counted)
-    fresh = Layers(layers.photo, layers.alphas, layers.features, layers.superpixels, {})
+    fresh = Layers(layers.original, layers.alphas, layers.features, layers.superpixels, {})
     assert not calls
     assert (fresh.colours.shape, fresh.colours.dtype) == ((*layers.alphas.shape, 3), np.uint8)
     assert fresh.colours is fresh.colours
@@ -169,7 +170,7 @@ def test_bad_cutouts(layers: Layers, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         layers.cutout(**arguments)
     with pytest.raises(ValueError, match=message):
-        check_cutout(layers.photo, **arguments)
+        check_cutout(layers.original, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from softfeat.imaging.images import file_identity
+from softfeat.imaging.photo import read_photo
 from softfeat.results import folder_for, is_finished, read_summary
-from softfeat.segmenter import Segmenter, check_bits, check_cutout, photo_pixels
+from softfeat.segmenter import Segmenter, check_bits
 
 VERSION = 3  # version of the files of a photo; files of another version are written again
 Photo = Path | BytesIO
@@ -134,9 +135,9 @@ def _segment(
     bits, point, box = (origin["settings"][key] for key in ("bits", "point", "box"))
     include = None if point is None else [point]
     cuts = include is not None or box is not None
+    original = read_photo(photo)
     if cuts:  # an error before the work
-        check_cutout(photo_pixels(photo), include, box)
-    layers = segmenter(photo)
+        XX
     cutout = layers.cutout(include, box) if cuts else None
     summary = layers.save(folder, bits, cutout, {"photo": Path(name).name, **origin})
     return Result(name, folder, "segmented", summary)

@@ -277,13 +277,14 @@ def cutout(
     if target.exists() and Path(photo).exists() and target.samefile(photo):
         raise click.UsageError(f"-o {output} is the photo; choose another name.")
     segmenter = _segmenter(**options)
-    from softfeat.segmenter import check_cutout, photo_pixels
+    from softfeat.imaging.photo import read_photo
+    from softfeat.segmenter import check_cutout
 
     source = _standard_input() if photo == _STANDARD else Path(photo)
     try:
-        pixels = photo_pixels(source)
-        check_cutout(pixels, include, box)  # before the work
-        picture = segmenter(pixels).cutout(include, box).image
+        original = read_photo(source)
+        check_cutout(original, include, box)  # before the work
+        picture = segmenter(original).cutout(include, box).image
     except _BAD_INPUT as error:
         _fail(source.name if isinstance(source, BytesIO) else source, error)
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from PIL import Image
 
 from softfeat.imaging import documents
 from softfeat.imaging.convert import to_float, to_tensor, to_uint8
-from softfeat.imaging.images import read_image, resize_image, rgb_pixels
+from softfeat.imaging.images import resize_image
+from softfeat.imaging.photo import Photo, PhotoSource, read_photo
 from softfeat.imaging.slic import Superpixels
 from softfeat.matting.layers import layer_colours, select, upsample_alphas
 from softfeat.matting.soft_segmentation import MOST_LAYERS, STAGES, Backend, soft_segment
@@ -24,7 +25,6 @@ from softfeat.models.photo_features import FEATURES_SIZES, features_of
 from softfeat.results import replacing, write_summary
 from softfeat.stopwatch import Stopwatch
 
-PhotoSource = str | os.PathLike[str] | BinaryIO | Image.Image | NDArray
 LayerCount = int | Literal["auto"]
 
 _LONGEST = 30_000  # pixels, the limit of Photoshop documents
@@ -53,36 +53,6 @@ def working_size(height: int, width: int, long_side: int) -> tuple[int, int]:
     return round(height * scale), round(width * scale)
 
 
-def photo_pixels(photo: PhotoSource) -> NDArray[np.uint8]:
-    """Reads a photo.
-
-    Args:
-        photo: Path, open file with a name, PIL picture or array (H,W,3), uint8 or float in [0,1].
-            Files and PIL pictures are turned upright, and transparent parts are laid on white.
-
-    Returns:
-        (H,W,3) RGB.
-
-    Raises:
-        FileNotFoundError, ValueError: The file is missing or no photo, or the array is none.
-    """
-    if isinstance(photo, Image.Image):
-        return rgb_pixels(photo)
-    if isinstance(photo, str | os.PathLike):
-        return read_image(Path(photo))
-    if not isinstance(photo, np.ndarray):
-        return read_image(photo)
-    if photo.ndim != 3 or photo.shape[2] != 3:
-        raise ValueError(f"an array {photo.shape} is no photo: pass RGB, (H,W,3)")
-    if photo.dtype == np.uint8:
-        return photo
-    if not np.issubdtype(photo.dtype, np.floating):
-        raise ValueError(f"an array of {photo.dtype} is no photo: pass uint8, or floats in [0,1]")
-    if not (photo.min() >= 0 and photo.max() <= 1):  # false for NaN, too
-        raise ValueError("an array of floats must be in [0,1]: divide by 255, or pass uint8")
-    return to_uint8(photo)
-
-
 def check_bits(bits: int) -> None:
     """Raises ValueError if alphas cannot be written with this number of bits."""
     if bits not in (8, 16):
@@ -90,13 +60,13 @@ def check_bits(bits: int) -> None:
 
 
 def check_cutout(
-    photo: NDArray[np.uint8],
+    photo: Photo,
     include: Sequence[Sequence[int]] | None = None,
     box: Sequence[int] | None = None,
 ) -> None:
-    """Raises ValueError if `Layers.cutout` of a photo (H,W,3) would, before it is segmented."""
+    """Raises ValueError if `Layers.cutout` of a photo would, before it is segmented."""
     _check_one_of(include, box)
-    select(np.broadcast_to(np.float32(1), (1, *photo.shape[:2])), include or None, box)
+    select(np.broadcast_to(np.float32(1), (1, *photo.pixels.shape[:2])), include or None, box)
 
 
 def _check_one_of(include: Sequence[Sequence[int]] | None, box: Sequence[int] | None) -> None:
@@ -122,7 +92,7 @@ class Layers:
     """Soft layers of a photo.
 
     Attributes:
-        photo: (H,W,3) RGB.
+        original: The photo.
         alphas: (K,H,W) in [0,1], adding up to 1 at every pixel, largest layer first.
         features: (h,w,3) in [0,1], the features that the layers follow, at the working size.
         superpixels: (h,w) ids 0..S-1, at the working size.
@@ -130,11 +100,16 @@ class Layers:
             `softfeat.matting.soft_segmentation`, and "enlarging".
     """
 
-    photo: NDArray[np.uint8]
+    original: Photo
     alphas: NDArray[np.float32]
     features: NDArray[np.float64]
     superpixels: NDArray[np.uint16]
     seconds: dict[str, float]
+
+    @property
+    def photo(self) -> NDArray[np.uint8]:
+        """(H,W,3) sRGB, the photo as the method sees it."""
+        return self.original.srgb
 
     @cached_property
     def colours(self) -> NDArray[np.uint8]:
@@ -314,12 +289,11 @@ class Segmenter:
             "features_sizes": self.features_sizes,
         }
 
-    def __call__(self, photo: PhotoSource, layers: LayerCount | None = None) -> Layers:
+    def __call__(self, photo: Photo | PhotoSource, layers: LayerCount | None = None) -> Layers:
         """Divides a photo into soft layers.
 
         Args:
-            photo: Path, open file with a name, PIL picture or array (H,W,3), uint8 or float in
-                [0,1].
+            photo: Photo, or what `read_photo` reads.
             layers: Number of layers in place of the segmenter's own.
 
         Raises:
@@ -330,7 +304,8 @@ class Segmenter:
         _check_layers(layers)
         watch = Stopwatch()
         with watch("reading"):
-            pixels = photo_pixels(photo)  # (H,W,3)
+            original = photo if isinstance(photo, Photo) else read_photo(photo)
+            pixels = original.srgb  # (H,W,3)
             height, width, _ = pixels.shape
             small = resize_image(pixels, working_size(height, width, self.size))  # (h,w,3)
         with watch("network"):
@@ -348,7 +323,7 @@ class Segmenter:
             alphas = upsample_alphas(torch.from_numpy(soft.alphas), guide).numpy()  # (K,H,W)
         seconds = {stage: watch.seconds[stage] for stage in ("reading", "network")}
         seconds |= soft.seconds | {"enlarging": watch.seconds["enlarging"]}
-        return Layers(pixels, alphas, soft.features, soft.superpixels, seconds)
+        return Layers(original, alphas, soft.features, soft.superpixels, seconds)
 
 
 def _check_layers(layers: LayerCount) -> None:
