@@ -98,7 +98,10 @@ def test_results_are_those_recorded(values, name):
     now = values[name]
     assert now.shape == recorded.shape
     if name.startswith("layers_"):
-        assert np.abs(now.astype(int) - recorded.astype(int)).max() <= 1
+        # Processors round differently: a few pixels at borders then differ by more than a level.
+        difference = np.abs(now.astype(int) - recorded.astype(int))
+        assert (difference > 1).mean() <= 0.002
+        assert difference.max() <= 8
     elif np.issubdtype(now.dtype, np.integer):
         np.testing.assert_array_equal(now, recorded)
     else:

@@ -17,10 +17,10 @@ from rich.text import Text
 from softfeat.imaging.images import file_identity
 from softfeat.imaging.photo import read_photo
 from softfeat.results import folder_for, is_finished, read_summary
-from softfeat.segmenter import Segmenter, check_bits
+from softfeat.segmenter import Segmenter, check_bits, check_cutout
 
 VERSION = 3  # version of the files of a photo; files of another version are written again
-Photo = Path | BytesIO
+Source = Path | BytesIO
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Result:
 
 def segment_photos(
     segmenter: Segmenter,
-    photos: Sequence[Photo],
+    photos: Sequence[Source],
     output: Path,
     *,
     bits: int = 8,
@@ -104,7 +104,7 @@ def segment_photos(
         "version": VERSION,
     }
 
-    def result(photo: Photo) -> Result:
+    def result(photo: Source) -> Result:
         name = str(photo) if isinstance(photo, Path) else photo.name
         try:
             return _segment(photo, name, segmenter, output, origin, overwrite)
@@ -115,7 +115,7 @@ def segment_photos(
 
 
 def _segment(
-    photo: Photo,
+    photo: Source,
     name: str,
     segmenter: Segmenter,
     output: Path,
@@ -137,7 +137,8 @@ def _segment(
     cuts = include is not None or box is not None
     original = read_photo(photo)
     if cuts:  # an error before the work
-        XX
+        check_cutout(original, include, box)
+    layers = segmenter(original)
     cutout = layers.cutout(include, box) if cuts else None
     summary = layers.save(folder, bits, cutout, {"photo": Path(name).name, **origin})
     return Result(name, folder, "segmented", summary)

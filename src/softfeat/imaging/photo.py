@@ -51,7 +51,11 @@ class Photo:
     @cached_property
     def srgb(self) -> NDArray[np.uint8]:
         """(H,W,3) sRGB of 8 bits, with transparent parts on white: what networks see."""
-        return self.pixels
+        return (
+            to_uint8(self.pixels / 65535)
+            if self.pixels.dtype == np.uint16
+            else self.pixels.astype(np.uint8, copy=False)
+        )
 
 
 def read_photo(source: PhotoSource) -> Photo:
