@@ -15,6 +15,9 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from softfeat.interrupts import end_of_output
+from softfeat.names import printable
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -66,13 +69,15 @@ def readable_errors(main: Callable[P, R]) -> Callable[P, R | None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return main(*args, **kwargs)
+        except BrokenPipeError:
+            end_of_output()
         except Exception as error:
             users_error = isinstance(error, _USER_ERRORS)
             if not in_multirun() and (not users_error or os.environ.get("HYDRA_FULL_ERROR")):
                 raise
             cause = error.__cause__ if isinstance(error, InstantiationException) else None
             message = str(cause or error) if users_error else f"{type(error).__name__}: {error}"
-            print(f"error: {message}", file=sys.stderr)
+            print(printable(f"error: {message}", keep="\n"), file=sys.stderr)
             if not in_multirun():
                 sys.exit(1)
             reason = message.strip().partition("\n")[0] or type(error).__name__

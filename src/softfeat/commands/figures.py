@@ -32,7 +32,8 @@ from softfeat.data.layouts import Record
 from softfeat.data.records import read_classes, resize_label
 from softfeat.imaging.convert import ids_tensor, to_float, to_tensor
 from softfeat.imaging.drawing import boundaries, label_colours, overlay, sheet
-from softfeat.imaging.images import find_photos, read_image, resize_image
+from softfeat.imaging.images import read_image, resize_image
+from softfeat.imaging.photo_files import find_photos
 from softfeat.imaging.slic import Superpixels
 from softfeat.matting.layers import layer_colours
 from softfeat.matting.soft_segmentation import soft_segment
@@ -258,7 +259,7 @@ def main(cfg: DictConfig) -> None:
         cfg.checkpoint, instantiate(cfg.superpixels), instantiate(cfg.guided_filter), cfg.layers
     )
     if not from_data:
-        photos = find_photos([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
+        photos = find_photos([cfg.input] if isinstance(cfg.input, str) else list(cfg.input)).photos
     else:
         overrides = keys_below("data", list(HydraConfig.get().overrides.task))
         config = data_config(cfg.data, overrides, checkpoint_file(cfg.checkpoint))

@@ -15,8 +15,10 @@ import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from softfeat.batch import Result, report, segment_photos
+from softfeat.commands.arguments import take_as_texts
 from softfeat.commands.cli import readable_errors
-from softfeat.imaging.images import find_photos
+from softfeat.imaging.photo_files import Found, find_photos
+from softfeat.interrupts import ending_in_order
 from softfeat.segmenter import Segmenter
 
 
@@ -45,13 +47,24 @@ def _with_tracebacks(results: Iterator[Result]) -> Iterator[Result]:
         yield result
 
 
+def _photos(inputs: Any) -> Found:
+    """The photos of `input`, which is null, a name, or a list of names."""
+    if inputs is None:
+        return Found([Path(str(resources.files("skimage") / "data" / "astronaut.png"))])
+    names = list(inputs) if isinstance(inputs, ListConfig) else [inputs]
+    if not names or isinstance(inputs, DictConfig):
+        raise ValueError("input= has no names: set input=PHOTO_OR_FOLDER_OR_GLOB")
+    return find_photos([str(name) for name in names])
+
+
 @hydra.main(config_path="pkg://softfeat.conf", config_name="segment", version_base="1.3")
 @readable_errors
-def main(cfg: DictConfig) -> None:
-    """Segments unfinished photos and reports the result for each; exit status 1 if any failed."""
+def _segment(cfg: DictConfig) -> None:
     selection = _selection(cfg.select)
-    inputs = cfg.input or str(resources.files("skimage") / "data" / "astronaut.png")
-    photos = find_photos(list(inputs) if isinstance(inputs, ListConfig) else [str(inputs)])
+    for key in ("output", "checkpoint"):
+        if cfg[key] in ("", None):
+            raise ValueError(f"{key}= is empty: set {key}=NAME, or leave it out")
+    found = _photos(cfg.input)
     segmenter = Segmenter(
         str(cfg.checkpoint),
         layers=cfg.layers,
@@ -60,9 +73,22 @@ def main(cfg: DictConfig) -> None:
         seed=cfg.seed,
         backend=cfg.superpixels.backend,
     )
-    results = segment_photos(segmenter, photos, Path(cfg.output), bits=cfg.bits, **selection)
-    if report(_with_tracebacks(results), len(photos)):
+    results = _with_tracebacks(
+        segment_photos(segmenter, found.photos, Path(str(cfg.output)), bits=cfg.bits, **selection)
+    )
+    if report(results, len(found.photos), others=found.others):
         sys.exit(1)
+
+
+def main(cfg: DictConfig | None = None) -> None:
+    """Segments unfinished photos and reports the result for each.
+
+    The exit status is 1 if a photo failed, and 130 or 143 after Ctrl-C or SIGTERM.
+    """
+    with ending_in_order():
+        if cfg is None:  # from the command line
+            readable_errors(take_as_texts)("input", "output", "checkpoint")
+        _segment(cfg)
 
 
 if __name__ == "__main__":
