@@ -11,7 +11,6 @@ from psd_tools import PSDImage
 
 from softfeat.commands.segment import main
 from softfeat.imaging import documents
-from softfeat.imaging.images import find_photos
 from tests.helpers.photos import picture, write_checkpoint
 
 ALWAYS = {"layers.psd", "layers.ora", "overview.png", "summary.json"}
@@ -264,6 +263,11 @@ def test_photos_that_cannot_be_done_are_named(
         ("select.point=5", "select.point=5"),
         ("select={point:[1,1],box:[0,0,5,5]}", "set one of them"),
         ("input=nowhere/*.jpg", "nowhere/*.jpg: set input"),
+        ("input=", "input= is empty"),
+        ("input=[]", "input= has no names"),
+        ("input={a:1}", "input= has no names"),
+        ("output=", "output= is empty"),
+        ("checkpoint=", "checkpoint= is empty"),
         ("checkpoint=nowhere.ckpt", "no checkpoint at nowhere.ckpt"),
         ("output=LICENSE", "output=LICENSE"),
         ("output=LICENSE/deeper", "output=LICENSE/deeper"),
@@ -282,17 +286,26 @@ def test_bad_settings_stop_before_any_work(
     assert not list(output.glob("*"))
 
 
-def test_photos_are_found_by_pattern(photos: Path) -> None:
-    for name in ("b.JPG", "notes.txt", "a[1].png"):
-        (photos / name).touch()
-    (photos / "deeper").mkdir()
-    found = [p.name for p in find_photos([str(photos / "*")])]
-    assert found == ["a.png", "a[1].png", "b.JPG"]
-    assert find_photos([str(photos / "a[1].png")]) == [photos / "a[1].png"]
-    with pytest.raises(FileNotFoundError, match="input="):
-        find_photos([str(photos / "deeper")])
-
-
 def test_without_input_a_photo_is_at_hand(command: Command, output: Path) -> None:
     assert command(input="null") == 0
     assert summary(output / "astronaut")["size"] == [512, 512]
+
+
+def test_the_command_line_takes_names_as_text(
+    command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(photos)
+    (photos / "a.png").rename("2024_06_01")
+    checkpoint = command.given["checkpoint"]
+    arguments = ["input=2024_06_01", "output=1e5", f"checkpoint={checkpoint}", "size=48"]
+    monkeypatch.setattr("sys.argv", ["segment", *arguments])
+    main()
+    assert summary(photos / "1e5" / "2024_06_01")["size"] == [80, 60]
+    monkeypatch.setattr("sys.argv", ["segment", "input=a=b.jpg"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: input=a=b.jpg is no value that Hydra can read; put quotes around it, twice: "
+        "'input=\"a=b.jpg\"'"
+    )

@@ -19,6 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from softfeat.atomic import replaced
 from softfeat.commands.cli import readable_errors
 from softfeat.models.checkpoints import (
     checkpoint_file,
@@ -122,7 +123,8 @@ def write_onnx(checkpoint: Path, path: Path) -> list[str]:
         )
     assert program is not None
     path.parent.mkdir(parents=True, exist_ok=True)
-    program.save(path)
+    with replaced(path) as partial:
+        program.save(partial)
     return names
 
 

@@ -41,6 +41,7 @@ from softfeat.metrics.pair_auc import pair_auc
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
 from softfeat.models.extractor import Extractor, extractor_of
 from softfeat.models.photo_features import features_of
+from softfeat.names import printable
 from softfeat.ops.pca import normalise, pca, random_projection
 from softfeat.training.callbacks.guided_filter import GuidedFilter
 from softfeat.training.callbacks.pictures import feature_columns
@@ -269,7 +270,7 @@ def main(cfg: DictConfig) -> None:
         same_classes = figures.hard is not None and figures.hard.class_names == classes
         photos = records if same_classes else [record.image for record in records]
     for path in draw_sheets(figures, photos, cfg.long_side, Path(cfg.output), texts).values():
-        print(path)
+        print(printable(str(path)))
     if figures.hard is None:
         print("no segmentation.png: the checkpoint contains soft features only")
 

@@ -1,0 +1,69 @@
+"""Names as arguments of Hydra commands."""
+
+import shlex
+
+import pytest
+from hydra import compose, initialize_config_module
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softfeat.commands.arguments import as_texts, quoted
+
+KEYS = ("input", "output", "checkpoint")
+
+
+def configured(*arguments: str) -> dict:
+    with initialize_config_module("softfeat.conf", version_base="1.3"):
+        return dict(compose("segment", overrides=as_texts(arguments, KEYS)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "2024_06_01",
+        "123",
+        "1e5",
+        "null",
+        "true",
+        "1.10",
+        "007",
+        "nan",
+        "-1",
+        "a.jpg",
+        "NULL",
+        "-.5",
+    ],
+)
+def test_names_that_look_like_numbers_are_text(name: str) -> None:
+    assert configured(f"output={name}")["output"] == name
+
+
+def test_other_arguments_stay() -> None:
+    others = ["layers=3", "-m", "--config-dir", "x", "input=null", "input=", "input=[a,b]", "~seed"]
+    assert as_texts(others, KEYS) == others
+    assert as_texts(["-m", "input=a,b"], KEYS) == ["-m", "input=a,b"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a=b.jpg", "a,b.jpg", "it's.jpg", "photo (1).jpg", "naïve.jpg", 'say "x".jpg', "~"]
+)
+def test_the_error_says_how_to_quote(name: str) -> None:
+    with pytest.raises(ValueError, match="put quotes around it") as raised:
+        as_texts([f"input={name}", "seed=1"], KEYS)
+    (argument,) = shlex.split(str(raised.value).rpartition(": ")[2])
+    assert configured(argument)["input"] == name
+
+
+def test_other_keys_get_the_advice_as_well() -> None:
+    with pytest.raises(ValueError, match="put quotes around it"):
+        as_texts(["select.point=[1,2"], KEYS)
+
+
+def test_numbers_in_lists_need_quotes() -> None:
+    with pytest.raises(ValueError, match="in a list"):
+        as_texts(["input=[2024_06_01]"], KEYS)
+
+
+@given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0$")))
+def test_quotes_keep_a_name(name: str) -> None:
+    assert configured(f"input={quoted(name)}")["input"] == name
