@@ -289,6 +289,7 @@ def test_help_has_examples(arguments: list[str]) -> None:
     assert f"  softfeat {arguments[0] if arguments else 'segment'} photo.jpg" in done.stdout
 
 
+@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_continues(
     command: Command, here: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals

@@ -10,6 +10,8 @@ import pytest
 
 from softfeat.interrupts import Stopped, ending_in_order, stoppable
 
+pytestmark = pytest.mark.usefixtures("heard_signals")
+
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_what_runs_and_cleans_up(number: signal.Signals, code: int) -> None:

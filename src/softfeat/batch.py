@@ -183,7 +183,7 @@ class _Folders:
         """
         if not isinstance(photo, Path):
             stem = "stdin"
-            identity = [f"sha256:{hashlib.sha256(photo.getbuffer()).hexdigest()}"]
+            identity: list[str | int] = [f"sha256:{hashlib.sha256(photo.getbuffer()).hexdigest()}"]
         elif is_folder(photo):
             next(photo.iterdir(), None)  # raises an error if it cannot be searched
             raise ValueError("no photos in this folder and its subfolders")

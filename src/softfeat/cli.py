@@ -201,15 +201,17 @@ def _named(name: object) -> Iterator[None]:
 class _Group(click.Group):
     """Ends commands in order: one line for an error, with names made printable, and for Ctrl-C."""
 
-    def main(self, *args: Any, **extra: Any) -> Any:
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
         """Runs a command and exits."""
         if not extra.pop("standalone_mode", True):
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, prog_name, standalone_mode=False, **extra)
         if hasattr(sys.stdout, "reconfigure"):  # names that the terminal's encoding lacks
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with ending_in_order():
-                sys.exit(super().main(*args, standalone_mode=False, **extra) or 0)
+                sys.exit(super().main(args, prog_name, standalone_mode=False, **extra) or 0)
         except click.ClickException as error:
             error.message = printable(error.message)  # type: ignore[misc]
             error.show()
