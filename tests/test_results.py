@@ -147,7 +147,7 @@ def test_no_photo_gets_a_folder_outside(tmp_path: Path, stem: str) -> None:
     assert next(results.folders_for(stem, "/photos/x", tmp_path)) == tmp_path / "photo"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(STEMS, max_size=6))
 def test_photos_of_any_names_have_folders_of_their_own(stems: list[str]) -> None:
     with TemporaryDirectory() as name:

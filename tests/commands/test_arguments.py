@@ -4,8 +4,10 @@ import shlex
 
 import pytest
 from hydra import compose, initialize_config_module
-from hypothesis import given
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from softfeat.commands.arguments import as_texts, quoted
 
@@ -51,7 +53,7 @@ def test_the_error_says_how_to_quote(name: str) -> None:
     with pytest.raises(ValueError, match="put quotes around it") as raised:
         as_texts([f"input={name}", "seed=1"], KEYS)
     (argument,) = shlex.split(str(raised.value).rpartition(": ")[2])
-    assert configured(argument)["input"] == name
+    assert value_of(argument) == name
 
 
 def test_other_keys_get_the_advice_as_well() -> None:
@@ -64,6 +66,16 @@ def test_numbers_in_lists_need_quotes() -> None:
         as_texts(["input=[2024_06_01]"], KEYS)
 
 
+def value_of(override: str) -> object:
+    """What the configuration gets from an argument."""
+    return OmegaConf.create(
+        {"input": OverridesParser.create().parse_override(override).value()}
+    ).input
+
+
 @given(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0$")))
+@example("${a}.jpg")
+@example("ends with \\")
+@example('a\\"b')
 def test_quotes_keep_a_name(name: str) -> None:
-    assert configured(f"input={quoted(name)}")["input"] == name
+    assert value_of(f"input={quoted(name)}") == name

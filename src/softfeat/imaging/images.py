@@ -153,16 +153,3 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
         return image
     picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(picture)
-
-
-def is_picture(path: Path) -> bool:
-    """Check whether a file is a picture by its first bytes."""
-    if not path.is_file():
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Image.open(path).close()
-    except Exception:  # Pillow's readers raise errors of many types
-        return False
-    return True

@@ -9,7 +9,7 @@ from softfeat.imaging.images import IMAGE_SUFFIXES, is_picture
 from softfeat.results import files_of_layers
 
 # A file with such a name is meant to be a photo: it is reported if it is damaged.
-_SUFFIXES = IMAGE_SUFFIXES | {".gif", ".jpe", ".jfif", ".heic", ".heif", ".avif", ".jp2"}
+_SUFFIXES = IMAGE_SUFFIXES | {".gif", ".jpe", ".jfif", ".heic", ".heif", ".avif", ".jp2", ".tga"}
 _OF_SYSTEMS = {"thumbs.db", "desktop.ini"}  # hidden on Windows, without a dot
 
 
