@@ -11,11 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from softfeat.batch import Result, report, segment_photos
-from softfeat.commands.cli import readable_errors
+from softfeat.commands.cli import command
 from softfeat.imaging.images import find_photos
 from softfeat.segmenter import Segmenter
 
@@ -45,8 +44,7 @@ def _with_tracebacks(results: Iterator[Result]) -> Iterator[Result]:
         yield result
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="segment", version_base="1.3")
-@readable_errors
+@command("segment", text=("input", "output", "checkpoint"))
 def main(cfg: DictConfig) -> None:
     """Segments unfinished photos and reports the result for each; exit status 1 if any failed."""
     selection = _selection(cfg.select)
