@@ -99,6 +99,21 @@ def flag(key: str, value: Any) -> None:
         raise _error(key, value, "true or false")
 
 
+def text(key: str, value: Any, or_null: bool = False) -> None:
+    """Checks that a setting is text, such as a path.
+
+    Args:
+        key: Name of the setting, as a user writes it.
+        value: Its value.
+        or_null: Whether it may be null.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not (isinstance(value, str) and value.strip()) and not (or_null and value is None):
+        raise _error(key, value, f"a name or path{' or null' * or_null}")
+
+
 def one_of(key: str, value: Any, choices: Collection[Any]) -> None:
     """Checks that a setting is one of its choices.
 

@@ -1,6 +1,7 @@
 """What the Hydra commands share: how they start, read their command line and report errors."""
 
 import difflib
+import errno
 import functools
 import logging
 import os
@@ -166,7 +167,7 @@ _USER_ERRORS = (
 )
 
 
-def _is_users(error: BaseException) -> bool:
+def is_users_error(error: BaseException) -> bool:
     """Checks whether an error is one in the user's files or settings, or of the machine."""
     # Not imported for it: some commands do without Lightning.
     lightning = any(kind.__name__ == "MisconfigurationException" for kind in type(error).__mro__)
@@ -194,7 +195,7 @@ def readable_errors(main: Callable[P, R]) -> Callable[P, R | None]:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
-            users_error = _is_users(error)
+            users_error = is_users_error(error)
             if not in_multirun() and (not users_error or os.environ.get(_FULL_ERROR)):
                 raise
             message = explained(error) if users_error else f"{type(error).__name__}: {error}"
@@ -239,13 +240,15 @@ def explained(error: BaseException, config: str | None = None) -> str:
         return f"{error.full_key}: set it with {error.full_key}=VALUE"
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key or 'settings'}: {text.partition(chr(10))[0]}"
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
     if text.startswith("Caught ") and "Original Traceback" in text:  # raised in a worker process
         lines = text.rstrip().splitlines()
         start = next(n for n in range(len(lines) - 1, -1, -1) if lines[n].startswith("  ") or not n)
         return "\n".join(lines[start + 1 :]).partition(": ")[2] or lines[-1]
-    return _machine_error(error) or text
+    if remedy := _machine_error(error):
+        return remedy
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return text
 
 
 def _unreadable(argument: str) -> str:
@@ -336,5 +339,8 @@ def _machine_error(error: BaseException) -> str | None:
         ]
     if not isinstance(error, RuntimeError | OSError):
         return None
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"the disk is full{where}: free space. A training goes on with resume=RUN_DIR"
     text = f"{error} {error.__cause__ or ''}"
     return next((remedy for lack, remedy in _LACKS.items() if re.search(lack, text)), None)

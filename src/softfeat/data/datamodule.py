@@ -129,9 +129,6 @@ class SegmentationData(pl.LightningDataModule):
             raise ValueError(
                 f"data.augmentation={augmentation}: set data.augmentation.flip and so on, or null"
             )
-        for key, path in (("root", root), ("cache_dir", cache_dir)):
-            if not isinstance(path, str | Path) and not (key == "root" and path is None):
-                raise ValueError(f"data.{key}={path}: set it to a folder")
         if frozen is not None and augmentation is not None and variants is None:
             raise ValueError(
                 "model.cache_features=true stores each training photo in data.variants augmented "

@@ -326,7 +326,9 @@ class BottleneckExtractor(Extractor):
                 )
             )
             in_channels = width
-        self.scale = None if readout_scale is None else nn.Parameter(torch.tensor(readout_scale))
+        self.scale = (
+            None if readout_scale is None else nn.Parameter(torch.tensor(float(readout_scale)))
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)

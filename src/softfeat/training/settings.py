@@ -7,7 +7,7 @@ import torch
 from lightning_fabric.connector import _PRECISION_INPUT
 from omegaconf import DictConfig
 
-from softfeat.checks import flag, number, one_of, whole
+from softfeat.checks import flag, number, one_of, text, whole
 
 _SECTIONS = ("extractor", "model", "data", "trainer", "callbacks")
 _FLAGS = (
@@ -65,6 +65,14 @@ def check_settings(cfg: DictConfig) -> None:
         if hard
         else ("pair_auc", "equal_distance", "unequal_distance", "active_pairs")
     )
+    if hard:
+        for key in ("cache_features", "end_to_end"):
+            flag(f"model.{key}", cfg.model[key])
+        text("model.features_checkpoint", cfg.model.features_checkpoint, or_null=True)
+    if "weights" in cfg.extractor:
+        text("extractor.weights", cfg.extractor.weights, or_null=True)
+    for key in ("root", "cache_dir"):
+        text(f"data.{key}", cfg.data[key], or_null=key == "root")
     metric = str(cfg.optimized_metric)
     known = [f"val/{name}" for name in ("loss", *scores)]
     if metric not in known and not (hard and metric.startswith("val/iou/")):
@@ -116,9 +124,7 @@ def check_trainer(trainer: Mapping[str, Any], steps_per_epoch: int) -> None:
 
 
 _CLIPPING = ("norm", "value")
-_PRECISIONS = tuple(
-    name for kind in get_args(_PRECISION_INPUT) for name in get_args(kind) if name != "64"
-)
+_PRECISIONS = tuple(name for kind in get_args(_PRECISION_INPUT) for name in get_args(kind))
 
 
 def _share(key: str, value: Any, least: int) -> None:

@@ -65,6 +65,8 @@ class SoftFeatureModule(BaseModule):
                 f"model.classifier_weight={classifier_weight}: choose more than 0 with "
                 "model.class_weights=frequency, which weighs the classifier's classes"
             )
+        if not callable(loss):
+            raise ValueError(f"loss={loss}: choose one of the files in conf/loss, such as npair")
         loss(torch.zeros(1, 2, extractor.dim), torch.zeros(1, 2).long())  # checks its settings
         self.loss, self.num_superpixels = loss, num_superpixels
         self.classifier_weight = classifier_weight

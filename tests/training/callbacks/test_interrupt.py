@@ -35,7 +35,8 @@ class Signal(pl.Callback):
 
 
 def configured(root: Path, run: Path, *more: str) -> DictConfig:
-    return tiny_run(root, run, "data.num_workers=0", "data.augmentation.scale=[0.7,1.5]", *more)
+    options = ("data.augmentation.scale=[0.7,1.5]", "callbacks.pictures=null")
+    return tiny_run(root, run, *options, *more)
 
 
 def interrupted(cfg: DictConfig, hook: str, step: int, signum: int = signal.SIGINT) -> Interrupted:
@@ -66,8 +67,6 @@ def assert_equal(run: Path, whole: Path) -> None:
         assert same(first["current_model_state"], second["current_model_state"])
     assert rows(run) == rows(whole)
     assert progress(first) == progress(second)
-    pictures = [sorted(p.name for p in (each / "pictures").iterdir()) for each in (whole, run)]
-    assert pictures[0] == pictures[1]
 
 
 def progress(checkpoint: dict[str, Any]) -> Any:

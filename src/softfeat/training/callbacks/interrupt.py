@@ -53,6 +53,7 @@ class StopOnSignal(pl.Callback):
     def _handle(self, signum: int, _: FrameType | None) -> None:
         if self._signum is not None:
             self._kill_others()
+            say("\x1b[?25h" if os.isatty(2) else "")  # the cursor, which a progress bar hides
             os._exit(128 + signum)
         self._signum = signum
         say("stopping after this step; the same signal again stops at once")
@@ -86,15 +87,16 @@ class StopOnSignal(pl.Callback):
             if self._stopping:
                 self._stop(trainer)
 
-    def on_validation_batch_start(
+    def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._signum is not None and trainer.world_size == 1 and not trainer.sanity_checking:
+        if self._signum is not None and trainer.world_size == 1:
             self._stop(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
