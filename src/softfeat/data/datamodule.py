@@ -121,6 +121,8 @@ class SegmentationData(pl.LightningDataModule):
         flag("data.hold_back", hold_back)
         flag("data.native_labels", native_labels)
         flag("data.pack", pack)
+        if not callable(layout):
+            raise ValueError(f"data.layout={layout}: choose one of the files in conf/data")
         if not isinstance(superpixels, Superpixels):
             raise ValueError(
                 f"data.superpixels={superpixels}: set data.superpixels.count and so on"
