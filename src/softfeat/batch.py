@@ -19,7 +19,7 @@ from rich.text import Text
 from softfeat.imaging.images import file_identity
 from softfeat.imaging.photo import read_photo
 from softfeat.imaging.photo_files import is_folder
-from softfeat.interrupts import Stopped
+from softfeat.interrupt import Interrupted
 from softfeat.names import printable
 from softfeat.results import SUMMARY, claimed, is_finished, read_summary, remove_unfinished
 from softfeat.segmenter import Segmenter, check_bits, check_cutout
@@ -233,14 +233,14 @@ def report(
         The number of failed photos.
 
     Raises:
-        Stopped: The command is stopped. What is finished is reported before.
+        Interrupted: The command is stopped. What is finished is reported before.
     """
     errors = Console(stderr=True)
     table = Table(
         *(Column(name, overflow="fold") for name in ("photo", "layers", "seconds", "folder"))
     )
     numbers = Counter[str]()
-    stopped: Stopped | None = None
+    stopped: Interrupted | None = None
     tracked = track(
         results,
         "segmenting (the first run compiles code)",
@@ -258,7 +258,7 @@ def report(
             if as_json:
                 print(result.to_json(), flush=True)
             table.add_row(*(Text(printable(cell)) for cell in result.row))
-    except Stopped as error:
+    except Interrupted as error:
         stopped = error
     if not as_json and table.row_count:
         Console().print(table)
@@ -268,8 +268,8 @@ def report(
         _say(errors, f"{numbers['failed']} of {count} photos failed")
     if stopped is not None:
         done = numbers["segmented"] + numbers["skipped"]
-        _say(errors, f"stopped: {done} of {count} photos are finished; {advice}")
-        raise stopped
+        finished = f"{done} of {count} photos are finished; {advice}"
+        raise Interrupted(stopped.signum, finished) from stopped
     return numbers["failed"]
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from softfeat.atomic import check_writable, replaced
-from softfeat.interrupts import ending_in_order
+from softfeat.interrupt import Interrupted, interruptible
 from softfeat.names import printable
+from softfeat.pipes import end_of_output
 
 if TYPE_CHECKING:
     from softfeat.segmenter import Segmenter
@@ -210,8 +211,15 @@ class _Group(click.Group):
         if hasattr(sys.stdout, "reconfigure"):  # names that the terminal's encoding lacks
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            with ending_in_order():
-                sys.exit(super().main(args, prog_name, standalone_mode=False, **extra) or 0)
+            with interruptible():
+                code = super().main(args, prog_name, standalone_mode=False, **extra)
+            sys.stdout.flush()
+            sys.exit(code or 0)
+        except Interrupted as error:
+            click.echo(error, err=True)
+            sys.exit(error.status)
+        except BrokenPipeError:
+            end_of_output()
         except click.ClickException as error:
             error.message = printable(error.message)  # type: ignore[misc]
             error.show()

@@ -14,13 +14,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from softfeat.atomic import replaced
-from softfeat.commands.cli import readable_errors
+from softfeat.checks import number
+from softfeat.commands.cli import command
 from softfeat.models.checkpoints import (
     checkpoint_file,
     read_checkpoint,
@@ -128,8 +128,7 @@ def write_onnx(checkpoint: Path, path: Path) -> list[str]:
     return names
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="export", version_base="1.3")
-@readable_errors
+@command("export", text=("checkpoint", "output"))
 def main(cfg: DictConfig) -> None:
     """Write the file, and print its size with its hash or its outputs."""
     checkpoint = checkpoint_file(cfg.checkpoint)
@@ -146,8 +145,8 @@ def main(cfg: DictConfig) -> None:
         written = {"outputs": ", ".join(write_onnx(checkpoint, output))}
     elif output.suffix == ".safetensors":
         if cfg.level_norm is not None:
+            number("level_norm", cfg.level_norm, 0, 1)
             content["extractor"]["level_norm"] = float(cfg.level_norm)
-            extractor_of(content)  # checks the range of level_norm
         written = {"sha256": write_weights(output, content, about(checkpoint))}
     else:
         raise ValueError(f"output={output}: the name must end in .safetensors or .onnx")

@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -25,9 +24,10 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from softfeat.commands.cli import readable_errors
+from softfeat.checks import one_of, whole
+from softfeat.commands.cli import command
 from softfeat.commands.data_config import data_config, keys_below
-from softfeat.data.datamodule import SegmentationData
+from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import Record
 from softfeat.data.records import read_classes, resize_label
 from softfeat.imaging.convert import ids_tensor, to_float, to_tensor
@@ -245,15 +245,17 @@ def draw_sheets(
     return files
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="figures", version_base="1.3")
-@readable_errors
+@command("figures", text=("input", "output", "checkpoint", "data.root", "data.cache_dir"))
 def main(cfg: DictConfig) -> None:
     """Write the sheets, and print their files."""
     from_data = cfg.get("data") is not None
     if (cfg.input is not None) == from_data:
         raise ValueError("give either input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")
-    if from_data and cfg.count < 1:
-        raise ValueError(f"count={cfg.count}: choose 1 photo or more")
+    whole("count", cfg.count, 1)
+    whole("seed", cfg.seed, 0)
+    whole("long_side", cfg.long_side, 32, 16384)
+    whole("layers", cfg.layers, 0, 40)
+    one_of("split", cfg.split, SPLITS)
     photos: Sequence[Path | Record]
     texts: list[str] = []
     figures = Figures(

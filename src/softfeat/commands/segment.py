@@ -11,14 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from softfeat.batch import Result, report, segment_photos
-from softfeat.commands.arguments import take_as_texts
-from softfeat.commands.cli import readable_errors
+from softfeat.commands.cli import command
 from softfeat.imaging.photo_files import Found, find_photos
-from softfeat.interrupts import ending_in_order
 from softfeat.segmenter import Segmenter
 
 
@@ -54,19 +51,29 @@ def _photos(inputs: Any) -> Found:
     names = list(inputs) if isinstance(inputs, ListConfig) else [inputs]
     if not names or isinstance(inputs, DictConfig):
         raise ValueError("input= has no names: set input=PHOTO_OR_FOLDER_OR_GLOB")
-    return find_photos([str(name) for name in names])
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f'input={names}: put quotes around names: \'input=["1","2"]\'')
+    return find_photos(names)
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="segment", version_base="1.3")
-@readable_errors
-def _segment(cfg: DictConfig) -> None:
+def _name(cfg: DictConfig, key: str) -> str:
+    """The name of a folder or of weights."""
+    if cfg[key] == "":
+        raise ValueError(f"{key}= is empty: set {key}=NAME, or leave it out")
+    return "null" if cfg[key] is None else str(cfg[key])  # a name like others
+
+
+@command("segment", text=("input", "output", "checkpoint"))
+def main(cfg: DictConfig) -> None:
+    """Segments unfinished photos and reports the result for each.
+
+    The exit status is 1 if a photo failed, and 130 or 143 after Ctrl-C or SIGTERM.
+    """
     selection = _selection(cfg.select)
-    for key in ("output", "checkpoint"):
-        if cfg[key] in ("", None):
-            raise ValueError(f"{key}= is empty: set {key}=NAME, or leave it out")
+    output, checkpoint = Path(_name(cfg, "output")), _name(cfg, "checkpoint")
     found = _photos(cfg.input)
     segmenter = Segmenter(
-        str(cfg.checkpoint),
+        checkpoint,
         layers=cfg.layers,
         size=cfg.size,
         features_sizes=cfg.features_sizes,
@@ -74,21 +81,10 @@ def _segment(cfg: DictConfig) -> None:
         backend=cfg.superpixels.backend,
     )
     results = _with_tracebacks(
-        segment_photos(segmenter, found.photos, Path(str(cfg.output)), bits=cfg.bits, **selection)
+        segment_photos(segmenter, found.photos, output, bits=cfg.bits, **selection)
     )
     if report(results, len(found.photos), others=found.others):
         sys.exit(1)
-
-
-def main(cfg: DictConfig | None = None) -> None:
-    """Segments unfinished photos and reports the result for each.
-
-    The exit status is 1 if a photo failed, and 130 or 143 after Ctrl-C or SIGTERM.
-    """
-    with ending_in_order():
-        if cfg is None:  # from the command line
-            readable_errors(take_as_texts)("input", "output", "checkpoint")
-        _segment(cfg)
 
 
 if __name__ == "__main__":
