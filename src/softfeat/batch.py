@@ -15,7 +15,6 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from softfeat.imaging.images import file_identity
-from softfeat.imaging.photo import read_photo
 from softfeat.results import folder_for, is_finished, read_summary
 from softfeat.segmenter import Segmenter, check_bits, check_cutout
 
@@ -135,7 +134,7 @@ def _segment(
     bits, point, box = (origin["settings"][key] for key in ("bits", "point", "box"))
     include = None if point is None else [point]
     cuts = include is not None or box is not None
-    original = read_photo(photo)
+    original = segmenter.read(photo)
     if cuts:  # an error before the work
         check_cutout(original, include, box)
     layers = segmenter(original)

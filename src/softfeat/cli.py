@@ -3,14 +3,18 @@
 Nothing slow is imported before a command runs, so that help is there at once.
 """
 
+import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import click
+
+from softfeat.imaging.formats import PhotoWarning
 
 if TYPE_CHECKING:
     from softfeat.segmenter import Segmenter
@@ -99,6 +103,13 @@ _SEGMENTER_OPTIONS = (
         show_default=True,
         help="Library that computes the superpixels.",
     ),
+    click.option(
+        "--max-megapixels",
+        type=click.FloatRange(min=0, min_open=True),
+        default=89.478485,  # as in `softfeat.imaging.photo`
+        show_default="89",
+        help="Largest photo that is read; larger files could fill the memory.",
+    ),
 )
 
 
@@ -114,11 +125,11 @@ class _UsageError(click.ClickException):
     exit_code = 2
 
 
-def _segmenter(weights: str, **options: Any) -> "Segmenter":
+def _segmenter(weights: str, max_megapixels: float, **options: Any) -> "Segmenter":
     from softfeat.segmenter import Segmenter
 
     try:
-        return Segmenter(weights, **options)
+        return Segmenter(weights, max_pixels=math.ceil(max_megapixels * 1e6), **options)
     except _BAD_INPUT as error:
         raise _UsageError(str(error)) from error
 
@@ -155,6 +166,23 @@ def _fail(name: object, error: Exception) -> NoReturn:
     raise click.ClickException(click.format_filename(" ".join(line.splitlines()))) from error
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Prints in one line what the reader of a photo has to say, and other warnings as usual."""
+    if issubclass(category, PhotoWarning):
+        text = click.format_filename(f"warning: {message}")
+        text = "".join(c if c.isprintable() else "?" for c in text) + "\n"
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    click.echo(text, file or sys.stderr, nl=False)
+
+
 @click.group(context_settings=_CONTEXT)
 @click.version_option(package_name="softfeat", prog_name="softfeat")
 def main() -> None:
@@ -165,6 +193,9 @@ def main() -> None:
       softfeat segment photo.jpg
       softfeat cutout photo.jpg --include 420,310
     """  # noqa: D301
+    click.get_current_context().with_resource(warnings.catch_warnings())
+    warnings.simplefilter("always", PhotoWarning)
+    warnings.showwarning = _show_warning
 
 
 @main.command(context_settings=_CONTEXT)
@@ -277,12 +308,11 @@ def cutout(
     if target.exists() and Path(photo).exists() and target.samefile(photo):
         raise click.UsageError(f"-o {output} is the photo; choose another name.")
     segmenter = _segmenter(**options)
-    from softfeat.imaging.photo import read_photo
     from softfeat.segmenter import check_cutout
 
     source = _standard_input() if photo == _STANDARD else Path(photo)
     try:
-        original = read_photo(source)
+        original = segmenter.read(source)
         check_cutout(original, include, box)  # before the work
         picture = segmenter(original).cutout(include, box).image
     except _BAD_INPUT as error:

@@ -59,6 +59,7 @@ def main(cfg: DictConfig) -> None:
         features_sizes=cfg.features_sizes,
         seed=cfg.seed,
         backend=cfg.superpixels.backend,
+        max_pixels=cfg.max_pixels,
     )
     results = segment_photos(segmenter, photos, Path(cfg.output), bits=cfg.bits, **selection)
     if report(_with_tracebacks(results), len(photos)):
