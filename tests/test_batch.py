@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from softfeat.batch import Result, report, segment_photos
+from softfeat.imaging.photo import Photo, read_photo
 from softfeat.interrupt import Interrupted, interruptible
 from softfeat.results import replacing, write_summary
 from softfeat.segmenter import Segmenter
@@ -52,6 +53,9 @@ class FakeSegmenter:
     @property
     def settings(self) -> dict[str, Any]:
         return {"seed": self.seed}
+
+    def read(self, photo: Path) -> Photo:
+        return read_photo(photo)
 
     def __call__(self, photo: object) -> FakeLayers:
         with self.log.open("a") as file:

@@ -75,7 +75,8 @@ def test_a_pil_picture_is_turned_upright_and_laid_on_white() -> None:
         (np.zeros((40, 40, 3), np.int64), "uint8, or floats"),
         (np.full((40, 40, 3), 2.0), "divide by 255"),
         (np.full((40, 40, 3), np.nan), "divide by 255"),
-        (Image.new("F", (40, 40)), "unknown range"),
+        (Image.new("F", (40, 40), 200), "unknown range"),
+        (np.zeros((0, 40, 3), np.uint8), r"\(H,W,3\)"),
         (Image.new("RGB", (20, 90)), "32 or more"),
     ],
 )

@@ -17,7 +17,6 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from softfeat.imaging.images import file_identity
-from softfeat.imaging.photo import read_photo
 from softfeat.imaging.photo_files import is_folder
 from softfeat.interrupt import Interrupted
 from softfeat.names import printable
@@ -198,7 +197,7 @@ class _Folders:
             bits, point, box = (origin["settings"][key] for key in ("bits", "point", "box"))
             include = None if point is None else [point]
             cuts = include is not None or box is not None
-            original = read_photo(photo)
+            original = self.segmenter.read(photo)
             if cuts:  # an error before the work
                 check_cutout(original, include, box)
             layers = self.segmenter(original)

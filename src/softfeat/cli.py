@@ -3,17 +3,20 @@
 Nothing slow is imported before a command runs, so that help is there at once.
 """
 
+import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 from softfeat.atomic import check_writable, replaced
+from softfeat.imaging.formats import PhotoWarning
 from softfeat.interrupt import Interrupted, interruptible
 from softfeat.names import printable
 from softfeat.pipes import end_of_output
@@ -131,6 +134,13 @@ _SEGMENTER_OPTIONS = (
         show_default=True,
         help="Library that computes the superpixels.",
     ),
+    click.option(
+        "--max-megapixels",
+        type=click.FloatRange(min=0, min_open=True),
+        default=89.478485,  # as in `softfeat.imaging.photo`
+        show_default="89",
+        help="Largest photo that is read; larger files could fill the memory.",
+    ),
 )
 
 
@@ -146,11 +156,11 @@ class _UsageError(click.ClickException):
     exit_code = 2
 
 
-def _segmenter(weights: str, **options: Any) -> "Segmenter":
+def _segmenter(weights: str, max_megapixels: float, **options: Any) -> "Segmenter":
     from softfeat.segmenter import Segmenter
 
     try:
-        return Segmenter(weights, **options)
+        return Segmenter(weights, max_pixels=math.ceil(max_megapixels * 1e6), **options)
     except _BAD_INPUT as error:
         raise _UsageError(str(error)) from error
 
@@ -226,6 +236,22 @@ class _Group(click.Group):
             sys.exit(error.exit_code)
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Prints in one line what the reader of a photo has to say, and other warnings as usual."""
+    if issubclass(category, PhotoWarning):
+        text = printable(f"warning: {message}") + "\n"
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    click.echo(text, file or sys.stderr, nl=False)
+
+
 @click.group(cls=_Group, context_settings=_CONTEXT)
 @click.version_option(package_name="softfeat", prog_name="softfeat")
 def main() -> None:
@@ -236,6 +262,9 @@ def main() -> None:
       softfeat segment photo.jpg
       softfeat cutout photo.jpg --include 420,310
     """  # noqa: D301
+    click.get_current_context().with_resource(warnings.catch_warnings())
+    warnings.simplefilter("always", PhotoWarning)
+    warnings.showwarning = _show_warning
 
 
 @main.command(context_settings=_CONTEXT)
@@ -354,13 +383,12 @@ def cutout(
     if os.path.exists(output) and os.path.exists(photo) and target.samefile(photo):  # noqa: PTH110
         raise click.UsageError(f"-o {output} is the photo; choose another name.")
     segmenter = _segmenter(**options)
-    from softfeat.imaging.photo import read_photo
     from softfeat.segmenter import check_cutout
 
     source = _standard_input() if photo == _STANDARD else Path(photo)
     name = source.name if isinstance(source, BytesIO) else source
     with _named(name):
-        original = read_photo(source)
+        original = segmenter.read(source)
         check_cutout(original, include, box)  # before the work
     if output != _STANDARD:
         with _named(output):

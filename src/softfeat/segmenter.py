@@ -15,7 +15,7 @@ from PIL import Image
 from softfeat.imaging import documents
 from softfeat.imaging.convert import to_float, to_tensor, to_uint8
 from softfeat.imaging.images import resize_image
-from softfeat.imaging.photo import Photo, PhotoSource, read_photo
+from softfeat.imaging.photo import MAX_PIXELS, Photo, PhotoSource, read_photo
 from softfeat.imaging.slic import Superpixels
 from softfeat.matting.layers import layer_colours, select, upsample_alphas
 from softfeat.matting.soft_segmentation import MOST_LAYERS, STAGES, Backend, soft_segment
@@ -244,6 +244,8 @@ class Segmenter:
         seed: Random seed of the eigenvectors, 0 or more. Nothing else is random.
         device: Device of the network and the sparsifications, as "cpu" or "cuda".
         backend: Library that computes the superpixels.
+        max_pixels: Largest number of pixels of a photo's file. The limit protects from files that
+            would fill the memory.
 
     Raises:
         ValueError: An argument is out of range, the weights are damaged, or there is no such
@@ -262,6 +264,7 @@ class Segmenter:
         seed: int = 0,
         device: str = "cpu",
         backend: Backend = "fast_slic",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         Superpixels(backend=backend).check_backend()
         _check_layers(layers)
@@ -272,11 +275,18 @@ class Segmenter:
             raise ValueError(f"features_sizes={sizes}: set sizes of {_SHORTEST} or more")
         if type(seed) is not int or seed < 0:
             raise ValueError(f"seed={seed}: set seed to a whole number, 0 or more")
+        if type(max_pixels) is not int or max_pixels < 1:
+            raise ValueError(f"max_pixels={max_pixels}: set max_pixels to a whole number of pixels")
         self.layers, self.size, self.features_sizes = layers, size, sizes
+        self.max_pixels = max_pixels
         self.seed, self.backend = seed, backend
         self.device = _device(device)
         self.checkpoint = checkpoint_file(os.fspath(weights))
         self.extractor = load_extractor(self.checkpoint).to(self.device)
+
+    def read(self, source: PhotoSource) -> Photo:
+        """Reads a photo of up to `max_pixels`; see `read_photo`."""
+        return read_photo(source, self.max_pixels)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -304,7 +314,7 @@ class Segmenter:
         _check_layers(layers)
         watch = Stopwatch()
         with watch("reading"):
-            original = photo if isinstance(photo, Photo) else read_photo(photo)
+            original = photo if isinstance(photo, Photo) else self.read(photo)
             pixels = original.srgb  # (H,W,3)
             height, width, _ = pixels.shape
             small = resize_image(pixels, working_size(height, width, self.size))  # (h,w,3)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 from PIL import Image
 from psd_tools import PSDImage
 
@@ -37,13 +36,13 @@ class Command:
 
     def __call__(self, *options: str, **given: object) -> int:
         keys = {**self.given, "size": 48, "layers": 3, **given}
-        overrides = [*(f"{key}={value}" for key, value in keys.items()), *options]
-        with initialize_config_module("softfeat.conf", version_base="1.3"):
-            cfg = compose("segment", overrides=overrides)
-        try:
-            main(cfg)
-        except SystemExit as stopped:
-            return int(stopped.code or 0)
+        arguments = [*(f"{key}={value}" for key, value in keys.items()), *options]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["segment", *arguments])
+            try:
+                main()
+            except SystemExit as stopped:
+                return int(stopped.code or 0)
         return 0
 
 
@@ -291,21 +290,19 @@ def test_without_input_a_photo_is_at_hand(command: Command, output: Path) -> Non
     assert summary(output / "astronaut")["size"] == [512, 512]
 
 
-def test_the_command_line_takes_names_as_text(
-    command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("name", ["2024_06_01", "1e5", "a=b", "it's (1), 50%"])
+def test_names_are_text(
+    command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(photos)
-    (photos / "a.png").rename("2024_06_01")
-    checkpoint = command.given["checkpoint"]
-    arguments = ["input=2024_06_01", "output=1e5", f"checkpoint={checkpoint}", "size=48"]
-    monkeypatch.setattr("sys.argv", ["segment", *arguments])
-    main()
-    assert summary(photos / "1e5" / "2024_06_01")["size"] == [80, 60]
-    monkeypatch.setattr("sys.argv", ["segment", "input=a=b.jpg"])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "error: input=a=b.jpg is no value that Hydra can read; put quotes around it, twice: "
-        "'input=\"a=b.jpg\"'"
-    )
+    (photos / "a.png").rename(name)
+    assert command(input=name, output=f"../{name}") == 0
+    assert summary(photos.parent / name / name)["photo"] == name
+
+
+def test_null_is_a_name_of_a_folder(
+    command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert command(output="null") == 0
+    assert summary(photos.parent / "null" / "a")["photo"] == "a.png"

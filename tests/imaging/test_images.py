@@ -100,25 +100,6 @@ def test_sixteen_bit_colours_are_scaled(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png").tolist() == [[[0, 128, 255], [1, 2, 3]]]
 
 
-@pytest.mark.parametrize(
-    "values", [np.ones((4, 4), np.float32), np.full((4, 4), 70000, np.int32)], ids=["F", "I"]
-)
-def test_values_of_unknown_range_are_refused(tmp_path: Path, values: np.ndarray) -> None:
-    Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=r"a\.tif: .*save it as RGB"):
-        read_image(tmp_path / "a.tif")
-
-
-@pytest.mark.parametrize("over", [1.5, 3])  # Pillow warns beyond its limit, refuses beyond twice
-def test_too_large_photos_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, over: float
-) -> None:
-    Image.new("L", (2000, 1500)).save(tmp_path / "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(3e6 / over))
-    with pytest.raises(ValueError, match=r"large\.png: 3 megapixels, the limit is [12]; .*smaller"):
-        read_image(tmp_path / "large.png")
-
-
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"])
 def test_truncated_photos_are_refused(tmp_path: Path, kind: str) -> None:
     assert not ImageFile.LOAD_TRUNCATED_IMAGES

@@ -79,6 +79,7 @@ def main(cfg: DictConfig) -> None:
         features_sizes=cfg.features_sizes,
         seed=cfg.seed,
         backend=cfg.superpixels.backend,
+        max_pixels=cfg.max_pixels,
     )
     results = _with_tracebacks(
         segment_photos(segmenter, found.photos, output, bits=cfg.bits, **selection)

@@ -43,3 +43,14 @@ def to_array(maps: Tensor) -> NDArray:
 def ids_tensor(ids: NDArray[np.integer]) -> Tensor:
     """Converts a map of ids (H,W), superpixels or classes, to an int64 tensor (1,H,W)."""
     return torch.from_numpy(ids.astype(np.int64))[None]
+
+
+def eight_bits(values: NDArray[np.uint8 | np.uint16]) -> NDArray[np.uint8]:
+    """Rounds values of 8 or 16 bits to 8 bits.
+
+    >>> eight_bits(np.uint16([0, 128, 129, 65535])).tolist()
+    [0, 0, 1, 255]
+    """
+    if values.dtype == np.uint8:
+        return values.astype(np.uint8, copy=False)
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -10,6 +10,11 @@ PILLOW = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", 
 NAMES = "JPEG, PNG, TIFF, WebP, AVIF, HEIC, JPEG 2000, GIF, BMP, TGA, PPM, or camera raw"
 HEAD = 512  # bytes that the signatures need
 
+
+class PhotoWarning(UserWarning):
+    """A photo is used, but not all that its file holds."""
+
+
 _SIGNATURES = {
     rb"\xff\xd8\xff": "JPEG",
     rb"\x89PNG\r\n\x1a\n": "PNG",
