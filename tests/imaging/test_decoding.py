@@ -76,14 +76,3 @@ def test_missing_extras_are_named(
     pytest.importorskip(package)
     with pytest.raises(ValueError, match="a: unreadable"):
         read_photo(tmp_path / "a")
-
-
-def test_heic() -> None:
-    heif = pytest.importorskip("pillow_heif")
-    values = np.asarray(picture()).astype(np.uint16) * 257
-    buffer = BytesIO()
-    heif.encode("RGB;16", (80, 60), values.tobytes(), buffer, quality=-1)
-    photo = read_photo(buffer)
-    assert photo.pixels.dtype == np.uint16
-    assert np.abs(photo.srgb.astype(int) - np.asarray(picture())).mean() < 3
-    assert photo.pixels.max() <= 65535
