@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -18,6 +19,9 @@ from tests.helpers.datasets import make_ade20k, make_cityscapes, make_folder, ma
 from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 register_resolvers()
+# The same examples at each run, however slow the machine is.
+hypothesis.settings.register_profile("softfeat", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("softfeat")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 
 from softfeat import cli
 from softfeat.cli import main
+from softfeat.imaging import documents
 from softfeat.matting import soft_segmentation
 from tests.helpers.photos import picture, write_checkpoint
 
@@ -70,7 +73,7 @@ def command(checkpoint: Path) -> Command:
 def test_photos_become_folders(command: Command, here: Path) -> None:
     done = command("segment", "a.png", "-k", "2", "--bits", "16")
     assert done.exit_code == 0
-    assert done.stderr == ""
+    assert done.stderr.startswith("1/1 a.png: 2 layers, ")
     assert "a.png" in done.stdout
     assert "layers/a" in done.stdout
     summary = json.loads((here / "layers" / "a" / "summary.json").read_text())
@@ -104,7 +107,9 @@ def test_a_name_that_is_no_text(command: Command, here: Path) -> None:
     done = command("segment", name, os.fsdecode(b"\xfe.png"))
     assert done.exit_code == 1
     assert (here / "layers" / os.fsdecode(b"\xff") / "summary.json").is_file()
-    assert done.stderr.count("\n") == 2  # the photo, and the count
+    assert done.stderr.count("\n") == 3  # the photos, and the count
+    assert r"1/2 \xff.png: " in done.stderr
+    assert r"error: \xfe.png: " in done.stderr
 
 
 def test_a_folder_of_photos(command: Command, here: Path) -> None:
@@ -112,10 +117,16 @@ def test_a_folder_of_photos(command: Command, here: Path) -> None:
     for name in ("b.jpg", "c.PNG"):
         picture().save(here / "photos (new)" / name)
     (here / "photos (new)" / "notes.txt").touch()
-    done = command("segment", "photos (new)", "a.png", "--json")
-    assert done.exit_code == 0
-    photos = [json.loads(line)["photo"] for line in done.stdout.splitlines()]
-    assert photos == ["photos (new)/b.jpg", "photos (new)/c.PNG", "a.png"]
+    (here / "photos (new)" / "deep").mkdir()
+    picture().save(here / "photos (new)" / "deep" / "no suffix", "PNG")
+    output = str(here / "photos (new)" / "layers")
+    for _ in range(2):  # what it wrote is not segmented
+        done = command("segment", "photos (new)", "a.png", "a.png", "--json", "-o", output)
+        assert done.exit_code == 0
+        photos = [json.loads(line)["photo"] for line in done.stdout.splitlines()]
+        inside = ("b.jpg", "c.PNG", "deep/no suffix")
+        assert photos == [*(f"photos (new)/{name}" for name in inside), "a.png"]
+        assert done.stderr == "1 file is no photo: photos (new)/notes.txt\n"
 
 
 def test_the_real_command(checkpoint: Path, here: Path) -> None:
@@ -159,9 +170,11 @@ def test_a_bad_photo_stops_no_other(command: Command, here: Path) -> None:
     *lines, last = done.stderr.splitlines()
     assert last == "4 of 5 photos failed"
     assert lines[0] == "error: missing.jpg: no such file"
-    assert lines[2].startswith("error: empty: a folder; choose")
+    assert lines[1].startswith(r"error: bad\n.jpg: ")
+    assert lines[2] == "error: empty: no photos in this folder and its subfolders"
     assert lines[3].startswith("error: small.png: 90x20 pixels: a photo needs 32 or more")
-    assert len(lines) == 4
+    assert lines[4].startswith("5/5 a.png: ")
+    assert len(lines) == 5
     assert [p.name for p in (here / "layers").iterdir()] == ["a"]
     done = command("segment", *arguments, "--json")
     statuses = [json.loads(line)["status"] for line in done.stdout.splitlines()]
@@ -215,6 +228,8 @@ def test_a_cutout(command: Command, here: Path) -> None:
         (["a.png", "--include", "80,1"], "Error: a.png: point 80, 1 is outside the photo"),
         (["a.png", "--include", "-1,1"], "Error: a.png: point -1, 1 is outside the photo"),
         (["a.png", "--include", "1,1", "-o", "a.png/b.png"], "Error: a.png/b.png: "),
+        (["a.png", "--include", "1,1", "-o", "x" * 300 + ".png"], "Error: xxx"),
+        (["\x1b.png", "--include", "1,1"], r"Error: \x1b.png: no such file"),
     ],
 )
 def test_cutouts_that_fail(
@@ -241,6 +256,12 @@ def test_cutouts_that_fail(
         ),
         (["segment", "a.png", "-o", "a.png"], "'a.png' is a file"),
         (["segment", "a.png", "-o", "a.png/b"], "output=a.png/b cannot be a folder"),
+        (["segment", ""], "Invalid value for 'PHOTO...': it is empty"),
+        (["segment", "a.png", "-o", ""], "Invalid value for '-o' / '--output': it is empty"),
+        (["segment", "a.png", "--weights", ""], "it is empty"),
+        (["segment", "a.png", "--\x1b[31m"], r"No such option: --\x1b[31m"),
+        (["cutout", "", "--include", "1,1"], "it is empty"),
+        (["cutout", "a.png", "--include", "1,1", "-o", ""], "it is empty"),
         (["cutout", "a.png"], "--include X,Y or --box"),
         (["cutout", "a.png", "--include", "1,1", "--box", "0,0,5,5"], "--include X,Y or --box"),
         (["cutout", "a.png", "--include", "1"], "'1' is not X,Y in whole pixels"),
@@ -266,6 +287,37 @@ def test_help_has_examples(arguments: list[str]) -> None:
     assert done.exit_code == 0
     assert "Examples:\n" in done.stdout
     assert f"  softfeat {arguments[0] if arguments else 'segment'} photo.jpg" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_continues(
+    command: Command, here: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    picture(seed=1).save("b.png")
+    save = documents.write_ora
+
+    def stop(path: Path, *arguments: Any) -> None:
+        if ".b." in str(path):
+            signal.raise_signal(number)
+        save(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(documents, "write_ora", stop)
+        done = command("segment", "a.png", "b.png")
+    assert done.exit_code == 128 + number
+    assert "ed: 1 of 2 photos are finished; the same command continues" in done.stderr
+    assert [p.name for p in (here / "layers").iterdir()] == ["a"]
+    assert command("segment", "a.png", "b.png").exit_code == 0
+
+
+def test_a_pipe_that_nobody_reads(checkpoint: Path, here: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    options = ["--weights", str(checkpoint), "--size", "32", "--json"]
+    command = [sys.executable, "-m", "softfeat", "segment", *options, "a.png"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_the_version() -> None:

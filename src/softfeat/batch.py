@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-import os
+import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -15,10 +17,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from softfeat.imaging.images import file_identity
-from softfeat.results import folder_for, is_finished, read_summary
+from softfeat.imaging.photo_files import is_folder
+from softfeat.interrupt import Interrupted
+from softfeat.names import printable
+from softfeat.results import SUMMARY, claimed, is_finished, read_summary, remove_unfinished
 from softfeat.segmenter import Segmenter, check_bits, check_cutout
 
-VERSION = 3  # version of the files of a photo; files of another version are written again
+VERSION = 4  # version of the files of a photo; files of another version are written again
+_MOST_NAMED = 10  # files that are no photos, named in a line
 Source = Path | BytesIO
 
 
@@ -47,7 +53,29 @@ class Result:
             return ""
         readable = isinstance(self.error, ValueError | OSError | ImportError)
         text = str(self.error) if readable else repr(self.error)
+        if isinstance(self.error, OSError) and self.error.strerror:
+            text = self.error.strerror  # without the path, which is the photo's
         return " ".join(text.removeprefix(f"{self.photo}: ").splitlines())
+
+    @property
+    def work(self) -> str:
+        """What was done, in a few words; empty after a failure."""
+        if self.status == "segmented":
+            return f"{len(self.summary['coverage'])} layers, {self._seconds} s"
+        return "" if self.error else "skipped, it is finished"
+
+    @property
+    def _seconds(self) -> str:
+        return f"{sum(self.summary['seconds'].values()):.1f}"
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Name, number of layers, seconds or status, and folder or error: a row of a table."""
+        name = Path(self.photo).name
+        if self.error is not None:
+            return name, "", self.status, self.reason
+        seconds = self._seconds if self.status == "segmented" else self.status
+        return name, str(len(self.summary["coverage"])), seconds, str(self.folder)
 
     def to_json(self) -> str:
         """The result as one line of JSON."""
@@ -73,7 +101,8 @@ def segment_photos(
     """Writes the layers of each photo to a folder of its own.
 
     A photo is finished, and skipped, if its folder holds all files of a run with the same photo,
-    weights and settings.
+    weights and settings. Several processes may share the photos: one that another process works on
+    comes last, and is waited for.
 
     Args:
         segmenter: Segmenter of the photos.
@@ -93,9 +122,10 @@ def segment_photos(
     check_bits(bits)
     try:
         output.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(output)  # also finds out whether the folder can be written
     except OSError as error:
         raise ValueError(
-            f"output={output} cannot be a folder ({error.strerror}): choose another one"
+            f"output={output} cannot be a folder of results ({error.strerror}): choose another one"
         ) from error
     origin = {
         "checkpoint": file_identity(segmenter.checkpoint),
@@ -103,62 +133,113 @@ def segment_photos(
         "version": VERSION,
     }
 
-    def result(photo: Source) -> Result:
+    renewed = time.time() if overwrite else 0
+    return _Folders(segmenter, output, origin, renewed).results(photos)
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """The folders of many photos.
+
+    Attributes:
+        segmenter: Segmenter of the photos.
+        output: Folder of the folders.
+        origin: Entries of each summary: the weights, the settings and the version.
+        renewed: Time in seconds since 1970. Layers from before are computed again.
+    """
+
+    segmenter: Segmenter
+    output: Path
+    origin: Mapping[str, Any]
+    renewed: float
+
+    def results(self, photos: Sequence[Source]) -> Iterator[Result]:
+        """Writes the layers of each photo; those that another process works on come last."""
+        busy = []
+        for photo in photos:
+            if (result := self._result(photo, wait=False)) is None:
+                busy.append(photo)
+            else:
+                yield result
+        if busy:
+            what = f"{len(busy)} of these photos"
+            print(f"another process is working on {what}; waiting for it", file=sys.stderr)
+        for photo in busy:
+            if result := self._result(photo, wait=True):
+                yield result
+
+    def _result(self, photo: Source, wait: bool) -> Result | None:
         name = str(photo) if isinstance(photo, Path) else photo.name
         try:
-            return _segment(photo, name, segmenter, output, origin, overwrite)
+            return self._segment(photo, name, wait)
         except Exception as error:  # of this photo: the others go on
             return Result(name, None, "failed", error=error)
 
-    return map(result, photos)
+    def _segment(self, photo: Source, name: str, wait: bool) -> Result | None:
+        """Writes the layers of a photo, if they are not finished.
+
+        Without `wait`, None says that another process works on it.
+        """
+        if not isinstance(photo, Path):
+            stem = "stdin"
+            identity: list[str | int] = [f"sha256:{hashlib.sha256(photo.getbuffer()).hexdigest()}"]
+        elif is_folder(photo):
+            next(photo.iterdir(), None)  # raises an error if it cannot be searched
+            raise ValueError("no photos in this folder and its subfolders")
+        else:
+            stem, identity = photo.stem, file_identity(photo)
+        origin = {"input": identity, **self.origin}
+        with claimed(stem, str(identity[0]), self.output, wait) as folder:
+            if folder is None:
+                return None
+            if is_finished(folder, origin) and (folder / SUMMARY).stat().st_mtime >= self.renewed:
+                return Result(name, folder, "skipped", read_summary(folder))
+            bits, point, box = (origin["settings"][key] for key in ("bits", "point", "box"))
+            include = None if point is None else [point]
+            cuts = include is not None or box is not None
+            original = self.segmenter.read(photo)
+            if cuts:  # an error before the work
+                check_cutout(original, include, box)
+            layers = self.segmenter(original)
+            cutout = layers.cutout(include, box) if cuts else None
+            try:
+                summary = layers.save(folder, bits, cutout, {"photo": Path(name).name, **origin})
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise ValueError(f"{folder} cannot be written: {reason}") from error
+            return Result(name, folder, "segmented", summary)
 
 
-def _segment(
-    photo: Source,
-    name: str,
-    segmenter: Segmenter,
-    output: Path,
-    origin: Mapping[str, Any],
-    overwrite: bool,
-) -> Result:
-    """Writes the layers of one photo, if they are not finished; see `segment_photos`."""
-    if isinstance(photo, Path):
-        stem, identity = photo.stem, file_identity(photo)
-    else:
-        stem = "stdin"
-        identity = [f"sha256:{hashlib.sha256(photo.getbuffer()).hexdigest()}"]
-    folder = folder_for(stem, str(identity[0]), output)
-    origin = {"input": identity, **origin}
-    if not overwrite and is_finished(folder, origin):
-        return Result(name, folder, "skipped", read_summary(folder))
-    bits, point, box = (origin["settings"][key] for key in ("bits", "point", "box"))
-    include = None if point is None else [point]
-    cuts = include is not None or box is not None
-    original = segmenter.read(photo)
-    if cuts:  # an error before the work
-        check_cutout(original, include, box)
-    layers = segmenter(original)
-    cutout = layers.cutout(include, box) if cuts else None
-    summary = layers.save(folder, bits, cutout, {"photo": Path(name).name, **origin})
-    return Result(name, folder, "segmented", summary)
-
-
-def report(results: Iterator[Result], count: int, as_json: bool = False) -> int:
+def report(
+    results: Iterator[Result],
+    count: int,
+    as_json: bool = False,
+    others: Sequence[Path] = (),
+    advice: str = "run the same command again to continue",
+) -> int:
     """Reports results while they come in: progress and failures on stderr, a table on stdout.
+
+    Without a terminal, progress is a line per photo.
 
     Args:
         results: Results of `segment_photos`.
         count: Number of photos.
         as_json: Whether to print one JSON object per photo in place of the table.
+        others: Files that were left out because they are no photos.
+        advice: What to do if the command is stopped.
 
     Returns:
         The number of failed photos.
+
+    Raises:
+        Interrupted: The command is stopped. What is finished is reported before.
     """
     errors = Console(stderr=True)
     table = Table(
         *(Column(name, overflow="fold") for name in ("photo", "layers", "seconds", "folder"))
     )
-    failed = 0
+    numbers = Counter[str]()
+    stopped: Interrupted | None = None
     tracked = track(
         results,
         "segmenting (the first run compiles code)",
@@ -166,28 +247,37 @@ def report(results: Iterator[Result], count: int, as_json: bool = False) -> int:
         console=errors,
         disable=not errors.is_terminal,
     )
-    for result in tracked:
-        layers, seconds, place = "", str(result.status), str(result.folder)
-        if result.error is not None:
-            failed += 1
-            place = result.reason
-            line = " ".join(f"error: {result.photo}: {place}".splitlines())
-            errors.print(Text(_printable(line)), soft_wrap=True)
-        else:
-            layers = str(len(result.summary["coverage"]))
-        if result.status == "segmented":
-            seconds = f"{sum(result.summary['seconds'].values()):.1f}"
-        if as_json:
-            print(result.to_json(), flush=True)
-        cells = (Path(result.photo).name, layers, seconds, place)
-        table.add_row(*(Text(_printable(cell)) for cell in cells))
-    if not as_json:
+    try:
+        for result in tracked:
+            numbers[result.status] += 1
+            if result.error is not None:
+                _say(errors, f"error: {result.photo}: {result.reason}")
+            elif not as_json and not errors.is_terminal:
+                _say(errors, f"{numbers.total()}/{count} {result.photo}: {result.work}")
+            if as_json:
+                print(result.to_json(), flush=True)
+            table.add_row(*(Text(printable(cell)) for cell in result.row))
+    except Interrupted as error:
+        stopped = error
+    if not as_json and table.row_count:
         Console().print(table)
-    if failed:
-        errors.print(f"{failed} of {count} photos failed", highlight=False)
-    return failed
+    if others:
+        _say(errors, _list_others(others))
+    if numbers["failed"]:
+        _say(errors, f"{numbers['failed']} of {count} photos failed")
+    if stopped is not None:
+        done = numbers["segmented"] + numbers["skipped"]
+        finished = f"{done} of {count} photos are finished; {advice}"
+        raise Interrupted(stopped.signum, finished) from stopped
+    return numbers["failed"]
 
 
-def _printable(text: str) -> str:
-    """Replaces the parts of a file name that are no valid text."""
-    return os.fsencode(text).decode(errors="replace")
+def _say(console: Console, line: str) -> None:
+    console.print(Text(printable(line)), soft_wrap=True)
+
+
+def _list_others(others: Sequence[Path]) -> str:
+    names = [str(path) for path in others[:_MOST_NAMED]]
+    more = len(others) - len(names)
+    what = "1 file is no photo" if len(others) == 1 else f"{len(others)} files are no photos"
+    return f"{what}: {', '.join(names)}" + (f", and {more} more" if more else "")

@@ -7,14 +7,19 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
+from softfeat.atomic import check_writable, replaced
 from softfeat.imaging.formats import PhotoWarning
+from softfeat.interrupt import Interrupted, interruptible
+from softfeat.names import printable
+from softfeat.pipes import end_of_output
 
 if TYPE_CHECKING:
     from softfeat.segmenter import Segmenter
@@ -27,6 +32,27 @@ _BAD_INPUT = (ValueError, OSError, ImportError)  # errors with a message for peo
 
 
 MOST_LAYERS = 40  # as in `softfeat.matting`, whose import takes seconds
+
+
+class _Text(click.ParamType):
+    """A text that is not empty, unlike an unset variable of a shell."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "":
+            self.fail("it is empty: is a variable of the shell not set?", param, ctx)
+        return value
+
+
+class _Folder(click.Path):
+    """A path that may become a folder. An empty text is not taken for the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return super().convert(_Text().convert(value, param, ctx), param, ctx)
 
 
 class _Layers(click.ParamType):
@@ -82,6 +108,7 @@ _SEGMENTER_OPTIONS = (
     ),
     click.option(
         "--weights",
+        type=_Text(),
         default="general",
         show_default=True,
         help="Name of shipped weights (general, road), a file of weights, or a run directory.",
@@ -94,7 +121,11 @@ _SEGMENTER_OPTIONS = (
         help="Random seed; the same seed gives the same layers.",
     ),
     click.option(
-        "--device", default="cpu", show_default=True, help="Device that computes: cpu or cuda."
+        "--device",
+        type=_Text(),
+        default="cpu",
+        show_default=True,
+        help="Device that computes: cpu or cuda.",
     ),
     click.option(
         "--backend",
@@ -140,30 +171,69 @@ def _standard_input() -> BytesIO:
     return stream
 
 
-def _find_photos(arguments: Sequence[str]) -> list[Path | BytesIO]:
-    """The photos of the arguments: files, the pictures in folders, standard input.
+def _find_photos(arguments: Sequence[str]) -> tuple[list[Path | BytesIO], list[Path]]:
+    """The photos of the arguments, and the files in folders that are no photos.
 
-    Files that do not exist are among them, so that they are reported and the others go on.
+    Files that do not exist are among the photos, so that they are reported and the others go on.
     """
-    from softfeat.imaging.images import pictures
+    from softfeat.imaging.photo_files import Found, is_folder, photos_in
 
-    photos: list[Path | BytesIO] = []
+    found = Found()
+    streams: list[tuple[int, BytesIO]] = []
     for argument in arguments:
         path = Path(argument)
         if argument == _STANDARD:
-            photos.append(_standard_input())
-        elif os.path.isdir(argument):  # noqa: PTH112, which fails for names that are too long
+            streams = streams or [(len(found.photos), _standard_input())]
+        elif is_folder(path):
+            new = photos_in(path)
             # A folder without photos is reported like a photo that cannot be read.
-            photos += pictures(path) or [path]
+            found.add(Found(new.photos or [path], new.others))
         else:
-            photos.append(path)
-    return photos
+            found.add(Found([path]))
+    photos: list[Path | BytesIO] = list(found.photos)
+    for place, stream in streams:
+        photos.insert(place, stream)
+    return photos, found.others
 
 
-def _fail(name: object, error: Exception) -> NoReturn:
-    """Ends with exit code 1 and one line that names the file."""
-    line = f"{name}: " + str(error).removeprefix(f"{name}: ")
-    raise click.ClickException(click.format_filename(" ".join(line.splitlines()))) from error
+@contextmanager
+def _named(name: object) -> Iterator[None]:
+    """Turns an error for people into exit code 1 and one line that names the file."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except _BAD_INPUT as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        line = f"{name}: " + reason.removeprefix(f"{name}: ")
+        raise click.ClickException(" ".join(line.splitlines())) from error
+
+
+class _Group(click.Group):
+    """Ends commands in order: one line for an error, with names made printable, and for Ctrl-C."""
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> Any:
+        """Runs a command and exits."""
+        if not extra.pop("standalone_mode", True):
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        if hasattr(sys.stdout, "reconfigure"):  # names that the terminal's encoding lacks
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            with interruptible():
+                code = super().main(args, prog_name, standalone_mode=False, **extra)
+            sys.stdout.flush()
+            sys.exit(code or 0)
+        except Interrupted as error:
+            click.echo(error, err=True)
+            sys.exit(error.status)
+        except BrokenPipeError:
+            end_of_output()
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc]
+            error.show()
+            sys.exit(error.exit_code)
 
 
 def _show_warning(
@@ -176,14 +246,13 @@ def _show_warning(
 ) -> None:
     """Prints in one line what the reader of a photo has to say, and other warnings as usual."""
     if issubclass(category, PhotoWarning):
-        text = click.format_filename(f"warning: {message}")
-        text = "".join(c if c.isprintable() else "?" for c in text) + "\n"
+        text = printable(f"warning: {message}") + "\n"
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
     click.echo(text, file or sys.stderr, nl=False)
 
 
-@click.group(context_settings=_CONTEXT)
+@click.group(cls=_Group, context_settings=_CONTEXT)
 @click.version_option(package_name="softfeat", prog_name="softfeat")
 def main() -> None:
     """Divide photos into soft layers: alphas that add up to 1 at every pixel.
@@ -199,11 +268,11 @@ def main() -> None:
 
 
 @main.command(context_settings=_CONTEXT)
-@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True)
+@click.argument("photos", metavar="PHOTO...", type=_Text(), nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Folder(),
     default="layers",
     show_default=True,
     help="Folder that gets a folder per photo.",
@@ -228,8 +297,9 @@ def segment(
 ) -> None:
     """Divide photos into soft layers and write them as PNG, PSD and OpenRaster.
 
-    PHOTO is a file, a folder of photos, or - for standard input. Each photo gets a folder with its
-    alphas, its layers in their own colours, an overview and a summary. Finished photos are skipped.
+    PHOTO is a file, a folder of photos, or - for standard input. Folders are searched with their
+    subfolders. Each photo gets a folder with its alphas, its layers in their own colours, an
+    overview and a summary. Finished photos are skipped, so the same command continues after a stop.
 
     \b
     Examples:
@@ -240,24 +310,28 @@ def segment(
 
     \b
     Exit codes:
-      0  all photos are finished
-      1  a photo failed
-      2  wrong usage
+      0    all photos are finished
+      1    a photo failed
+      2    wrong usage
+      130  stopped by Ctrl-C (143: by SIGTERM)
     """  # noqa: D301
     segmenter = _segmenter(**options)
-    found = _find_photos(photos)
+    found, others = _find_photos(photos)
     from softfeat.batch import report, segment_photos
 
     try:
         results = segment_photos(segmenter, found, output, bits=int(bits), overwrite=overwrite)
     except ValueError as error:
         raise _UsageError(str(error)) from error
-    if report(results, len(found), as_json):
+    advice = "the same command continues"
+    if overwrite:
+        advice += " if you leave out --overwrite"
+    if report(results, len(found), as_json, others, advice):
         sys.exit(1)
 
 
 @main.command(context_settings=_CONTEXT)
-@click.argument("photo", metavar="PHOTO")
+@click.argument("photo", metavar="PHOTO", type=_Text())
 @click.option(
     "--include",
     multiple=True,
@@ -272,6 +346,7 @@ def segment(
 @click.option(
     "-o",
     "--output",
+    type=_Text(),
     default="cutout.png",
     show_default=True,
     help="PNG file to write, or - for standard output.",
@@ -305,24 +380,26 @@ def cutout(
     target = Path(output)
     if output != _STANDARD and target.suffix.lower() != ".png":
         raise click.UsageError(f"-o {output}: the cut-out is a PNG file; choose a name in .png.")
-    if target.exists() and Path(photo).exists() and target.samefile(photo):
+    if os.path.exists(output) and os.path.exists(photo) and target.samefile(photo):  # noqa: PTH110
         raise click.UsageError(f"-o {output} is the photo; choose another name.")
     segmenter = _segmenter(**options)
     from softfeat.segmenter import check_cutout
 
     source = _standard_input() if photo == _STANDARD else Path(photo)
-    try:
+    name = source.name if isinstance(source, BytesIO) else source
+    with _named(name):
         original = segmenter.read(source)
         check_cutout(original, include, box)  # before the work
+    if output != _STANDARD:
+        with _named(output):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(target)
+    with _named(name):
         picture = segmenter(original).cutout(include, box).image
-    except _BAD_INPUT as error:
-        _fail(source.name if isinstance(source, BytesIO) else source, error)
-    try:
+    with _named(output):
         if output == _STANDARD:
             picture.save(sys.stdout.buffer, "PNG")
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(target)
-            click.echo(f"wrote {click.format_filename(target)}", err=True)
-    except OSError as error:
-        _fail(output, error)
+            return
+        with replaced(target) as partial:
+            picture.save(partial, "PNG")
+    click.echo(f"wrote {printable(output)}", err=True)

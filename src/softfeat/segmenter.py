@@ -260,7 +260,7 @@ class Segmenter:
         *,
         layers: LayerCount = 5,
         size: int = 640,
-        features_sizes: Sequence[int] = FEATURES_SIZES,
+        features_sizes: int | Sequence[int] = FEATURES_SIZES,
         seed: int = 0,
         device: str = "cpu",
         backend: Backend = "fast_slic",
@@ -270,7 +270,7 @@ class Segmenter:
         _check_layers(layers)
         if type(size) is not int or size < _SHORTEST:
             raise ValueError(f"size={size}: set size to {_SHORTEST} pixels or more")
-        sizes = list(features_sizes)
+        sizes = [features_sizes] if isinstance(features_sizes, int) else list(features_sizes)
         if not sizes or any(type(s) is not int or s < _SHORTEST for s in sizes):
             raise ValueError(f"features_sizes={sizes}: set sizes of {_SHORTEST} or more")
         if type(seed) is not int or seed < 0:

@@ -4,14 +4,23 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from softfeat.names import printable
 
 
 def print_table(title: str, rows: Mapping[str, object]) -> None:
     """Prints names and values as a table of two columns."""
-    table = Table("", "", title=title, show_header=False)
+    table = Table("", "", title=_text(title), show_header=False)
     for name, value in rows.items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        table.add_row(_text(name), _text(shown))
     Console().print(table)
+
+
+def _text(text: str) -> Text:
+    """The text as it is: rich would take [x] in a file name for markup."""
+    return Text(printable(text, keep="\n"))
 
 
 def print_metrics(title: str, metrics: Mapping[str, float]) -> None:

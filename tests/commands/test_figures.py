@@ -11,7 +11,7 @@ from PIL import Image
 from softfeat.commands.figures import Figures, draw_sheets, main, read_photo, spread_by_score
 from softfeat.commands.train import train
 from softfeat.imaging.drawing import label_colours
-from softfeat.imaging.images import find_photos
+from softfeat.imaging.photo_files import find_photos
 from softfeat.imaging.slic import Superpixels
 from softfeat.models.extractor import load_extractor
 from softfeat.training.callbacks.guided_filter import GuidedFilter
@@ -28,7 +28,7 @@ def test_sheets_of_photos_of_any_size(system: str, folder_root: Path, tmp_path: 
     train(make[system]())
     tall = tmp_path / "tall.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 50, 3), np.uint8)).save(tall)
-    photos = find_photos([str(folder_root / "images" / "test"), str(tall)])
+    photos = find_photos([str(folder_root / "images" / "test"), str(tall)]).photos
     assert len(photos) == 3
     figures = Figures(
         run / "checkpoints" / "best.ckpt", Superpixels(count=20), GuidedFilter(kernel_size=5), 3

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 from PIL import Image
 from psd_tools import PSDImage
 
 from softfeat.commands.segment import main
 from softfeat.imaging import documents
-from softfeat.imaging.images import find_photos
 from tests.helpers.photos import picture, write_checkpoint
 
 ALWAYS = {"layers.psd", "layers.ora", "overview.png", "summary.json"}
@@ -38,13 +36,13 @@ class Command:
 
     def __call__(self, *options: str, **given: object) -> int:
         keys = {**self.given, "size": 48, "layers": 3, **given}
-        overrides = [*(f"{key}={value}" for key, value in keys.items()), *options]
-        with initialize_config_module("softfeat.conf", version_base="1.3"):
-            cfg = compose("segment", overrides=overrides)
-        try:
-            main(cfg)
-        except SystemExit as stopped:
-            return int(stopped.code or 0)
+        arguments = [*(f"{key}={value}" for key, value in keys.items()), *options]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["segment", *arguments])
+            try:
+                main()
+            except SystemExit as stopped:
+                return int(stopped.code or 0)
         return 0
 
 
@@ -264,6 +262,11 @@ def test_photos_that_cannot_be_done_are_named(
         ("select.point=5", "select.point=5"),
         ("select={point:[1,1],box:[0,0,5,5]}", "set one of them"),
         ("input=nowhere/*.jpg", "nowhere/*.jpg: set input"),
+        ("input=", "input= is empty"),
+        ("input=[]", "input= has no names"),
+        ("input={a:1}", "input= has no names"),
+        ("output=", "output= is empty"),
+        ("checkpoint=", "checkpoint= is empty"),
         ("checkpoint=nowhere.ckpt", "no checkpoint at nowhere.ckpt"),
         ("output=LICENSE", "output=LICENSE"),
         ("output=LICENSE/deeper", "output=LICENSE/deeper"),
@@ -282,17 +285,24 @@ def test_bad_settings_stop_before_any_work(
     assert not list(output.glob("*"))
 
 
-def test_photos_are_found_by_pattern(photos: Path) -> None:
-    for name in ("b.JPG", "notes.txt", "a[1].png"):
-        (photos / name).touch()
-    (photos / "deeper").mkdir()
-    found = [p.name for p in find_photos([str(photos / "*")])]
-    assert found == ["a.png", "a[1].png", "b.JPG"]
-    assert find_photos([str(photos / "a[1].png")]) == [photos / "a[1].png"]
-    with pytest.raises(FileNotFoundError, match="input="):
-        find_photos([str(photos / "deeper")])
-
-
 def test_without_input_a_photo_is_at_hand(command: Command, output: Path) -> None:
     assert command(input="null") == 0
     assert summary(output / "astronaut")["size"] == [512, 512]
+
+
+@pytest.mark.parametrize("name", ["2024_06_01", "1e5", "a=b", "it's (1), 50%"])
+def test_names_are_text(
+    command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(photos)
+    (photos / "a.png").rename(name)
+    assert command(input=name, output=f"../{name}") == 0
+    assert summary(photos.parent / name / name)["photo"] == name
+
+
+def test_null_is_a_name_of_a_folder(
+    command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    assert command(output="null") == 0
+    assert summary(photos.parent / "null" / "a")["photo"] == "a.png"

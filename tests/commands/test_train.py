@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 import wandb
-from hydra.errors import InstantiationException
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from softfeat.commands.train import make_extractor, train
+from softfeat.data.layouts import DataError
 from softfeat.models.extractor import build_extractor, load_extractor
 from softfeat.training.loggers import finish_wandb
 from softfeat.training.run_config import resumed_config
@@ -318,10 +319,29 @@ def test_a_failed_run_is_failed_in_wandb(
 
 
 def test_a_run_that_failed_at_the_start_can_start_again(folder_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(InstantiationException, match="choose 1"):
-        train(tiny_run(folder_root, tmp_path / "run", "data.superpixels.count=-5"))
-    assert OmegaConf.load(tmp_path / "run" / "config.yaml").data.superpixels.count == -5
-    assert train(tiny_run(folder_root, tmp_path / "run"))["steps"] == 6
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="from 2 to 32767"):
+        train(tiny_run(folder_root, run, "data.superpixels.count=-5"))
+    with pytest.raises(DataError, match="nowhere"):  # found when the data are prepared
+        train(
+            tiny_run(folder_root, run, "data.root=/nowhere", "logger=wandb", "logger.mode=offline")
+        )
+    assert not run.exists()
+    with pytest.raises(FloatingPointError):  # after a step, but before a checkpoint
+        train(tiny_run(folder_root, run, "model.optimizer.lr=1e38", "data.steps_per_epoch=9"))
+    assert {path.name for path in run.iterdir()} == {"config.yaml", "machine.json", "metrics.csv"}
+    assert train(tiny_run(folder_root, run))["steps"] == 6
+    assert [step for step, _ in losses(run)] == [str(step) for step in range(6)]
+
+
+def test_two_trainings_do_not_share_a_run_directory(folder_root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    with (
+        FileLock(run / "running.lock"),
+        pytest.raises(ValueError, match="another training is running"),
+    ):
+        train(tiny_run(folder_root, run))
 
 
 def test_the_command_trains_and_resumes(folder_root: Path, tmp_path: Path) -> None:
@@ -355,14 +375,14 @@ def test_errors_are_for_people() -> None:
 
 def test_an_untrained_network_scores_as_the_baseline(folder_root: Path, tmp_path: Path) -> None:
     """At step 0 with the baseline's seed the trained network is the untrained one."""
-    cfg = tiny_run(folder_root, tmp_path / "run", "seed=0", "model.optimizer.lr=0.0")
+    cfg = tiny_run(folder_root, tmp_path / "run", "seed=0", "model.optimizer.lr=1e-30")
     cfg.model.optimizer.weight_decay = 0.0
     train(cfg)
     trained = load_extractor(tmp_path / "run" / "checkpoints" / "last.ckpt")
     torch.manual_seed(0)
     fresh = build_extractor(trained.hparams)
     for key, value in fresh.named_parameters():
-        assert torch.equal(value, trained.get_parameter(key)), key
+        assert torch.allclose(value, trained.get_parameter(key), rtol=0, atol=1e-20), key
 
 
 def test_a_head_gets_the_extractor_of_the_checkpoint(folder_root: Path, tmp_path: Path) -> None:

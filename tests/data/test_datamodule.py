@@ -138,7 +138,7 @@ def test_sets_are_drawn_as_the_balance_says(
 
 
 def test_the_balance_is_checked(folder_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.balance=sets: choose photos, sqrt, even"):
+    with pytest.raises(ValueError, match=r"data\.balance=sets: choose photos, sqrt or even"):
         SegmentationData(Folder, folder_root, tmp_path, balance="sets")  # type: ignore[arg-type]
 
 
@@ -168,7 +168,7 @@ def test_stored_mode_reports_all_bad_files_before_training(
 
 
 def test_the_split_is_checked(folder_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="split training: choose train, val, test"):
+    with pytest.raises(ValueError, match="split=training: choose train, val or test"):
         SegmentationData(Folder, folder_root, tmp_path, test_split="training")
 
 

@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-import hydra
 import wandb
 from omegaconf import DictConfig
 
-from softfeat.commands.cli import readable_errors
+from softfeat.commands.cli import command
 from softfeat.training.loggers import has_credentials
 
 if TYPE_CHECKING:
@@ -93,8 +92,7 @@ def _panels() -> dict[str, list[Any]]:
     }
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="dashboard", version_base="1.3")
-@readable_errors
+@command("dashboard", text=("project", "entity"))
 def main(cfg: DictConfig) -> None:
     """Save the dashboard as a new view of the project, and print its address."""
     if not has_credentials():

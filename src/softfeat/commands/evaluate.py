@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import hydra
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -21,8 +20,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from softfeat.commands.cli import quiet, readable_errors, register_resolvers
+from softfeat.checks import one_of, whole
+from softfeat.commands.cli import command
 from softfeat.commands.data_config import data_config, keys_below
+from softfeat.data.datamodule import SPLITS
 from softfeat.imaging.drawing import confusion_picture
 from softfeat.metrics.segmentation import segmentation_scores
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_directory
@@ -152,11 +153,14 @@ def _print_classes(module: HardSegmentationModule) -> None:
     Console().print(table)
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="evaluate", version_base="1.3")
-@readable_errors
-def _main(cfg: DictConfig) -> None:
+@command("evaluate", text=("checkpoint", "output", "data.root", "data.cache_dir"))
+def main(cfg: DictConfig) -> None:
     """Evaluates and prints tables."""
     OmegaConf.set_struct(cfg, False)
+    whole("probe_steps", cfg.probe_steps, 0)
+    whole("worst", cfg.worst, 0)
+    whole("seed", cfg.seed, 0, 2**32 - 1)
+    one_of("split", cfg.split, SPLITS)
     checkpoint = checkpoint_file(cfg.checkpoint)
     read_checkpoint(checkpoint)
     overrides = HydraConfig.get().overrides.task
@@ -176,13 +180,6 @@ def _main(cfg: DictConfig) -> None:
         cfg.seed,
     )
     print_metrics(f"{checkpoint}, {cfg.split} split: {output}", metrics)
-
-
-def main() -> None:
-    """Evaluates from the command line."""
-    quiet()
-    register_resolvers()
-    _main()
 
 
 if __name__ == "__main__":

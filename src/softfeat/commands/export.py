@@ -14,12 +14,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from softfeat.commands.cli import readable_errors
+from softfeat.atomic import replaced
+from softfeat.checks import number
+from softfeat.commands.cli import command
 from softfeat.models.checkpoints import (
     checkpoint_file,
     read_checkpoint,
@@ -122,12 +123,12 @@ def write_onnx(checkpoint: Path, path: Path) -> list[str]:
         )
     assert program is not None
     path.parent.mkdir(parents=True, exist_ok=True)
-    program.save(path)
+    with replaced(path) as partial:
+        program.save(partial)
     return names
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="export", version_base="1.3")
-@readable_errors
+@command("export", text=("checkpoint", "output"))
 def main(cfg: DictConfig) -> None:
     """Write the file, and print its size with its hash or its outputs."""
     checkpoint = checkpoint_file(cfg.checkpoint)
@@ -144,8 +145,8 @@ def main(cfg: DictConfig) -> None:
         written = {"outputs": ", ".join(write_onnx(checkpoint, output))}
     elif output.suffix == ".safetensors":
         if cfg.level_norm is not None:
+            number("level_norm", cfg.level_norm, 0, 1)
             content["extractor"]["level_norm"] = float(cfg.level_norm)
-            extractor_of(content)  # checks the range of level_norm
         written = {"sha256": write_weights(output, content, about(checkpoint))}
     else:
         raise ValueError(f"output={output}: the name must end in .safetensors or .onnx")

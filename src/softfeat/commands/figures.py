@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -25,14 +24,16 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from softfeat.commands.cli import readable_errors
+from softfeat.checks import one_of, whole
+from softfeat.commands.cli import command
 from softfeat.commands.data_config import data_config, keys_below
-from softfeat.data.datamodule import SegmentationData
+from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import Record
 from softfeat.data.records import read_classes, resize_label
 from softfeat.imaging.convert import ids_tensor, to_float, to_tensor
 from softfeat.imaging.drawing import boundaries, label_colours, overlay, sheet
-from softfeat.imaging.images import find_photos, read_image, resize_image
+from softfeat.imaging.images import read_image, resize_image
+from softfeat.imaging.photo_files import find_photos
 from softfeat.imaging.slic import Superpixels
 from softfeat.matting.layers import layer_colours
 from softfeat.matting.soft_segmentation import soft_segment
@@ -40,6 +41,7 @@ from softfeat.metrics.pair_auc import pair_auc
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
 from softfeat.models.extractor import Extractor, extractor_of
 from softfeat.models.photo_features import features_of
+from softfeat.names import printable
 from softfeat.ops.pca import normalise, pca, random_projection
 from softfeat.training.callbacks.guided_filter import GuidedFilter
 from softfeat.training.callbacks.pictures import feature_columns
@@ -243,22 +245,24 @@ def draw_sheets(
     return files
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="figures", version_base="1.3")
-@readable_errors
+@command("figures", text=("input", "output", "checkpoint", "data.root", "data.cache_dir"))
 def main(cfg: DictConfig) -> None:
     """Write the sheets, and print their files."""
     from_data = cfg.get("data") is not None
     if (cfg.input is not None) == from_data:
         raise ValueError("give either input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")
-    if from_data and cfg.count < 1:
-        raise ValueError(f"count={cfg.count}: choose 1 photo or more")
+    whole("count", cfg.count, 1)
+    whole("seed", cfg.seed, 0)
+    whole("long_side", cfg.long_side, 32, 16384)
+    whole("layers", cfg.layers, 0, 40)
+    one_of("split", cfg.split, SPLITS)
     photos: Sequence[Path | Record]
     texts: list[str] = []
     figures = Figures(
         cfg.checkpoint, instantiate(cfg.superpixels), instantiate(cfg.guided_filter), cfg.layers
     )
     if not from_data:
-        photos = find_photos([cfg.input] if isinstance(cfg.input, str) else list(cfg.input))
+        photos = find_photos([cfg.input] if isinstance(cfg.input, str) else list(cfg.input)).photos
     else:
         overrides = keys_below("data", list(HydraConfig.get().overrides.task))
         config = data_config(cfg.data, overrides, checkpoint_file(cfg.checkpoint))
@@ -268,7 +272,7 @@ def main(cfg: DictConfig) -> None:
         same_classes = figures.hard is not None and figures.hard.class_names == classes
         photos = records if same_classes else [record.image for record in records]
     for path in draw_sheets(figures, photos, cfg.long_side, Path(cfg.output), texts).values():
-        print(path)
+        print(printable(str(path)))
     if figures.hard is None:
         print("no segmentation.png: the checkpoint contains soft features only")
 

@@ -3,13 +3,12 @@
 import sys
 import time
 
-import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from softfeat.commands.cli import readable_errors
+from softfeat.commands.cli import command
 from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import DataError
 
@@ -43,8 +42,7 @@ def precompute(data: SegmentationData) -> list[str]:
     return list(dict.fromkeys(problems))  # the test split may be the validation split
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="precompute", version_base="1.3")
-@readable_errors
+@command("precompute", text=("data.root", "data.cache_dir"))
 def main(cfg: DictConfig) -> None:
     """Lists every bad file of the set; exit status 1 if there is any."""
     problems = precompute(instantiate(cfg.data))

@@ -11,12 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from softfeat.batch import Result, report, segment_photos
-from softfeat.commands.cli import readable_errors
-from softfeat.imaging.images import find_photos
+from softfeat.commands.cli import command
+from softfeat.imaging.photo_files import Found, find_photos
 from softfeat.segmenter import Segmenter
 
 
@@ -45,15 +44,36 @@ def _with_tracebacks(results: Iterator[Result]) -> Iterator[Result]:
         yield result
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="segment", version_base="1.3")
-@readable_errors
+def _photos(inputs: Any) -> Found:
+    """The photos of `input`, which is null, a name, or a list of names."""
+    if inputs is None:
+        return Found([Path(str(resources.files("skimage") / "data" / "astronaut.png"))])
+    names = list(inputs) if isinstance(inputs, ListConfig) else [inputs]
+    if not names or isinstance(inputs, DictConfig):
+        raise ValueError("input= has no names: set input=PHOTO_OR_FOLDER_OR_GLOB")
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f'input={names}: put quotes around names: \'input=["1","2"]\'')
+    return find_photos(names)
+
+
+def _name(cfg: DictConfig, key: str) -> str:
+    """The name of a folder or of weights."""
+    if cfg[key] == "":
+        raise ValueError(f"{key}= is empty: set {key}=NAME, or leave it out")
+    return "null" if cfg[key] is None else str(cfg[key])  # a name like others
+
+
+@command("segment", text=("input", "output", "checkpoint"))
 def main(cfg: DictConfig) -> None:
-    """Segments unfinished photos and reports the result for each; exit status 1 if any failed."""
+    """Segments unfinished photos and reports the result for each.
+
+    The exit status is 1 if a photo failed, and 130 or 143 after Ctrl-C or SIGTERM.
+    """
     selection = _selection(cfg.select)
-    inputs = cfg.input or str(resources.files("skimage") / "data" / "astronaut.png")
-    photos = find_photos(list(inputs) if isinstance(inputs, ListConfig) else [str(inputs)])
+    output, checkpoint = Path(_name(cfg, "output")), _name(cfg, "checkpoint")
+    found = _photos(cfg.input)
     segmenter = Segmenter(
-        str(cfg.checkpoint),
+        checkpoint,
         layers=cfg.layers,
         size=cfg.size,
         features_sizes=cfg.features_sizes,
@@ -61,8 +81,10 @@ def main(cfg: DictConfig) -> None:
         backend=cfg.superpixels.backend,
         max_pixels=cfg.max_pixels,
     )
-    results = segment_photos(segmenter, photos, Path(cfg.output), bits=cfg.bits, **selection)
-    if report(_with_tracebacks(results), len(photos)):
+    results = _with_tracebacks(
+        segment_photos(segmenter, found.photos, output, bits=cfg.bits, **selection)
+    )
+    if report(results, len(found.photos), others=found.others):
         sys.exit(1)
 
 

@@ -8,7 +8,7 @@ from hydra.experimental.callback import Callback
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict, read_write
 
-from softfeat.commands.cli import readable_errors
+from softfeat.commands.cli import readable_errors, restore_environment
 from softfeat.sweeps.jobs import Sweep
 
 
@@ -18,6 +18,7 @@ class SweepCallback(Callback):
     @readable_errors
     def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
         """Gives all jobs the directory of the sweep, and opens the study of a search."""
+        restore_environment()  # jobs may run in other processes
         folder = Path(config.hydra.sweep.dir).absolute()
         if (folder / "multirun.yaml").exists():
             raise ValueError(f"{folder} holds a sweep: choose another run_dir")

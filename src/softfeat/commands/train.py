@@ -1,14 +1,14 @@
 """Trains: python -m src.train experiment=NAME [key=value ...], or resume=RUN_DIR."""
 
-import json
 import sys
 import time
 import uuid
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-import hydra
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -17,14 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from softfeat.commands.cli import in_multirun, quiet, readable_errors, register_resolvers
+from softfeat.commands.cli import command, in_multirun, register_resolvers
 from softfeat.data.datamodule import SegmentationData
+from softfeat.interrupt import Interrupted
 from softfeat.models.extractor import Extractor, load_extractor
 from softfeat.models.flops import model_size
-from softfeat.revision import revision
 from softfeat.sweeps.jobs import train_apart
 from softfeat.tables import print_metrics
 from softfeat.training.base import BaseModule
+from softfeat.training.callbacks.interrupt import StopOnSignal, validation_pending
+from softfeat.training.checkpoint_io import AtomicCheckpointIO
 from softfeat.training.classifier import rarity
 from softfeat.training.frozen import FrozenFeatures
 from softfeat.training.graphed_step import trainer_can_replay
@@ -32,14 +34,15 @@ from softfeat.training.hard_segmentation import head_classes
 from softfeat.training.loggers import RunCSVLogger, finishes_wandb, log_settings
 from softfeat.training.machine import bf16_instructions, machine
 from softfeat.training.metrics_file import write_metrics
-from softfeat.training.run_config import resumed_config, save_config
+from softfeat.training.run_config import resumed_config
+from softfeat.training.run_directory import RunDirectory, removed_if_empty
+from softfeat.training.settings import check_settings
 
 _COMMAND = (sys.executable, "-m", "softfeat.commands.train")
 # Keys of the model's configuration that decide how extractor and data are made.
 _NOT_FOR_THE_MODULE = ("features_checkpoint", "cache_features")
 
 
-@finishes_wandb
 def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     """Runs one training and its test.
 
@@ -52,28 +55,45 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
 
     Raises:
         ValueError: The run directory already holds a run, or settings contradict each other.
+        Interrupted: By Ctrl-C or SIGTERM.
     """
     register_resolvers()
-    run_dir = Path(cfg.run_dir)
-    last = run_dir / "checkpoints" / "last.ckpt"
     first_process = getattr(rank_zero_only, "rank", 0) == 0
-    if first_process:
-        open_run_dir(cfg, run_dir, resume)
+    directory = RunDirectory(Path(cfg.run_dir), keep=in_multirun())
+    with directory.opened(cfg, resume) if first_process else nullcontext():
+        try:
+            return _train(cfg, directory, resume)
+        except Interrupted as error:
+            advice = "no step was trained"
+            if (directory.path / "checkpoints" / "last.ckpt").is_file():
+                advice = f"continue with python -m src.train resume={quote(str(directory.path))}"
+            raise Interrupted(error.signum, advice) from None
+
+
+@finishes_wandb
+def _train(cfg: DictConfig, directory: RunDirectory, resume: bool) -> dict[str, float]:
+    """Trains in an open run directory, see `train`."""
+    first_process = getattr(rank_zero_only, "rank", 0) == 0
+    run_dir, last = directory.path, directory.path / "checkpoints" / "last.ckpt"
     OmegaConf.resolve(cfg)
+    check_settings(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
 
-    csv = RunCSVLogger(str(run_dir))
-    if resume and first_process:
-        csv.resume_at(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
     extractor = make_extractor(cfg, last if resume else None)
+    csv = RunCSVLogger(str(run_dir))
+    callbacks = [each for each in instantiate(cfg.callbacks).values() if each is not None]
     trainer = instantiate(
         cfg.trainer,
-        callbacks=list(instantiate(cfg.callbacks).values()),
+        callbacks=[*callbacks, StopOnSignal(last)],
         logger=[csv, instantiate(cfg.logger)] if cfg.get("logger") else csv,
+        plugins=AtomicCheckpointIO(),
     )
     data = make_data(cfg, extractor, trainer_can_replay(trainer))
     module = make_module(cfg, extractor, data)
     warn_of_slow_bf16(trainer)
+    if resume and first_process:
+        content = torch.load(last, map_location="cpu", weights_only=True)
+        csv.resume_at(content["global_step"], validation_pending(content))
     log_settings(trainer.loggers, {**OmegaConf.to_container(cfg), "machine": machine()})  # type: ignore[dict-item]
     size = model_size(module, cfg.data.image_size)
     if not resume:
@@ -81,9 +101,14 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
             logger.log_metrics(size, step=0)
 
     started = time.perf_counter()
-    trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
+    finally:
+        directory.keep |= trainer.global_step > 0
     seconds = time.perf_counter() - started
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if "/" in k}
+    # A training that was interrupted in its test has no step left, and only its file has scores.
+    scores = trainer.callback_metrics or csv.last_scores()
+    metrics = {k: float(v) for k, v in scores.items() if "/" in k}
     keeper = trainer.checkpoint_callback
     if keeper is not None and keeper.best_model_score is not None:
         metrics[keeper.monitor] = float(keeper.best_model_score)
@@ -100,21 +125,6 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         print_metrics(cfg.name, metrics)
         print(f"run directory, for checkpoint= or --weights:\n{run_dir}")
     return metrics
-
-
-def open_run_dir(cfg: DictConfig, run_dir: Path, resume: bool) -> None:
-    """Writes what a run directory says of its run: the configuration and the machine.
-
-    Raises:
-        ValueError: The directory already holds a run, and it is not to be resumed.
-    """
-    if not resume and (run_dir / "metrics.csv").exists():
-        raise ValueError(f"{run_dir} holds a run: continue it with resume=, or choose another")
-    cfg.revision = revision()
-    save_config(cfg, run_dir / "config.yaml")
-    text = json.dumps(machine(), indent=1)
-    (run_dir / "machine.json").write_text(text + "\n", encoding="utf-8")
-    (run_dir / "error.txt").unlink(missing_ok=True)
 
 
 def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
@@ -209,13 +219,22 @@ def warn_of_slow_bf16(trainer: pl.Trainer) -> None:
         )
 
 
-@hydra.main(config_path="pkg://softfeat.conf", config_name="train", version_base="1.3")
-@readable_errors
-def _main(cfg: DictConfig) -> float | None:
+_TEXT = (
+    "name", "run_dir", "resume", "prepared", "run_id", "group", "data.root", "data.cache_dir",
+    "model.features_checkpoint", "extractor.weights", "logger.project", "logger.name",
+    "logger.group", "search.study", "search.storage",
+)  # fmt: skip
+
+
+@command("train", text=_TEXT)
+def main(cfg: DictConfig) -> float | None:
     """Composes the configuration of a new or a resumed run, or of a job of a sweep, and trains."""
-    quiet()  # here, too: the process of a job does not call `main`
-    register_resolvers()
     hydra_config = HydraConfig.get()
+    with removed_if_empty(Path(hydra_config.runtime.output_dir)):
+        return _main(cfg, hydra_config)
+
+
+def _main(cfg: DictConfig, hydra_config: Any) -> float | None:
     if cfg.resume:
         if in_multirun():
             raise ValueError("resume= continues one run: give it without -m")
@@ -236,13 +255,6 @@ def _main(cfg: DictConfig) -> float | None:
     if cfg.search:
         return instantiate(cfg.search).run_trial(cfg, run)
     return run(cfg).get(cfg.optimized_metric)
-
-
-def main() -> None:
-    """Trains from the command line."""
-    quiet()
-    register_resolvers()
-    _main()
 
 
 if __name__ == "__main__":

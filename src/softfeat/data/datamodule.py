@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from softfeat.checks import flag, one_of, whole, whole_numbers
 from softfeat.data.dataset import (
     Augmentation,
     Batch,
@@ -28,6 +29,7 @@ from softfeat.data.parallel import map_in_workers, worker_count
 from softfeat.data.records import check_label_exists, read_classes
 from softfeat.data.store import SampleStore
 from softfeat.imaging.slic import Superpixels
+from softfeat.interrupt import leave_signals_to_parent
 
 SPLITS = ("train", "val", "test")
 
@@ -106,12 +108,29 @@ class SegmentationData(pl.LightningDataModule):
         features_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise ValueError(f"data.image_size={list(image_size)}: give [height, width]")
-        if balance not in get_args(SetBalance):
-            raise ValueError(f"data.balance={balance}: choose {', '.join(get_args(SetBalance))}")
-        if test_split not in SPLITS:
-            raise ValueError(f"split {test_split}: choose {', '.join(SPLITS)}")
+        whole_numbers("data.image_size", image_size, 16, 16384, count=2)
+        whole("data.batch_size", batch_size, 1, 65536)
+        whole("data.steps_per_epoch", steps_per_epoch, 1)
+        if num_workers is not None:
+            whole("data.num_workers", num_workers, 0, 256)
+        if variants is not None:
+            whole("data.variants", variants, 1)
+        whole("data.seed", seed, 0)
+        one_of("data.balance", balance, get_args(SetBalance))
+        one_of("split", test_split, SPLITS)
+        flag("data.hold_back", hold_back)
+        flag("data.native_labels", native_labels)
+        flag("data.pack", pack)
+        if not callable(layout):
+            raise ValueError(f"data.layout={layout}: choose one of the files in conf/data")
+        if not isinstance(superpixels, Superpixels):
+            raise ValueError(
+                f"data.superpixels={superpixels}: set data.superpixels.count and so on"
+            )
+        if augmentation is not None and not isinstance(augmentation, Augmentation):
+            raise ValueError(
+                f"data.augmentation={augmentation}: set data.augmentation.flip and so on, or null"
+            )
         if frozen is not None and augmentation is not None and variants is None:
             raise ValueError(
                 "model.cache_features=true stores each training photo in data.variants augmented "
@@ -242,8 +261,11 @@ class SegmentationData(pl.LightningDataModule):
         sets = [record.space for record in dataset.records]
         sampler = StreamSampler(sets, length, self.seed, rank, world_size, self.balance)
         if self.trainer:  # a resumed run draws its first batches before it sets the epoch
-            progress: Any = self.trainer.fit_loop.epoch_progress.current
-            sampler.set_epoch(progress.processed)
+            epoch: Any = self.trainer.fit_loop.epoch_progress.current
+            batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+            within = epoch.started > epoch.processed  # otherwise the epoch before is complete
+            done = batches.processed * self.batch_size * world_size if within else 0
+            sampler.resume_at(epoch.processed, done)
         return self._loader(self.features.get("train", dataset), sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -291,4 +313,5 @@ class SegmentationData(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # seeds the workers, which draw nothing from it
+            worker_init_fn=leave_signals_to_parent,
         )

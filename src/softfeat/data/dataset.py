@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset, Sampler, default_collate
 
+from softfeat.checks import number, whole
 from softfeat.data.flat_batch import FlatBatch
 from softfeat.data.layouts import Record
 from softfeat.data.records import read_classes, read_record, resize_label
@@ -44,11 +45,17 @@ class Augmentation:
     colour: float = 0.0
 
     def __post_init__(self) -> None:
-        low, high = self.scale
-        if not 0 < low <= high:
-            raise ValueError(f"data.augmentation.scale={list(self.scale)}: need 0 < low <= high")
-        if not 0 <= self.colour < 1:
-            raise ValueError(f"data.augmentation.colour={self.colour}: choose 0 <= colour < 1")
+        number("data.augmentation.flip", self.flip, 0, 1)
+        number("data.augmentation.colour", self.colour, 0, below=1)
+        scale: Any = self.scale
+        if not isinstance(scale, Sequence) or isinstance(scale, str) or len(scale) != 2:
+            raise ValueError(f"data.augmentation.scale={scale}: give a range such as [0.8,1.5]")
+        for bound in scale:
+            number("data.augmentation.scale", bound, 0.01, 100)
+        if scale[0] > scale[1]:
+            raise ValueError(
+                f"data.augmentation.scale={list(scale)}: the first number is above the second"
+            )
 
     def __call__(
         self,
@@ -138,8 +145,8 @@ class SegmentationDataset(Dataset[Batch]):
         variants: int | None = None,
         native_labels: bool = False,
     ) -> None:
-        if variants is not None and variants < 1:
-            raise ValueError(f"data.variants={variants}: choose 1 or more, or null")
+        if variants is not None:
+            whole("data.variants", variants, 1)
         self.records, self.image_size = list(records), image_size
         self.superpixels, self.store = superpixels, store
         self.augmentation, self.seed = augmentation, seed
@@ -234,6 +241,7 @@ class StreamSampler(Sampler[tuple[int, int]]):
     ) -> None:
         self.num_records, self.epoch_length, self.seed = len(sets), epoch_length, seed
         self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self._skipped = (0, 0)  # number of an epoch, and of its first samples that are left out
         self.balance = balance
         self.members = [np.flatnonzero(np.equal(sets, number)) for number in np.unique(sets)]
         sizes = np.array([len(members) for members in self.members])
@@ -243,14 +251,25 @@ class StreamSampler(Sampler[tuple[int, int]]):
         """Called by the trainer before each epoch."""
         self.epoch = epoch
 
+    def resume_at(self, epoch: int, samples: int) -> None:
+        """Sets the epoch, and leaves out its first samples.
+
+        Args:
+            epoch: Number of the epoch that an interrupted training was in.
+            samples: Samples of this epoch that it had trained on, over all ranks.
+        """
+        self.epoch, self._skipped = epoch, (epoch, samples)
+
     def __len__(self) -> int:
         return self.epoch_length // self.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         start = self.epoch * self.epoch_length
+        skipped = self._skipped[1] if self.epoch == self._skipped[0] else 0
         order: list[int] = []
         shuffled = -1  # the cycle that `order` holds
-        for place in range(start + self.rank, start + self.epoch_length, self.world_size):
+        places = range(start + skipped + self.rank, start + self.epoch_length, self.world_size)
+        for place in places:
             current = place // self.num_records
             if current != shuffled:
                 order, shuffled = self._cycle(current).tolist(), current

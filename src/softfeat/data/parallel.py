@@ -15,6 +15,8 @@ from rich.progress import (
 )
 from torch.utils.data import DataLoader, Dataset
 
+from softfeat.interrupt import leave_signals_to_parent
+
 _MOST_WORKERS = 12  # each takes memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -74,6 +76,7 @@ def map_in_workers(
         # A separate generator: the loader would draw from the global one, and a run that finds its
         # maps ready would train with other random numbers than the run that made them.
         generator=torch.Generator(),
+        worker_init_fn=leave_signals_to_parent,
     )
     columns = (
         TextColumn("{task.description}"),

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from softfeat.checks import whole
 from softfeat.data.cache_folder import CacheFolder
 from softfeat.data.labels import LabelMap
 from softfeat.data.layouts import DataError, Folder, Record
@@ -278,6 +279,12 @@ class Scenes:
         size: int = 256,
         num_workers: int | None = None,
     ) -> None:
+        whole("data.layout.seed", seed, 0)
+        whole("data.layout.size", size, 16, 4096)
+        if num_workers is not None:
+            whole("data.num_workers", num_workers, 0, 256)
+        for split, count in (counts or {}).items():
+            whole(f"data.layout.counts.{split}", count, 1, 10**6)
         self.seed, self.size, self.num_workers = seed, size, worker_count(num_workers)
         self.counts = dict(counts or {"train": 320, "val": 40, "test": 60})
         if unknown := set(self.counts) - set(_SPLITS):

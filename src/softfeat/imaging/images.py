@@ -1,6 +1,5 @@
-"""Finding, reading and resizing of photos. Errors name the file."""
+"""Reading and resizing of photos. Errors name the file."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,34 +24,6 @@ def pictures(folder: Path) -> list[Path]:
         Files with one of the `IMAGE_SUFFIXES`, sorted by name.
     """
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def find_photos(inputs: Sequence[str]) -> list[Path]:
-    """List the photos of files, folders and patterns.
-
-    Args:
-        inputs: Paths of photos or folders, or patterns of paths with `*`, `?` and `[...]`.
-
-    Returns:
-        Files of the photos, in the order of `inputs`.
-
-    Raises:
-        FileNotFoundError: If one of the inputs has no photos.
-    """
-    found: list[Path] = []
-    for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            photos = pictures(path)
-        elif path.exists():  # before patterns, since file names may contain their characters
-            photos = [path]
-        else:
-            matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-            photos = [p for p in matches if p.suffix.lower() in Image.registered_extensions()]
-        if not photos:
-            raise FileNotFoundError(f"no photos at {text}: set input=PHOTO_OR_FOLDER_OR_GLOB")
-        found += photos
-    return found
 
 
 def file_identity(path: Path) -> list[str | int]:

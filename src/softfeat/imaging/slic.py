@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from softfeat.checks import number, one_of, whole
+
 _REPAIR = (
     "pip install setuptools wheel cython numpy && pip install --no-build-isolation fast-slic==0.4.0"
 )
@@ -61,12 +63,11 @@ class Superpixels:
     mode: Literal["stored", "online"] = "stored"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.count <= _MAX_COUNT:
-            raise ValueError(f"superpixels.count={self.count}: choose 1..{_MAX_COUNT}")
-        if self.backend not in ("fast_slic", "skimage"):
-            raise ValueError(f"superpixels.backend={self.backend}: choose fast_slic or skimage")
-        if self.mode not in ("stored", "online"):
-            raise ValueError(f"superpixels.mode={self.mode}: choose stored or online")
+        whole("superpixels.count", self.count, 1, _MAX_COUNT)
+        number("superpixels.compactness", self.compactness, above=0, high=1e6)
+        whole("superpixels.iterations", self.iterations, 1, 1000)
+        one_of("superpixels.backend", self.backend, ("fast_slic", "skimage"))
+        one_of("superpixels.mode", self.mode, ("stored", "online"))
 
     def check_backend(self) -> None:
         """Check that the backend is installed.

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from softfeat.atomic import replaced
+from softfeat.locks import holding
 
 WEIGHTS = Path(str(resources.files("softfeat.weights")))
 SUMS = "SHA256SUMS"
@@ -200,8 +201,11 @@ def write_weights(path: Path, content: dict[str, Any], about: dict[str, Any]) ->
     plain = {key: content[key] for key in _REBUILDS if key in content}
     header = json.dumps({**plain, "about": about}, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sums = _sums(path.parent)
-    with replaced(path.with_name(SUMS)) as listing, replaced(path) as partial:
+    listed = path.with_name(SUMS)
+    lock = path.with_name(f".{SUMS}.lock")
+    # Another process may add a file of its own at the same time.
+    with holding(lock), replaced(listed) as listing, replaced(path) as partial:
+        sums = _sums(path.parent)
         save_file(state, partial, {_HEADER: header})
         sums[path.name] = sha256(partial)
         lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from softfeat.checks import number, one_of, whole, whole_numbers
 from softfeat.models import efficientnet
 from softfeat.models.checkpoints import read_checkpoint
 from softfeat.ops.sizes import ceil_div
@@ -70,13 +71,8 @@ class Extractor(nn.Module):
         recompute: int,
     ) -> None:
         super().__init__()
-        if not 0 <= level_norm <= 1:
-            raise ValueError(f"extractor.level_norm={level_norm}: choose 0 (as learned) to 1")
-        if not 0 <= recompute <= len(level_channels):
-            raise ValueError(
-                f"extractor.recompute={recompute}: choose 0 to {len(level_channels)}, the number "
-                "of stages"
-            )
+        number("extractor.level_norm", level_norm, 0, 1)
+        whole("extractor.recompute", recompute, 0, len(level_channels))
         self.recompute = recompute
         self.low_channels = low_channels
         self.level_channels = tuple(map(int, level_channels))
@@ -291,10 +287,15 @@ class BottleneckExtractor(Extractor):
         level_norm: float = 0.0,
         recompute: int = 1,
     ) -> None:
+        whole_numbers("extractor.widths", widths, 4, 65536)
+        whole_numbers("extractor.blocks", blocks, 1, 1000)
+        whole("extractor.dim", dim, 1, 65536)
+        if readout_scale is not None:
+            number("extractor.readout_scale", readout_scale, above=0)
         if len(widths) != len(blocks) or dim % len(widths):
             raise ValueError(
-                f"widths={list(widths)} and blocks={list(blocks)} need one entry per stage each, "
-                f"and dim={dim} must divide evenly among the stages"
+                f"extractor.widths={list(widths)} and extractor.blocks={list(blocks)} need one "
+                f"entry per stage each, and extractor.dim={dim} must divide evenly among the stages"
             )
         channels = dim // len(widths)
         levels = [channels] * len(widths)
@@ -325,7 +326,9 @@ class BottleneckExtractor(Extractor):
                 )
             )
             in_channels = width
-        self.scale = None if readout_scale is None else nn.Parameter(torch.tensor(readout_scale))
+        self.scale = (
+            None if readout_scale is None else nn.Parameter(torch.tensor(float(readout_scale)))
+        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
@@ -388,17 +391,12 @@ class EfficientNetExtractor(Extractor):
         recompute: int = 0,
     ) -> None:
         stage_channels = efficientnet.STAGE_CHANNELS
-        if len(level_channels) != len(stage_channels):
-            raise ValueError(
-                f"extractor.level_channels={list(level_channels)}: give {len(stage_channels)} "
-                "numbers, one per stage"
-            )
-        if batch_norm not in ("batch", "running", "frozen"):
-            raise ValueError(f"extractor.batch_norm={batch_norm}: choose batch, running or frozen")
-        if not 0 <= frozen_stages <= len(stage_channels):
-            raise ValueError(
-                f"extractor.frozen_stages={frozen_stages}: choose 0 to {len(stage_channels)}"
-            )
+        whole_numbers(
+            "extractor.level_channels", level_channels, 1, 65536, count=len(stage_channels)
+        )
+        whole("extractor.top_down", top_down, 0, 65536)
+        one_of("extractor.batch_norm", batch_norm, ("batch", "running", "frozen"))
+        whole("extractor.frozen_stages", frozen_stages, 0, len(stage_channels))
         mean = [efficientnet.MEAN] * 3
         std = [efficientnet.STD] * 3
         super().__init__(stage_channels[0], level_channels, mean, std, level_norm, recompute)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softfeat.checks import flag, number, whole_numbers
 from softfeat.ops.sizes import ceil_div
 
 
@@ -44,10 +45,13 @@ class Views:
                 f"views.scales={self.scales} and views.window={self.window} must be lists: "
                 "scales=[1.0], window=[H,W]"
             )
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"views.scales={self.scales}: give one or more positive numbers")
-        if self.window is not None and (len(self.window) != 2 or min(self.window) < 1):
-            raise ValueError(f"views.window={self.window}: give [height, width], or null")
+        flag("views.flip", self.flip)
+        if not isinstance(self.scales, Sequence) or isinstance(self.scales, str) or not self.scales:
+            raise ValueError(f"views.scales={self.scales}: give a list such as [1.0]")
+        for scale in self.scales:
+            number("views.scales", scale, 0.01, 100)
+        if self.window is not None:
+            whole_numbers("views.window", self.window, 1, count=2)
 
     def __call__(self, scores: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """Average the class probabilities of all views.

@@ -5,6 +5,26 @@ from kornia.filters import guided_blur
 from torch import Tensor
 from torch.nn import functional as F
 
+from softfeat.checks import number, whole
+
+
+def check_filter(kernel_size: int, eps: float, subsample: int, chunk: int) -> None:
+    """Check the parameters of `guided_filter`.
+
+    Args:
+        kernel_size: Side of the window.
+        eps: Regularisation.
+        subsample: Factor of the resolution.
+        chunk: Channels at a time.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    whole("guided_filter.kernel_size", kernel_size, 1, 9999)
+    number("guided_filter.eps", eps, above=0, high=1e6)
+    whole("guided_filter.subsample", subsample, 1, 9999)
+    whole("guided_filter.chunk", chunk, 1)
+
 
 def guided_filter(
     features: Tensor,
@@ -42,8 +62,7 @@ def guided_filter(
             f"features {tuple(features.shape)} and image {tuple(image.shape)} differ in batch or "
             "pixel size: upsample the features first"
         )
-    if kernel_size < 1 or subsample < 1 or chunk < 1:
-        raise ValueError(f"{kernel_size=}, {subsample=}, {chunk=}: each must be at least 1")
+    check_filter(kernel_size, eps, subsample, chunk)
     if image.is_floating_point() and image.amax() <= 1 + 1e-3 and image.amin() >= -1e-3:
         guide = image.float()
     else:

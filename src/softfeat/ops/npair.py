@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softfeat.checks import flag, one_of
 from softfeat.ops.labels import CONTRAST, IGNORE
 from softfeat.ops.sizes import ceil_div
 
@@ -70,8 +71,9 @@ def npair_loss(
     >>> npair_loss(torch.zeros(1, 2, 4), torch.tensor([[3, 3]])).item()
     0.0
     """
-    if negative not in ("printed", "symmetric"):
-        raise ValueError(f"negative={negative!r}: choose 'printed' or 'symmetric'")
+    one_of("loss.negative", negative, ("printed", "symmetric"))
+    one_of("loss.balance", balance, ("none", "pairs", "classes"))
+    flag("loss.across_images", across_images)
     if across_images:
         features = features.flatten(0, 1)[None]  # (1,B*S,D)
         labels = labels.flatten(0, 1)[None]  # (1,B*S)
@@ -112,7 +114,7 @@ def _pair_weights(
         same = _same_label(labels) * member  # (B,S)
         positive = 1 / ((same - member) * comparable).sum(1).clamp(min=1)  # (B,)
         negative = 1 / (size.square() - same.sum(1)).clamp(min=1)  # (B,)
-    elif balance == "classes":
+    else:
         # The members with one label add up to 1, so the weights of all pairs of two labels do too.
         member = member / _same_label(labels)  # (B,S)
         num_labels = member.sum(1).round()  # (B,)
@@ -121,8 +123,6 @@ def _pair_weights(
         equal = objects.sum(1).round() - objects.square().sum(1)  # (B,)
         positive = 1 / torch.where(equal > 1e-6, equal, 1.0)  # (B,)
         negative = 1 / (num_labels.square() - num_labels).clamp(min=1)  # (B,)
-    else:
-        raise ValueError(f"balance={balance!r}: choose 'none', 'pairs' or 'classes'")
     return member, positive[:, None] * comparable, negative
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from softfeat.checks import whole
 from softfeat.ops.labels import IGNORE
 
 _LABEL_IDS = 256  # label maps are 8-bit
@@ -44,6 +45,9 @@ def sample_pixels(
     >>> sorted(set(labels.flatten().tolist())), 2 in pixels
     ([2, 7], False)
     """
+    whole("model.sample_pixels.num_classes", num_classes, 1, _LABEL_IDS)
+    whole("model.sample_pixels.num_samples", num_samples, 1, 10**6)
+    whole("model.sample_pixels.repetitions", repetitions, 1, 10**6)
     flat = label.flatten(1)  # (B,H*W)
     batch, num_pixels = flat.shape
     shape = (batch, repetitions, num_classes)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from softfeat.interrupt import Interrupted
 from softfeat.tables import markdown_table
 from softfeat.training.run_config import save_config
 
@@ -261,14 +263,21 @@ def train_apart(cfg: DictConfig, command: Sequence[str]) -> dict[str, float]:
     """
     run_dir = Path(cfg.run_dir)
     save_config(cfg, run_dir / "config.yaml")
-    result = subprocess.run(
-        [*command, f'prepared="{run_dir}"'], stderr=subprocess.PIPE, text=True, check=False
-    )
-    if result.returncode:
-        lines = result.stderr.strip().splitlines() or ["no message"]
+    with subprocess.Popen(
+        [*command, f"prepared={run_dir}"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            _, messages = process.communicate()
+        except Interrupted as error:
+            if error.signum == signal.SIGTERM:  # Ctrl-C reaches the process without help
+                process.terminate()
+            process.communicate()  # it saves a checkpoint
+            raise
+    if process.returncode:
+        lines = messages.strip().splitlines() or ["no message"]
         reasons = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         reason = (reasons or lines[-1:])[0]
-        raise ChildProcessError(f"{reason} (exit status {result.returncode})\n{result.stderr}")
-    print(result.stderr, end="", file=sys.stderr)
+        raise ChildProcessError(f"{reason} (exit status {process.returncode})\n{messages}")
+    print(messages, end="", file=sys.stderr)
     metrics: dict[str, float] = json.loads((run_dir / "metrics.json").read_text("utf-8"))
     return metrics

@@ -11,11 +11,39 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
+from softfeat.checks import flag, number, whole
 from softfeat.models.extractor import Extractor
 from softfeat.training.ddp import share_buffers
 from softfeat.training.schedule import poly_with_warmup
 
 MakeOptimizer = Callable[[Iterable[Any]], Optimizer]
+
+
+def check_optimizer(make: MakeOptimizer) -> None:
+    """Checks the settings of an optimiser, before a training has read its data.
+
+    Args:
+        make: Makes the optimiser from parameters.
+
+    Raises:
+        ValueError: A setting is out of range, or the optimiser does not take it.
+    """
+    for name, value in getattr(make, "keywords", {}).items():
+        key = f"model.optimizer.{name}"
+        if name == "lr":
+            number(key, value, above=0)
+        elif name in ("weight_decay", "eps", "dampening", "lr_decay"):
+            number(key, value, 0)
+        elif name in ("momentum", "alpha"):
+            number(key, value, 0, below=1)
+        elif isinstance(value, float):
+            number(key, value)
+        elif name in ("fused", "foreach", "nesterov", "amsgrad", "maximize") and value is not None:
+            flag(key, value)
+    try:
+        make([torch.nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise ValueError(f"model.optimizer: {error}") from error
 
 
 class BaseModule(pl.LightningModule):
@@ -30,7 +58,7 @@ class BaseModule(pl.LightningModule):
             Below 1 for stages that start from another training; 0 leaves them as they are.
 
     Raises:
-        ValueError: `encoder_rate` is negative.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -41,8 +69,9 @@ class BaseModule(pl.LightningModule):
         encoder_rate: float = 1.0,
     ) -> None:
         super().__init__()
-        if encoder_rate < 0:
-            raise ValueError(f"model.encoder_rate={encoder_rate}: choose 0 or more")
+        number("model.encoder_rate", encoder_rate, 0)
+        whole("model.warmup_steps", warmup_steps, 0)
+        check_optimizer(optimizer)
         self.extractor = extractor
         self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer, self.warmup_steps, self.encoder_rate = optimizer, warmup_steps, encoder_rate

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from softfeat.checks import flag, one_of
 from softfeat.data.dataset import Batch
 from softfeat.data.layouts import Layout
 from softfeat.metrics.segmentation import SegmentationScores, confusion_matrix, segmentation_scores
@@ -95,8 +96,8 @@ class HardSegmentationModule(BaseModule):
         views: Views = ONE_VIEW,
     ) -> None:
         super().__init__(extractor, optimizer, warmup_steps)
-        if head not in _HEADS:
-            raise ValueError(f"model.head={head}: choose {' or '.join(_HEADS)}")
+        one_of("model.head", head, _HEADS)
+        flag("model.end_to_end", end_to_end)
         if end_to_end:
             extractor.hparams["level_norm"] = 0.0
         self.end_to_end = end_to_end

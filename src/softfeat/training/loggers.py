@@ -3,15 +3,16 @@
 import csv
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args
 
 import wandb
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from softfeat.atomic import replaced
+from softfeat.checks import one_of
 
 # For these the summary of a W&B run shows the best value, {"max": ...}, not the last.
 _BEST = ("val/pair_auc", "val/miou")
@@ -30,6 +31,10 @@ class _Writer(_ExperimentWriter):
             with path.open(newline="") as file:
                 self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
 
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with Path(self.metrics_file_path).open(newline="") as file:
+            _write_rows(Path(self.metrics_file_path), fieldnames, list(csv.DictReader(file)))
+
     def log_hparams(self, params: dict[str, Any]) -> None:
         """The configuration is in config.yaml."""
 
@@ -45,18 +50,53 @@ class RunCSVLogger(CSVLogger):
         super().__init__(save_dir, name="", version="")
         self._experiment = _Writer(log_dir=self.log_dir)  # type: ignore[assignment]
 
-    def resume_at(self, step: int) -> None:
-        """Removes the rows from `step` on, which the resumed run writes again."""
+    def resume_at(self, step: int, validates: bool = False) -> None:
+        """Removes the rows that the resumed run writes again.
+
+        Args:
+            step: Number of the next step. Rows from this step on are removed.
+            validates: Whether the run starts with the validation after the step before. Its rows
+                are then removed, too.
+        """
         path = Path(self.log_dir) / "metrics.csv"
         if not path.is_file():
             return
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             names, rows = list(reader.fieldnames or []), list(reader)
-        with replaced(path) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=names)
-            writer.writeheader()
-            writer.writerows(row for row in rows if int(row["step"]) < step)
+        validated = [name for name in names if name.startswith("val/")]
+        _write_rows(
+            path,
+            names,
+            [
+                row
+                for row in rows
+                if int(row["step"]) < step
+                and not (
+                    validates
+                    and int(row["step"]) == step - 1
+                    and any(row[name] for name in validated)
+                )
+            ],
+        )
+
+    def last_scores(self) -> dict[str, float]:
+        """Reads the last values of the losses and of the scores of validation."""
+        with (Path(self.log_dir) / "metrics.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            name: float(value)
+            for row in rows
+            for name, value in row.items()
+            if value and name.startswith(("train/", "val/")) and name != "train/lr"
+        }
+
+
+def _write_rows(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with replaced(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def log_settings(loggers: Iterable[Logger], settings: dict[str, Any]) -> None:
@@ -122,6 +162,7 @@ def make_wandb_logger(
     Raises:
         ValueError: "online" without credentials.
     """
+    one_of("logger.mode", mode, get_args(Mode))
     if mode == "auto":
         wanted = os.environ.get("WANDB_MODE")
         mode = cast(Mode, wanted or ("online" if has_credentials() else "offline"))

@@ -46,7 +46,10 @@ def resumed_config(run_dir: Path, overrides: Sequence[str]) -> DictConfig:
         ValueError: An override sets something that a resumed run has to keep.
     """
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
-        raise FileNotFoundError(f"nothing to resume: no {run_dir}/checkpoints/last.ckpt")
+        raise FileNotFoundError(
+            f"nothing to resume: no {run_dir}/checkpoints/last.ckpt. Start the training again; "
+            "it may use the same run_dir"
+        )
     # "+key=value" adds a key to the configuration; here it means the same as "key=value".
     changes = [o.lstrip("+") for o in overrides if not o.startswith("resume=")]
     for change in changes:

@@ -30,6 +30,9 @@ class SampledPixelModule(SoftFeatureModule):
         super().__init__(*args, **kwargs)
         if self.cuda_graph:
             raise ValueError("sampled pixels cannot be replayed: set model.cuda_graph=false")
+        if not callable(sample_pixels):
+            raise ValueError(f"model.sample_pixels={sample_pixels}: choose loss=pixel_npair")
+        sample_pixels(torch.zeros(1, 2, 2).long(), generator=torch.Generator())  # checks settings
         self.sample_pixels = sample_pixels
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

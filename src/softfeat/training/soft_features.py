@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softfeat.checks import flag, number, whole
 from softfeat.data.dataset import Batch
 from softfeat.metrics.pair_auc import PairAUC
 from softfeat.models.extractor import Extractor
@@ -56,11 +57,17 @@ class SoftFeatureModule(BaseModule):
         cuda_graph: bool = False,
     ) -> None:
         super().__init__(extractor, optimizer, warmup_steps, encoder_rate)
-        if classifier_weight < 0 or (class_weights is not None and not classifier_weight):
+        number("model.classifier_weight", classifier_weight, 0)
+        whole("model.num_superpixels", num_superpixels, 1)
+        flag("model.cuda_graph", cuda_graph)
+        if class_weights is not None and not classifier_weight:
             raise ValueError(
-                f"model.classifier_weight={classifier_weight}: choose 0 or more, and more than 0 "
-                "with model.class_weights=frequency, which weighs the classifier's classes"
+                f"model.classifier_weight={classifier_weight}: choose more than 0 with "
+                "model.class_weights=frequency, which weighs the classifier's classes"
             )
+        if not callable(loss):
+            raise ValueError(f"loss={loss}: choose one of the files in conf/loss, such as npair")
+        loss(torch.zeros(1, 2, extractor.dim), torch.zeros(1, 2).long())  # checks its settings
         self.loss, self.num_superpixels = loss, num_superpixels
         self.classifier_weight = classifier_weight
         self.classifier: SpacesClassifier | None = None

@@ -5,6 +5,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EMAWeightAveraging
 
+from softfeat.checks import number
+
 
 class MovingAverage(EMAWeightAveraging):
     """Like Lightning's callback, except that testing uses the averaged weights.
@@ -23,8 +25,7 @@ class MovingAverage(EMAWeightAveraging):
     """
 
     def __init__(self, decay: float = 0.99) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"callbacks.average.decay={decay}: choose 0 or more, below 1")
+        number("callbacks.average.decay", decay, 0, below=1)
         super().__init__(decay=decay)
 
     def on_load_checkpoint(

@@ -6,6 +6,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from softfeat.checks import whole
+
 _REMEDY = (
     "Start again with a lower learning rate (model.optimizer.lr), or look at these files. "
     "The checkpoints in checkpoints/ are older and not affected"
@@ -22,6 +24,7 @@ class StopOnNonFinite(pl.Callback):
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        whole("callbacks.finite.every_n_steps", every_n_steps, 1)
         self.every_n_steps = every_n_steps
         self._last: list[str] = []
         self._seen: list[tuple[int, Tensor, list[str]]] = []
@@ -52,6 +55,18 @@ class StopOnNonFinite(pl.Callback):
                 f"the validation loss after step {trainer.global_step} is {loss.item()}: the last "
                 f"step's photos were\n  " + "\n  ".join(self._last) + f"\n{_REMEDY}"
             )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Checks the weights: a finite loss can have an infinite gradient."""
+        self._check()
+        for name, value in pl_module.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise FloatingPointError(
+                    f"the weights {name} are not finite after step {trainer.global_step}. The last "
+                    "step's photos:\n  " + "\n  ".join(self._last) + f"\n{_REMEDY}"
+                )
 
     def _check(self) -> None:
         seen, self._seen = self._seen, []

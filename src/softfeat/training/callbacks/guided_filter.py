@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from softfeat.ops.guided_filter import guided_filter
+from softfeat.ops.guided_filter import check_filter, guided_filter
 
 
 class GuidedFilter(pl.Callback):
@@ -25,6 +25,7 @@ class GuidedFilter(pl.Callback):
     def __init__(
         self, kernel_size: int = 11, eps: float = 0.01, subsample: int = 1, chunk: int = 16
     ) -> None:
+        check_filter(kernel_size, eps, subsample, chunk)
         self.options: dict[str, Any] = {
             "kernel_size": kernel_size,
             "eps": eps,

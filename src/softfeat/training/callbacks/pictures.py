@@ -9,6 +9,7 @@ import wandb
 from PIL import Image
 from torch import Tensor
 
+from softfeat.checks import whole
 from softfeat.imaging.drawing import (
     boundaries,
     confusion_picture,
@@ -57,6 +58,7 @@ class _Pictures(pl.Callback):
     """
 
     def __init__(self, folder: str | Path, count: int = 4) -> None:
+        whole("callbacks.pictures.count", count, 1)
         self.folder, self.count = Path(folder), count
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
