@@ -140,7 +140,10 @@ def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
     checkpoint = (last or cfg.model.features_checkpoint) if "head" in cfg.model else None
     if checkpoint is None:
         return extractor
-    trained = load_extractor(checkpoint)
+    try:
+        trained = load_extractor(checkpoint)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"model.features_checkpoint={checkpoint}: {error}") from error
     trained.recompute = extractor.recompute  # a setting of the training, not of the network
     return trained
 
