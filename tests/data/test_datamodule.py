@@ -168,7 +168,7 @@ def test_stored_mode_reports_all_bad_files_before_training(
 
 
 def test_the_split_is_checked(folder_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="split=training: choose train, val or test"):
+    with pytest.raises(ValueError, match=r"data\.test_split=training: choose train, val or test"):
         SegmentationData(Folder, folder_root, tmp_path, test_split="training")
 
 

@@ -9,6 +9,8 @@ from PIL import Image, ImageFile
 
 from softfeat.imaging.images import read_image, resize_image
 
+pytestmark = pytest.mark.filterwarnings("ignore::softfeat.imaging.formats.PhotoWarning")
+
 
 def test_photos_come_upright_in_rgb(tmp_path: Path) -> None:
     array = np.zeros((4, 6, 3), np.uint8)

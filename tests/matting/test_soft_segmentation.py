@@ -205,12 +205,14 @@ def test_a_cut_of_more_layers_than_there_may_be() -> None:
         layers_of(analyse(image, features), 41)
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_constant_picture_is_one_layer(count: int) -> None:
+@pytest.mark.parametrize("count", [1, 5, "auto"])
+def test_a_constant_picture_is_one_layer(count: int | str) -> None:
     image = np.full((40, 40, 3), 0.3)
-    alphas = soft_segment(image, np.full((40, 40, 8), 0.7), count).alphas
-    assert alphas.shape == (1, 40, 40)
-    np.testing.assert_allclose(alphas, 1, atol=1e-6)
+    padded = np.random.default_rng(0).random((40, 40, 8))  # a network sees its own padding
+    for features in (np.full((40, 40, 8), 0.7), padded):
+        alphas = soft_segment(image, features, count).alphas
+        assert alphas.shape == (1, 40, 40)
+        np.testing.assert_allclose(alphas, 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (8, 400), (300, 9)])

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from softfeat.commands.cli import explained, is_users_error
 from softfeat.commands.train import make_data, make_extractor, make_module
-from softfeat.training.settings import check_settings
+from softfeat.training.settings import check_sections, check_settings
 from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 # Keys that take some of the values below.
@@ -23,7 +23,10 @@ TAKES: dict[str, tuple[Any, ...]] = {
     "data.num_workers": (None,),
     "data.variants": (None,),
     "extractor.readout_scale": (None, 0.5),
-    "trainer.strategy": (None,),
+    "data.layout.contrast": ([],),
+    "trainer.enable_model_summary": (None,),
+    "trainer.num_sanity_val_steps": (-1,),
+    "model.optimizer.fused": (None,),
     "model.features_checkpoint": (None,),
 }
 VALUES = (-1, math.nan, "x", None, [], 10**9)
@@ -39,6 +42,7 @@ def leaves(node: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 def construct(cfg: DictConfig, section: str, made: dict[str, Any]) -> None:
     """Makes what the settings of a section decide."""
+    check_sections(cfg)
     OmegaConf.resolve(cfg)
     check_settings(cfg)
     if section == "extractor":
@@ -106,6 +110,7 @@ def test_an_error_names_the_setting(setting: str, folder_root: Path, tmp_path: P
     key, _, text = setting.partition("=")
     OmegaConf.update(cfg, key, OmegaConf.create(f"v: {text}").v, merge=False)
     try:
+        check_sections(cfg)
         check_settings(cfg)
         extractor = make_extractor(cfg)
         make_module(cfg, extractor, make_data(cfg, extractor))

@@ -36,7 +36,7 @@ from softfeat.training.machine import bf16_instructions, machine
 from softfeat.training.metrics_file import write_metrics
 from softfeat.training.run_config import resumed_config
 from softfeat.training.run_directory import RunDirectory, removed_if_empty
-from softfeat.training.settings import check_settings
+from softfeat.training.settings import check_sections, check_settings
 
 _COMMAND = (sys.executable, "-m", "softfeat.commands.train")
 # Keys of the model's configuration that decide how extractor and data are made.
@@ -75,6 +75,7 @@ def _train(cfg: DictConfig, directory: RunDirectory, resume: bool) -> dict[str, 
     """Trains in an open run directory, see `train`."""
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     run_dir, last = directory.path, directory.path / "checkpoints" / "last.ckpt"
+    check_sections(cfg)
     OmegaConf.resolve(cfg)
     check_settings(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
@@ -139,7 +140,10 @@ def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
     checkpoint = (last or cfg.model.features_checkpoint) if "head" in cfg.model else None
     if checkpoint is None:
         return extractor
-    trained = load_extractor(checkpoint)
+    try:
+        trained = load_extractor(checkpoint)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"model.features_checkpoint={checkpoint}: {error}") from error
     trained.recompute = extractor.recompute  # a setting of the training, not of the network
     return trained
 

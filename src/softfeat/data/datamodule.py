@@ -117,7 +117,7 @@ class SegmentationData(pl.LightningDataModule):
             whole("data.variants", variants, 1)
         whole("data.seed", seed, 0)
         one_of("data.balance", balance, get_args(SetBalance))
-        one_of("split", test_split, SPLITS)
+        one_of("data.test_split", test_split, SPLITS)
         flag("data.hold_back", hold_back)
         flag("data.native_labels", native_labels)
         flag("data.pack", pack)

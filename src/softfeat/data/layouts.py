@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from softfeat.checks import text, whole
 from softfeat.data.labels import LabelMap
 from softfeat.imaging.images import IMAGE_SUFFIXES, pictures
 
@@ -231,12 +232,18 @@ class Folder:
         contrast: Sequence[str | int] = (),
         download: str = "",
     ) -> None:
+        if test is not None:
+            text("data.layout.test", test)
+        if num_classes is not None:
+            whole("data.layout.num_classes", num_classes, 1, 254)
+        if isinstance(contrast, str) or not isinstance(contrast, Sequence):
+            raise ValueError(f"data.layout.contrast={contrast}: set it to a list, such as [0]")
         self.root = _require_root(root, "folder layout", self.TREE, download)
         self.test = test
         listing = self.root / "classes.txt"
         if listing.is_file():
-            text = listing.read_text(encoding="utf-8")
-            names = [line.strip() for line in text.splitlines() if line.strip()]
+            lines = listing.read_text(encoding="utf-8").splitlines()
+            names = [line.strip() for line in lines if line.strip()]
         elif num_classes is not None:
             names = [str(i) for i in range(num_classes)]
         else:

@@ -11,14 +11,13 @@ import numpy as np
 
 from softfeat.imaging.colour import (
     D65,
-    P3_PRIMARIES,
-    REC2020_PRIMARIES,
     SRGB_PRIMARIES,
     rgb_profile,
 )
 from softfeat.imaging.raster import (
     Raster,
     check_size,
+    coded_profile,
     description_of,
     note_frames,
     open_with_pillow,
@@ -29,8 +28,6 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT"}
 _PNG_DESCRIPTION = {b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"eXIf"}
 _PNG_TEXT = re.compile(rb"(Copyright|Author|Artist|XML:com\.adobe\.xmp|Raw profile type exif)\0")
-_PRIMARIES = {1: SRGB_PRIMARIES, 9: REC2020_PRIMARIES, 12: P3_PRIMARIES}
-_TRANSFERS = {1: None, 4: 2.2, 5: 2.8, 6: None, 8: 1.0, 13: None, 14: None, 15: None}
 
 
 class Png:
@@ -92,8 +89,8 @@ def read_png(file: BinaryIO, max_pixels: int) -> Raster:
     picture = open_with_pillow(BytesIO(png.rebuilt()), "PNG", max_pixels)
     described = description_of(picture)
     code = png.content(b"cICP")
-    if code is not None:
-        described["icc"] = _coded_profile(code, described["notes"])
+    if code is not None and len(code) >= 2:
+        described["icc"] = coded_profile(code[0], code[1], described["notes"])
     elif described["icc"] is None and "srgb" not in picture.info:
         described["icc"] = _measured_profile(picture.info, described["notes"])
     raster = split_alpha(pixels, **described)
@@ -101,17 +98,6 @@ def read_png(file: BinaryIO, max_pixels: int) -> Raster:
     if animation is not None:
         note_frames(raster, int.from_bytes(animation[:4], "big"))
     return raster
-
-
-def _coded_profile(code: bytes, notes: list[str]) -> bytes | None:
-    """The profile of colours that are named by numbers (ITU-T H.273); None for sRGB."""
-    primaries, transfer = code[0], code[1]
-    if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
-        notes.append(f"its colour space ({primaries}, {transfer}) is unknown: it is read as sRGB")
-        return None
-    if primaries == 1 and _TRANSFERS[transfer] is None:
-        return None
-    return rgb_profile("coded", _PRIMARIES[primaries], gamma=_TRANSFERS[transfer])
 
 
 def _measured_profile(info: dict[Any, Any], notes: list[str]) -> bytes | None:

@@ -9,12 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from softfeat.imaging.colour import ADOBE_GAMMA, ADOBE_PRIMARIES, rgb_profile
+from softfeat.imaging.colour import (
+    ADOBE_GAMMA,
+    ADOBE_PRIMARIES,
+    P3_PRIMARIES,
+    REC2020_PRIMARIES,
+    SRGB_PRIMARIES,
+    rgb_profile,
+)
 from softfeat.imaging.metadata import Metadata, is_adobe_rgb, metadata_of, orientation_of
 
 Depth = np.uint8 | np.uint16
 
 _PILLOW_LOCK = threading.Lock()
+
+# Colours that files name by numbers (ITU-T H.273); 2 means unspecified. None is the curve of sRGB.
+_PRIMARIES = {1: SRGB_PRIMARIES, 2: SRGB_PRIMARIES, 9: REC2020_PRIMARIES, 12: P3_PRIMARIES}
+_TRANSFERS = {1: None, 2: None, 4: 2.2, 5: 2.8, 6: None, 8: 1.0, 13: None, 14: None, 15: None}
 
 
 @dataclass
@@ -160,3 +171,13 @@ def sixteen_bits(values: NDArray, bits: int = 16) -> NDArray[Depth]:
         full = 2**bits - 1
         scaled = ((scaled.astype(np.uint32) * 65535 + full // 2) // full).astype(np.uint16)
     return scaled
+
+
+def coded_profile(primaries: int, transfer: int, notes: list[str]) -> bytes | None:
+    """The profile of colours that are named by numbers (ITU-T H.273); None for sRGB."""
+    if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
+        notes.append(f"its colour space ({primaries}, {transfer}) is unknown: it is read as sRGB")
+        return None
+    if _PRIMARIES[primaries] == SRGB_PRIMARIES and _TRANSFERS[transfer] is None:
+        return None
+    return rgb_profile("coded", _PRIMARIES[primaries], gamma=_TRANSFERS[transfer])

@@ -5,7 +5,15 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from softfeat.imaging.raster import Raster, check_size, description_of, note_frames, split_alpha
+from softfeat.imaging.raster import (
+    Raster,
+    check_size,
+    coded_profile,
+    description_of,
+    note_frames,
+    sixteen_bits,
+    split_alpha,
+)
 
 
 def read_heif(file: BinaryIO, max_pixels: int) -> Raster:
@@ -27,7 +35,15 @@ def read_heif(file: BinaryIO, max_pixels: int) -> Raster:
     picture.info = dict(heif.info)
     described = description_of(picture)
     described["orientation"] = 1  # the decoder has turned it
-    raster = split_alpha(np.asarray(heif), **described)
+    codes = heif.info.get("nclx_profile")
+    if described["icc"] is None and codes:
+        primaries, transfer = codes["color_primaries"], codes["transfer_characteristics"]
+        described["icc"] = coded_profile(int(primaries), int(transfer), described["notes"])
+    pixels = np.asarray(heif)
+    if pixels.dtype == np.uint16:  # the decoder leaves the lowest bits empty: white is not 65535
+        bits = heif.info["bit_depth"]
+        pixels = sixteen_bits(pixels >> (16 - bits), bits)
+    raster = split_alpha(pixels, **described)
     note_frames(raster, len(heif))
     return raster
 

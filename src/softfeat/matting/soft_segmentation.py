@@ -172,10 +172,14 @@ def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
         image: (1,3,H,W) in [0,1].
 
     Returns:
-        (1,3,H,W), or (1,D,H,W) if D <= 3. A constant component becomes 0.
+        (1,3,H,W), or (1,D,H,W) if D <= 3. A constant component becomes 0, as do all components
+        where the image has one colour.
     """
     if features.shape[1] <= 3:
         return features
+    if (image.amax((2, 3)) - image.amin((2, 3))).max() < 1 / 255:
+        # In one colour, a network sees nothing except its own padding: this is one layer.
+        return torch.zeros_like(features[:, :3], dtype=torch.float32)
     clamped = features.float().clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
     factor = max(1, min(4, min(image.shape[2:]) // 16))
     coarse, coarse_image = (avg_pool2d(x, factor, ceil_mode=True) for x in (clamped, image))

@@ -9,7 +9,6 @@ import hashlib
 import re
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -164,17 +163,24 @@ def load_published(encoder: nn.ModuleList, path: Path) -> None:
         path: File .pth of tensors, named as in the package `efficientnet-lite-pytorch`.
 
     Raises:
-        ValueError: If the file contains another network, or more than tensors.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file contains another network, or more than tensors, or is damaged.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"extractor.weights={path}: there is no such file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError(f"{path} contains more than weights, or is damaged: {error}") from error
+        state = dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # of many kinds, by what is damaged
+        raise ValueError(
+            f"extractor.weights={path} contains more than weights, or is damaged: {error}"
+        ) from error
     published = [value for name, value in state.items() if name.partition(".")[0] not in _LEFT_OUT]
     # The names differ. Both lists have the order in which the layers run.
     own = encoder.state_dict()
     if [v.shape for v in published] != [v.shape for v in own.values()]:
-        raise ValueError(f"{path} does not contain the weights of EfficientNet-Lite0")
+        raise ValueError(
+            f"extractor.weights={path} does not contain the weights of EfficientNet-Lite0"
+        )
     encoder.load_state_dict(dict(zip(own, published, strict=True)))
 
 

@@ -441,7 +441,11 @@ class EfficientNetExtractor(Extractor):
         elif weights.endswith(".pth"):
             efficientnet.load_published(self.stages, Path(weights))
         else:
-            _load_weights(self, read_checkpoint(weights))
+            try:
+                content = read_checkpoint(weights)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"extractor.weights={weights}: {error}") from error
+            _load_weights(self, content)
 
     def train(self, mode: bool = True) -> "EfficientNetExtractor":
         """Set the mode, except for batch norms of the encoder that keep their statistics."""

@@ -36,10 +36,10 @@ def check_optimizer(make: MakeOptimizer) -> None:
             number(key, value, 0)
         elif name in ("momentum", "alpha"):
             number(key, value, 0, below=1)
-        elif isinstance(value, float):
-            number(key, value)
         elif name in ("fused", "foreach", "nesterov", "amsgrad", "maximize") and value is not None:
             flag(key, value)
+        elif isinstance(value, float):
+            number(key, value)
     try:
         make([torch.nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:

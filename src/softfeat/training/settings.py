@@ -5,11 +5,13 @@ from typing import Any, get_args
 
 import torch
 from lightning_fabric.connector import _PRECISION_INPUT
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from softfeat.checks import flag, number, one_of, text, whole
 
-_SECTIONS = ("extractor", "model", "data", "trainer", "callbacks")
+_SECTIONS = (
+    "extractor", "model", "model.optimizer", "data", "data.superpixels", "trainer", "callbacks",
+)  # fmt: skip
 _FLAGS = (
     "sync_batchnorm", "detect_anomaly", "benchmark", "inference_mode", "enable_checkpointing",
     "enable_progress_bar", "enable_model_summary", "barebones",
@@ -32,6 +34,23 @@ _OPTIONAL = ("min_epochs", "min_steps")
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
 
 
+def check_sections(cfg: DictConfig) -> None:
+    """Checks that the parts of a configuration are there.
+
+    Args:
+        cfg: Configuration of a training.
+
+    Raises:
+        ValueError: One is missing, or is a single value.
+    """
+    for key in _SECTIONS:
+        section = OmegaConf.select(cfg, key)
+        if not isinstance(section, DictConfig):
+            raise ValueError(
+                f"{key}={section}: set the keys below it, such as those in conf/, instead"
+            )
+
+
 def check_settings(cfg: DictConfig) -> None:
     """Checks the settings of a training that Lightning or a later step would misunderstand.
 
@@ -41,13 +60,13 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         ValueError: A setting is missing, of the wrong kind or out of range.
     """
-    for key in _SECTIONS:
-        if not isinstance(cfg.get(key), DictConfig):
-            raise ValueError(f"{key}={cfg.get(key)}: choose one of the files in conf/{key}")
+    for key in ("name", "run_dir"):
+        text(key, cfg[key])
+    for key in ("run_id", "group"):
+        text(key, cfg[key], or_null=True)
     whole("seed", cfg.seed, 0, 2**32 - 1)
-    if isinstance(cfg.data.get("superpixels"), DictConfig):
-        # A photo with one superpixel has no pair.
-        whole("data.superpixels.count", cfg.data.superpixels.count, 2, 32767)
+    # A photo with one superpixel has no pair.
+    whole("data.superpixels.count", cfg.data.superpixels.count, 2, 32767)
     check_trainer(cfg.trainer, cfg.data.steps_per_epoch)
     for name, callback in cfg.callbacks.items():
         if callback is not None and not isinstance(callback, DictConfig):
@@ -55,9 +74,6 @@ def check_settings(cfg: DictConfig) -> None:
                 f"callbacks.{name}={callback}: set its options, or callbacks.{name}=null to leave "
                 "it out"
             )
-    best = cfg.callbacks.get("best")
-    if best is None:
-        raise ValueError("callbacks.best=null: the test needs the best checkpoint; leave it on")
     hard = "head" in cfg.model
     system = "a head" if hard else "soft features"
     scores = (
@@ -77,7 +93,20 @@ def check_settings(cfg: DictConfig) -> None:
     known = [f"val/{name}" for name in ("loss", *scores)]
     if metric not in known and not (hard and metric.startswith("val/iou/")):
         raise ValueError(
-            f"optimized_metric={metric}: {system} have no such score; choose {', '.join(known)}"
+            f"optimized_metric={metric}: there is no such score of {system}; choose "
+            f"{', '.join(known)}"
+        )
+    if cfg.callbacks.get("best") is None:
+        raise ValueError("callbacks.best=null: the test needs the best checkpoint; leave it on")
+    for name in ("best", "last"):
+        keeper = cfg.callbacks.get(name)
+        if keeper is not None:  # other commands look for these files
+            one_of(f"callbacks.{name}.filename", keeper.filename, (name,))
+            one_of(f"callbacks.{name}.dirpath", keeper.dirpath, (f"{cfg.run_dir}/checkpoints",))
+            flag(f"callbacks.{name}.enable_version_counter", keeper.enable_version_counter)
+    if cfg.callbacks.best.monitor != metric:
+        raise ValueError(
+            f"callbacks.best.monitor={cfg.callbacks.best.monitor}: set optimized_metric instead"
         )
 
 
@@ -150,6 +179,6 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
         return
     for each in devices if not isinstance(devices, int | float | str | None) else [devices]:
         if devices != -1:
-            whole("trainer.devices", each, 1 if devices is each else 0)
+            whole("trainer.devices", each, 1 if devices is each else 0, 256)
     if isinstance(devices, int) and accelerator in ("gpu", "cuda") and devices > gpus:
         raise ValueError(f"trainer.devices={devices}: this machine has {gpus} GPUs")

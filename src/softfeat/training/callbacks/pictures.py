@@ -9,7 +9,7 @@ import wandb
 from PIL import Image
 from torch import Tensor
 
-from softfeat.checks import whole
+from softfeat.checks import text, whole
 from softfeat.imaging.drawing import (
     boundaries,
     confusion_picture,
@@ -58,6 +58,7 @@ class _Pictures(pl.Callback):
     """
 
     def __init__(self, folder: str | Path, count: int = 4) -> None:
+        text("callbacks.pictures.folder", str(folder) if isinstance(folder, Path) else folder)
         whole("callbacks.pictures.count", count, 1)
         self.folder, self.count = Path(folder), count
 
