@@ -49,7 +49,7 @@ def test_bad_files_of_all_splits_are_found_and_good_sets_have_none(
 
 def test_damaged_photos_are_found_when_they_are_decoded(folder_root: Path, tmp_path: Path) -> None:
     photo = folder_root / "images" / "val" / "1.jpg"
-    photo.write_bytes(photo.read_bytes()[:600])
+    photo.write_bytes(photo.read_bytes()[:-40])
     assert check(folder_root, tmp_path) == {}
     problems = check(folder_root, tmp_path, decode=True)
     assert list(problems) == ["val"]

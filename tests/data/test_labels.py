@@ -88,7 +88,7 @@ def test_unknown_contrast_classes_are_refused() -> None:
 
 def test_raw_ids_are_not_train_ids() -> None:
     label_map = CityscapesLabels.of_raw_ids()
-    with pytest.raises(ValueError, match="data.layout.train_ids=true"):
+    with pytest.raises(ValueError, match=r"data\.layout\.train_ids=true"):
         label_map(np.array([[0, 13, 18, 255]], np.uint8))
     assert label_map(np.array([[0, 26, 255]], np.uint8)).tolist() == [[255, 13, 255]]
     assert label_map(np.array([[0, 7, 11]], np.uint8)).tolist() == [[255, 0, 2]]
@@ -124,15 +124,15 @@ def test_lists_of_classes(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("sky\n\ntree".encode(), "line 2 is blank"),
-        ("\nsky".encode(), "line 1 is blank"),
-        ("# my classes\nsky".encode(), "line 1 is a comment"),
-        ("sky\ntree # tall\n#end".encode(), "line 3 is a comment"),
-        ("1 sky\n2 tree".encode(), "numbered from 1"),
-        ("sky\ntree\nsky".encode(), "sky is in lines 1, 3"),
-        ("0 sky\n1 sky".encode(), "sky is in lines 1, 2"),
+        (b"sky\n\ntree", "line 2 is blank"),
+        (b"\nsky", "line 1 is blank"),
+        (b"# my classes\nsky", "line 1 is a comment"),
+        (b"sky\ntree # tall\n#end", "line 3 is a comment"),
+        (b"1 sky\n2 tree", "numbered from 1"),
+        (b"sky\ntree\nsky", "sky is in lines 1, 3"),
+        (b"0 sky\n1 sky", "sky is in lines 1, 2"),
         ("sky\ntr\u2028ee".encode(), "line 2, .* invisible"),
-        ("sky\tblue\ntree".encode(), "line 1, .* invisible"),
+        (b"sky\tblue\ntree", "line 1, .* invisible"),
         ("sky\ntree".encode("utf-16"), "save it as UTF-8"),
         ("sky\ntree".encode("utf-16-be"), "save it as UTF-8"),
         ("sky\nB\u00e4ume".encode("latin-1"), "line 2 is not UTF-8"),
@@ -180,11 +180,10 @@ def test_any_list_of_names_is_read_as_it_was_written(
 def test_any_file_is_a_list_without_gaps_or_an_error(content: bytes) -> None:
     try:
         names = parse_class_names(content)
-    except ValueError as error:
-        assert str(error)
-    else:
-        assert all(name and name == name.strip() for name in names)
-        assert len(set(names)) == len(names) > 0
+    except ValueError:
+        return
+    assert all(name and name == name.strip() for name in names)
+    assert len(set(names)) == len(names) > 0
 
 
 @settings(max_examples=100, deadline=None)

@@ -78,7 +78,7 @@ class _Examine:
             if self.decode or (height, width) != label.shape:  # a head may be of a preview
                 height, width = read_photo(record).shape[:2]
             check_size(record, (height, width), label.shape)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             return str(error), [], False
         unconfirmed = orientation in (2, 3, 4) or (orientation > 4 and height == width)
         ids = np.flatnonzero(np.bincount(label.ravel(), minlength=256))

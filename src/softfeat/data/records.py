@@ -14,6 +14,7 @@ from softfeat.imaging.images import open_picture, read_image
 # Formats that keep every id, and the modes that hold ids and not colours. "P" holds the number of a
 # colour in a palette, which is the id.
 _LABEL_FORMATS = {"PNG", "TIFF", "BMP", "DIB", "GIF", "PPM", "TGA"}
+_HEADS = [name for name in PILLOW if name != "MPO"]  # Pillow opens those as JPEG
 _REMEDY = "save one id per pixel as an 8-bit grey or palette PNG"
 
 # What turns the upright photo back into the stored one, by EXIF orientation.
@@ -67,7 +68,7 @@ def read_label(path: Path, upright: bool = True) -> NDArray[np.uint8]:
 
 def _grey_step(path: Path) -> int:
     """Find the factor by which Pillow multiplies the grey values of a file."""
-    with Image.open(path, formats=PILLOW) as picture:
+    with Image.open(path, formats=_HEADS) as picture:
         rawmode = picture.tile[0].args if picture.tile else ""
     if isinstance(rawmode, tuple):
         rawmode = rawmode[0]
@@ -88,13 +89,15 @@ def photo_size(record: Record) -> tuple[int, int, int]:
         ValueError: If it is no picture.
     """
     try:
-        with Image.open(record.image, formats=PILLOW) as picture:
+        with Image.open(record.image, formats=_HEADS) as picture:
             width, height = picture.size
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # a format that only `read_image` knows, or a damaged file
         height, width = read_image(record.image).shape[:2]
         return height, width, 1
-    if record.upright and orientation in (5, 6, 7, 8):
+    if orientation not in range(1, 9):
+        return height, width, 1
+    if record.upright and orientation > 4:
         height, width = width, height
     return height, width, orientation
 

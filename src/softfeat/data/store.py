@@ -53,7 +53,7 @@ class _MakeRow:
         index, record = item
         try:
             image, label = read_record(record)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             return index, str(error)
         row = np.empty((), self.dtype)
         image = resize_image(image, self.image_size)
