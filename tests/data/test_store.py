@@ -354,7 +354,7 @@ def test_maps_are_read_memory_mapped(folder_root: Path, tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -379,7 +379,7 @@ def test_no_changed_bit_of_a_complete_store_is_believed(
 
 
 @settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -119,7 +119,9 @@ def check_splits(
         if contents is None
         for record in part
     ]
-    results = map_in_workers(_Examine(decode), todo, num_workers, "checking files")
+    examine = _Examine(decode)
+    # Without files to read there is no progress to show.
+    results = map_in_workers(examine, todo, num_workers, "checking files") if todo else iter(())
     for (split, part), file, contents in zip(parts, files, known, strict=True):
         if contents is None:
             contents, bad = _Contents(), []
