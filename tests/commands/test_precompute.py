@@ -27,7 +27,7 @@ def test_every_bad_file_is_listed_before_anything_is_stored(
     assert stopped.value.code == 1
     said = capsys.readouterr().err
     assert all(path.name in said for path in bad)
-    assert "2 bad files" in said
+    assert "2 problems" in said
     for path, content in zip(bad, kept, strict=True):
         path.write_bytes(content)
     precompute(*options)

@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,18 +153,100 @@ def test_superpixels_of_padding_have_no_label(folder_root: Path, tmp_path: Path)
     assert (majority == 255).any()
 
 
-def test_online_mode_still_finds_missing_labels_first(folder_root: Path, tmp_path: Path) -> None:
-    (folder_root / "labels" / "train" / "2.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"2\.jpg has no label"):
-        make(Folder, folder_root, tmp_path, superpixels=Superpixels(count=20, mode="online"))
+@pytest.mark.parametrize("mode", ["stored", "online"])
+def test_problems_of_all_splits_are_one_error_before_anything_is_computed(
+    folder_root: Path, tmp_path: Path, mode: Any
+) -> None:
+    for split, name in (("train", "1"), ("train", "2"), ("val", "0")):
+        (folder_root / "labels" / split / f"{name}.png").unlink()
+    (folder_root / "images" / "test" / "1.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    with pytest.raises(DataError, match=r"train: 2, val: 1, test: 1\. .*precompute") as error:
+        make(Folder, folder_root, tmp_path / "c", superpixels=Superpixels(count=20, mode=mode))
+    for line, file in zip(
+        error.value.problems,
+        ("train/1.jpg has no", "train/2.jpg has no", "val/0.jpg has no", "test/1.jpg: unreadable"),
+        strict=True,
+    ):
+        assert file in line
+    assert not (tmp_path / "c" / "superpixels").exists()
 
 
-def test_stored_mode_reports_all_bad_files_before_training(
+def test_a_damaged_photo_of_a_good_set_is_reported_by_the_store(
     folder_root: Path, tmp_path: Path
 ) -> None:
-    for i in (1, 2):
-        (folder_root / "labels" / "train" / f"{i}.png").unlink()
-    with pytest.raises(DataError, match=r"(?s)2 of 4 records.*1\.jpg.*2\.jpg"):
+    for split in ("train", "val"):
+        photo = folder_root / "images" / split / "1.jpg"
+        photo.write_bytes(photo.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"(?s)train: 1, val: 1\..*train/1\.jpg.*val/1\.jpg"):
+        make(Folder, folder_root, tmp_path)
+
+
+def test_missing_and_empty_splits_come_with_the_other_problems(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    (folder_root / "labels" / "train" / "1.png").unlink()
+    for split in ("val", "test"):
+        (folder_root / "images" / split).rename(folder_root / split)
+    with pytest.raises(DataError, match=r"val: 1, train: 1\.") as error:
+        make(Folder, folder_root, tmp_path)
+    missing, unlabelled = error.value.problems
+    assert "images/val is not a folder" in missing
+    assert "data.hold_back=true data.test_split=val" in missing
+    assert "train/1.jpg has no label" in unlabelled
+    (folder_root / "images" / "val").mkdir()
+    with pytest.raises(DataError, match="images/val has no photos"):
+        make(Folder, folder_root, tmp_path)
+
+
+def test_a_train_split_alone_is_enough_with_hold_back(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", counts=(40, 0, 0))
+    data = make(Folder, root, tmp_path / "c", hold_back=True, test_split="val")
+    assert len(data.datasets["train"]) > 30
+    assert data.records("val") == data.datasets["test"].records
+
+
+def test_one_photo_is_enough(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", counts=(1, 1, 0))
+    data = make(Folder, root, tmp_path / "c")
+    assert [len(list(loader)) for loader in (data.train_dataloader(), data.val_dataloader())] == [
+        2,
+        1,
+    ]
+
+
+def test_a_test_reads_its_own_split_only(folder_root: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (folder_root / "images" / split).rename(folder_root / split)
+    data = SegmentationData(Folder, folder_root, tmp_path, (32, 40), num_workers=0)
+    data.trainer = SimpleNamespace(testing=True)  # type: ignore[assignment]
+    data.prepare_data()
+    data.trainer.testing = False
+    with pytest.raises(DataError, match="images/train is not a folder"):
+        data.prepare_data()
+
+
+def test_labels_on_photos_as_stored(folder_root: Path, tmp_path: Path) -> None:
+    photo, exif = folder_root / "images" / "val" / "0.jpg", Image.Exif()
+    exif[0x112] = 6
+    with Image.open(photo) as picture:
+        picture.load()
+    picture.save(photo, exif=exif)
+    with pytest.raises(DataError, match=r"set data\.exif=ignore"):
+        make(Folder, folder_root, tmp_path / "c")
+    data = make(Folder, folder_root, tmp_path / "c", exif="ignore", native_labels=True)
+    batch = next(iter(data.val_dataloader()))
+    stored = np.asarray(Image.open(photo).resize((40, 32), Image.Resampling.BILINEAR))
+    assert np.array_equal((batch["image"][0] * 255).round().byte(), stored.transpose(2, 0, 1))
+    assert batch["native_label"][0].shape == (40, 48)
+    with pytest.raises(ValueError, match=r"data\.exif=auto: choose apply, ignore"):
+        SegmentationData(Folder, folder_root, tmp_path, exif="auto")  # type: ignore[arg-type]
+
+
+def test_labels_that_change_later_are_checked_again(folder_root: Path, tmp_path: Path) -> None:
+    label = folder_root / "labels" / "train" / "1.png"
+    make(Folder, folder_root, tmp_path)
+    Image.fromarray(np.full((40, 48), 77, np.uint8)).save(label)
+    with pytest.raises(DataError, match=r"1\.png: label id 77"):
         make(Folder, folder_root, tmp_path)
 
 

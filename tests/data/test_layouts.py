@@ -152,3 +152,49 @@ def test_real_samples_in_their_true_layouts() -> None:
     for record in records + coco.records("train")[:3]:
         image, _ = read_record(record)
         assert image.dtype == np.uint8
+
+
+def test_subfolders_of_photos_have_the_same_subfolders_of_labels(folder_root: Path) -> None:
+    for kind, suffix in (("images", "jpg"), ("labels", "png")):
+        (folder_root / kind / "train" / "park").mkdir()
+        path = folder_root / kind / "train" / f"1.{suffix}"
+        path.rename(folder_root / kind / "train" / "park" / path.name)
+    records = Folder(folder_root).records("train")
+    assert [record.image.stem for record in records] == ["0", "2", "3", "1"]
+    for record in records:
+        read_record(record)
+
+
+def test_problems_of_a_mixture_come_together(mixture_root: Path) -> None:
+    layout = Mixture(mixture_root, dict.fromkeys(("camvid", "msrc_v2", "voc2012"), Folder))
+    for name in ("camvid", "voc2012"):
+        (mixture_root / name / "images" / "val").rename(mixture_root / name / "unused")
+    with pytest.raises(DataError) as error:
+        layout.records("val")
+    assert ["camvid" in error.value.problems[0], "voc2012" in error.value.problems[1]] == [True] * 2
+
+
+def test_cityscapes_photos_need_their_names(cityscapes_root: Path) -> None:
+    folder = cityscapes_root / "leftImg8bit" / "train" / "ulm"
+    photo = sorted(folder.iterdir())[0]
+    photo.rename(folder / "renamed.png")
+    with pytest.warns(UserWarning, match=r"skipped 1 photo \(renamed\.png\)"):
+        assert len(Cityscapes(cityscapes_root).records("train")) == 3
+
+
+def test_cityscapes_prefers_files_of_train_ids_if_they_are_asked_for(cityscapes_root: Path) -> None:
+    label = Cityscapes(cityscapes_root).records("train")[0].label
+    other = label.with_name(label.name.replace("labelIds", "labelTrainIds"))
+    label.rename(other)
+    layout = Cityscapes(cityscapes_root, train_ids=True)
+    assert [record.label == other for record in layout.records("train")] == [True, *[False] * 3]
+    assert layout.class_names == Cityscapes(cityscapes_root).class_names
+    assert not Cityscapes(cityscapes_root).records("train")[0].label.exists()
+
+
+def test_one_of_each_kind_of_problem_is_listed() -> None:
+    lines = [f"labels/{i}.png is missing" for i in range(100)] + ["images/7.jpg is truncated"]
+    message = str(DataError("problems", lines))
+    assert "images/7.jpg is truncated" in message
+    assert message.count("is missing") == 5
+    assert message.endswith("... and 95 more")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from softfeat.data import store as store_module
@@ -17,6 +19,7 @@ from softfeat.data.records import read_record, resize_label
 from softfeat.data.store import SampleStore
 from softfeat.imaging.images import read_image, resize_image
 from softfeat.imaging.slic import Superpixels
+from tests.helpers.datasets import make_folder
 
 SLIC = Superpixels(count=20)
 
@@ -350,16 +353,78 @@ def test_maps_are_read_memory_mapped(folder_root: Path, tmp_path: Path) -> None:
     assert store.__getstate__()["_rows"] is None  # workers open it themselves
 
 
-def test_labels_that_change_later_are_checked_again(folder_root: Path, tmp_path: Path) -> None:
-    cache, label = tmp_path / "cache", folder_root / "labels" / "train" / "1.png"
-    make(folder_root, cache).prepare(0)
-    kept = label.read_bytes()
-    Image.fromarray(np.full((40, 48), 77, np.uint8)).save(label)
-    with pytest.raises(DataError, match=r"1 of 4 records") as error:
-        make(folder_root, cache).prepare(0)
-    assert "1.png: label id 77" in error.value.problems[0]
-    label.write_bytes(kept)
-    make(folder_root, cache).prepare(0)
-    (folder_root / "classes.txt").write_text("only one\n")
-    with pytest.raises(DataError, match="records cannot be used"):
-        make(folder_root, cache).prepare(0)
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(fraction=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), pack=st.booleans())
+def test_no_changed_bit_of_a_complete_store_is_believed(
+    folder_root: Path, tmp_path: Path, fraction: float, bit: int, pack: bool
+) -> None:
+    store = make(folder_root, tmp_path / "cache", pack=pack)
+    store.prepare(0)
+    file = store.path / ("rows.u8" if pack else "maps.u16")
+    content = bytearray(file.read_bytes())
+    place = int(fraction * len(content))
+    content[place] ^= 1 << bit
+    file.write_bytes(content)
+    changed = make(folder_root, tmp_path / "cache", pack=pack)
+    row = place // (len(content) // 4)
+    with pytest.raises(DataError, match=f"(?s)row {row} of .* has changed.*Delete the folder"):
+        changed[row]
+    content[place] ^= 1 << bit
+    file.write_bytes(content)
+    check_rows(make(folder_root, tmp_path / "cache", pack=pack), pack)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(kept=st.floats(0, 1, exclude_max=True), name=st.sampled_from(["maps.u16", "checksums.u64"]))
+def test_no_shortened_store_is_believed(
+    folder_root: Path, tmp_path: Path, kept: float, name: str
+) -> None:
+    store = make(folder_root, tmp_path / "cache")
+    store.prepare(0)
+    content = (store.path / name).read_bytes()
+    (store.path / name).write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(DataError, match=f"{name} has .* bytes instead of {len(content)}"):
+        make(folder_root, tmp_path / "cache").prepare(0)
+    # the same files, left by a killed run: they are mended
+    store.path.rename(store.path.with_suffix(".partial"))
+    mended = make(folder_root, tmp_path / "cache")
+    mended.prepare(0)
+    check_rows(mended, pack=False)
+
+
+@pytest.mark.slow
+def test_eight_starts_on_an_empty_store_build_it_once(tmp_path: Path) -> None:
+    root, cache = many_photos(tmp_path / "set", 60), tmp_path / "cache"
+    command = [sys.executable, "-c", SCRIPT, str(root), str(cache), "0"]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    outputs = [run.communicate(timeout=600)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * 8
+    assert sum("60/60" in output for output in outputs) == 1
+    assert [path.suffix for path in (cache / "packed").iterdir() if path.is_dir()] == [""]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (3, 5)])
+@pytest.mark.parametrize("pack", [False, True])
+def test_photos_smaller_than_the_crop_and_of_extreme_shape(
+    tmp_path: Path, size: tuple[int, int], pack: bool
+) -> None:
+    root = make_folder(tmp_path / "set", size=size, counts=(4, 0, 0))
+    store = make(root, tmp_path / "cache", pack=pack)
+    store.prepare(0)
+    check_rows(store, pack)
+
+
+def test_identical_pixels_make_a_map(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "set", counts=(1, 0, 0))
+    Image.new("RGB", (48, 40), (9, 9, 9)).save(root / "images" / "train" / "0.jpg")
+    store = make(root, tmp_path / "cache")
+    store.prepare(0)
+    assert store[0]["superpixels"].max() < 20

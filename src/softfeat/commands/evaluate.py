@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from softfeat.checks import one_of, whole
 from softfeat.commands.cli import command
@@ -149,7 +150,7 @@ def _print_classes(module: HardSegmentationModule) -> None:
     for name, iou, accuracy, share in zip(
         module.class_names, scores["iou"], scores["accuracy"], shares, strict=True
     ):
-        table.add_row(name, f"{iou:.3f}", f"{accuracy:.3f}", f"{share:.3f}")
+        table.add_row(Text(name), f"{iou:.3f}", f"{accuracy:.3f}", f"{share:.3f}")
     Console().print(table)
 
 

@@ -29,7 +29,7 @@ from softfeat.commands.cli import command
 from softfeat.commands.data_config import data_config, keys_below
 from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import Record
-from softfeat.data.records import read_classes, resize_label
+from softfeat.data.records import read_record, resize_label
 from softfeat.imaging.convert import ids_tensor, to_float, to_tensor
 from softfeat.imaging.drawing import boundaries, label_colours, overlay, sheet
 from softfeat.imaging.images import read_image, resize_image
@@ -49,17 +49,16 @@ from softfeat.training.hard_segmentation import load_hard_segmentation
 from softfeat.training.soft_features import SoftFeatureModule
 
 
-def read_photo(path: Path, long_side: int) -> NDArray[np.uint8]:
-    """Read and resize a photo.
+def with_long_side(photo: NDArray[np.uint8], long_side: int) -> NDArray[np.uint8]:
+    """Resize a photo.
 
     Args:
-        path: File of the photo.
+        photo: Photo (h,w,3) uint8 RGB.
         long_side: New length of the longer side, in pixels.
 
     Returns:
         Photo (H,W,3) uint8 RGB.
     """
-    photo = read_image(path)
     height, width = photo.shape[:2]
     scale = long_side / max(height, width)
     return resize_image(photo, (max(1, round(height * scale)), max(1, round(width * scale))))
@@ -190,7 +189,7 @@ def spread_by_score(
     scored.sort()
     ranks = np.linspace(0, len(scored) - 1, min(count, len(scored))).round().astype(int)
     selection = [scored[rank] for rank in ranks]
-    records = {str(record.image): record for record in data.layout.records(data.test_split)}
+    records = {str(record.image): record for record in data.records(data.test_split)}
     texts = [f"pair AUC {score:.3f}" for score, _ in selection]
     return [records[path] for _, path in selection], texts
 
@@ -227,11 +226,11 @@ def draw_sheets(
     drawn = []
     for one in track(photos, "drawing"):
         if isinstance(one, Record):
-            photo = read_photo(one.image, long_side)
-            height, width = photo.shape[:2]
-            drawn.append(figures(photo, resize_label(read_classes(one), (height, width))))
+            image, label = read_record(one)
+            photo = with_long_side(image, long_side)
+            drawn.append(figures(photo, resize_label(label, (photo.shape[0], photo.shape[1]))))
         else:
-            drawn.append(figures(read_photo(one, long_side)))
+            drawn.append(figures(with_long_side(read_image(one), long_side)))
     output.mkdir(parents=True, exist_ok=True)
     classes = () if figures.hard is None else figures.hard.class_names
     files = {}

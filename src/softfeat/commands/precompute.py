@@ -7,14 +7,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from softfeat.commands.cli import command
-from softfeat.data.datamodule import SPLITS, SegmentationData
+from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import DataError
 
 
 def precompute(data: SegmentationData) -> list[str]:
-    """Computes the stores of all splits.
+    """Checks all files and computes the stores of all splits.
 
     Returns:
         The problems of the data set, one line per bad file; empty if there are none.
@@ -23,23 +24,20 @@ def precompute(data: SegmentationData) -> list[str]:
         DataError: The cache cannot be written or is too small.
     """
     table = Table("split", "photos", "seconds", "photos/s", "store", title="stored")
-    problems: list[str] = []
-    data.layout.prepare()
-    for split in SPLITS:
+    try:
+        data.check()
         started = time.perf_counter()
-        try:
-            store = data.store(split)
-            store.prepare(data.num_workers, f"{store.kind} ({split})")
-        except DataError as error:
-            if not error.problems:  # the data set as a whole, or the cache
-                raise
-            problems += error.problems
-            continue
-        seconds = time.perf_counter() - started
-        rate = f"{len(store) / seconds:.0f}"
-        table.add_row(split, str(len(store)), f"{seconds:.1f}", rate, str(store.path))
+        for split, store in data.prepare_stores():
+            seconds = time.perf_counter() - started
+            rate = f"{len(store) / seconds:.0f}"
+            table.add_row(split, str(len(store)), f"{seconds:.1f}", rate, Text(str(store.path)))
+            started = time.perf_counter()
+    except DataError as error:
+        if not error.problems:  # the cache
+            raise
+        return error.problems
     Console().print(table)
-    return list(dict.fromkeys(problems))  # the test split may be the validation split
+    return []
 
 
 @command("precompute", text=("data.root", "data.cache_dir"))
@@ -49,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     for problem in problems:
         print(f"  - {problem}", file=sys.stderr)
     if problems:
-        print(f"{len(problems)} bad files; correct or remove them", file=sys.stderr)
+        print(f"{len(problems)} problems; correct or remove the files", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,9 +1,10 @@
 """The LightningDataModule of all trainings and evaluations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from softfeat.checks import flag, one_of, whole, whole_numbers
+from softfeat.data.check import check_splits
 from softfeat.data.dataset import (
     Augmentation,
     Batch,
@@ -26,12 +28,13 @@ from softfeat.data.features import FeatureStore, FrozenNetwork
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import DataError, Layout, Record, label_spaces
 from softfeat.data.parallel import map_in_workers, worker_count
-from softfeat.data.records import check_label_exists, read_classes
+from softfeat.data.records import read_classes
 from softfeat.data.store import SampleStore
 from softfeat.imaging.slic import Superpixels
 from softfeat.interrupt import leave_signals_to_parent
 
 SPLITS = ("train", "val", "test")
+Exif = Literal["apply", "ignore"]
 
 
 class _CountClasses:
@@ -39,6 +42,18 @@ class _CountClasses:
 
     def __call__(self, record: Record) -> tuple[int, NDArray[np.int64]]:
         return record.space, np.bincount(read_classes(record).ravel(), minlength=256)
+
+
+def _report(problems: Mapping[str, Sequence[str]]) -> None:
+    """Raises a DataError that counts the problems of each split, if there are any."""
+    lines = [line for split in problems for line in problems[split]]
+    if lines:
+        counts = ", ".join(f"{split}: {len(each)}" for split, each in problems.items())
+        raise DataError(
+            f"the data set cannot be used. Problems by split: {counts}. python -m src.precompute "
+            "lists all of them",
+            lines,
+        )
 
 
 class SegmentationData(pl.LightningDataModule):
@@ -63,6 +78,8 @@ class SegmentationData(pl.LightningDataModule):
         balance: How often each set of a mixture is drawn in training. "photos": every photo equally
             often. "sqrt": each set in proportion to the square root of its number of photos.
             "even": all sets equally often.
+        exif: Whether labels were drawn on photos that are turned as their EXIF orientation says
+            ("apply") or on photos as they are stored ("ignore").
         hold_back: Validate on a tenth of the train split, chosen by a hash of the file names, and
             train on the rest (`data.held_back`). Recipes are chosen this way, so that the
             validation split stays unseen.
@@ -94,6 +111,7 @@ class SegmentationData(pl.LightningDataModule):
         superpixels: Superpixels = Superpixels(),  # noqa: B008 - frozen
         augmentation: Augmentation | None = None,
         balance: SetBalance = "photos",
+        exif: Exif = "apply",
         hold_back: bool = False,
         steps_per_epoch: int = 250,
         num_workers: int | None = None,
@@ -117,6 +135,7 @@ class SegmentationData(pl.LightningDataModule):
             whole("data.variants", variants, 1)
         whole("data.seed", seed, 0)
         one_of("data.balance", balance, get_args(SetBalance))
+        one_of("data.exif", exif, get_args(Exif))
         one_of("data.test_split", test_split, SPLITS)
         flag("data.hold_back", hold_back)
         flag("data.native_labels", native_labels)
@@ -137,7 +156,7 @@ class SegmentationData(pl.LightningDataModule):
                 "versions: set data.variants=4, or data.augmentation=null and data.variants=1"
             )
         self.layout, self.hold_back = layout(root=root), hold_back
-        self.cache_dir = Path(cache_dir)
+        self.cache_dir, self.exif = Path(cache_dir), exif
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.seed = batch_size, seed
         self.num_workers = worker_count(num_workers)
@@ -151,9 +170,12 @@ class SegmentationData(pl.LightningDataModule):
 
     def records(self, split: str) -> list[Record]:
         """The photos of a split, after `hold_back`."""
-        if not self.hold_back or split == "test":
-            return self.layout.records(split)
-        records = self.layout.records("train")
+        held_back = self.hold_back and split != "test"
+        records = self.layout.records("train" if held_back else split)
+        if self.exif == "ignore":
+            records = [replace(record, upright=False) for record in records]
+        if not held_back:
+            return records
         chosen = [each for each in records if is_held_back(each.image.stem) == (split == "val")]
         if not chosen:
             raise DataError(
@@ -172,23 +194,81 @@ class SegmentationData(pl.LightningDataModule):
     def _stored(self) -> bool:
         return self.pack or self.superpixels.mode == "stored"
 
-    def prepare_data(self, splits: Sequence[str] = SPLITS) -> None:
-        """Makes missing scenes and stores, in worker processes.
+    def prepare_data(self, splits: Sequence[str] | None = None) -> None:
+        """Makes scenes, checks all files, and makes missing stores, in worker processes.
 
         Lightning calls this in one process of each node; the others wait.
 
         Args:
-            splits: Splits that will be read; a training reads all.
+            splits: Splits that will be read. By default a training reads all, a test its own.
 
         Raises:
-            DataError: Files of the data set cannot be used; the message lists all of them.
+            DataError: Files of the data set cannot be used. The message covers all splits.
+        """
+        if splits is None:
+            tests_only = self.trainer is not None and self.trainer.testing
+            splits = [self.test_split] if tests_only else ["train", "val", self.test_split]
+        self.check(splits)
+        if self._stored:
+            for _ in self.prepare_stores(splits):
+                pass
+
+    def check(self, splits: Sequence[str] = SPLITS) -> None:
+        """Makes scenes and checks the files of all splits before anything is computed from them.
+
+        Args:
+            splits: Names of the splits.
+
+        Raises:
+            DataError: Files of the data set cannot be used. The message covers all splits.
         """
         self.layout.prepare()
         self.superpixels.check_backend()
-        if self._stored:
-            for split in splits:
-                store = self.store(split)
+        records: dict[str, list[Record]] = {}
+        missing: dict[str, list[str]] = {}
+        for split in dict.fromkeys(splits):
+            try:
+                found = self.records(split)
+            except DataError as error:
+                lines = error.problems or [str(error)]
+                if lines not in missing.values():
+                    missing[split] = lines
+                continue
+            # The test split may be the validation split.
+            if found not in records.values():
+                records[split] = found
+        needs_pairs = self.num_levels > 0
+        check = partial(check_splits, records, self.cache_dir, self.num_workers)
+        # Photos are decoded when they are stored, or once more here to report all problems at once.
+        problems = check(decode=not self._stored, needs_pairs=needs_pairs)
+        if self._stored and (problems or missing):
+            problems = check(decode=True, needs_pairs=needs_pairs)
+        _report(missing | problems)
+
+    def prepare_stores(self, splits: Sequence[str] = SPLITS) -> Iterator[tuple[str, SampleStore]]:
+        """Makes the missing stores.
+
+        Args:
+            splits: Names of the splits.
+
+        Yields:
+            Name and store of each split without bad files.
+
+        Raises:
+            DataError: The cache cannot be written, or photos of any split cannot be decoded.
+        """
+        problems: dict[str, list[str]] = {}
+        for split in dict.fromkeys(splits):
+            store = self.store(split)
+            try:
                 store.prepare(self.num_workers, f"{store.kind} ({split})")
+            except DataError as error:
+                if not error.problems:  # the cache
+                    raise
+                problems[split] = error.problems
+            else:
+                yield split, store
+        _report(problems)
 
     def setup(self, stage: str) -> None:
         """Opens the splits that `stage` needs; for "fit", also computes missing stored features.
@@ -201,9 +281,6 @@ class SegmentationData(pl.LightningDataModule):
             source = self.test_split if split == "test" else split
             store = self.store(source) if self._stored else None
             records = store.records if store else self.records(source)
-            if store is None:  # nothing has read the files yet
-                for record in records:
-                    check_label_exists(record)
             self.datasets[split] = SegmentationDataset(
                 records,
                 self.image_size,

@@ -158,7 +158,7 @@ class SegmentationDataset(Dataset[Batch]):
         augmented = self.augmentation is not None and (asdict(self.augmentation), self.seed)
         settings = [self.image_size, augmented, self.variants]
         files = [
-            [file_identity(r.image), file_identity(r.label), r.label_map.table]
+            [file_identity(r.image), file_identity(r.label), r.label_map.table, r.upright]
             for r in self.records
         ]
         return hashlib.sha256(json.dumps([settings, files]).encode()).hexdigest()

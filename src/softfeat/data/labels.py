@@ -3,9 +3,12 @@
 All other modules use the class ids 0..K-1 and the two special ids of `ops.labels`.
 """
 
-from collections.abc import Sequence
+import codecs
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +41,11 @@ CITYSCAPES_IDS = {
     "bicycle": 33,
 }
 _CITYSCAPES_LAST_RAW = 33
+_TRAIN_IDS = bytes([*range(len(CITYSCAPES_IDS)), IGNORE])
+_TRAIN_ID_REMEDY = (
+    "these are train ids, and not the raw ids of labelIds files. Set data.layout.train_ids=true, "
+    "or use the original files"
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class LabelMap:
         return bytes(class_id % 256 for class_id in self.table), known
 
     @classmethod
-    def _from_pairs(cls, class_names: Sequence[str], pairs: dict[int, int]) -> "LabelMap":
+    def _from_pairs(cls, class_names: Sequence[str], pairs: dict[int, int]) -> Self:
         """Create a label map from pairs of a raw id and a class id."""
         if len(class_names) > CONTRAST or max(pairs) >= IGNORE:
             raise ValueError(
@@ -99,7 +107,7 @@ class LabelMap:
         return cls(tuple(class_names), tuple(table))
 
     @classmethod
-    def identity(cls, class_names: Sequence[str], contrast: Sequence[str | int] = ()) -> "LabelMap":
+    def identity(cls, class_names: Sequence[str], contrast: Sequence[str | int] = ()) -> Self:
         """Create the label map of files with the ids of a class list, and 255 for ignored pixels.
 
         Args:
@@ -131,7 +139,7 @@ class LabelMap:
         return cls._from_pairs([numbered[raw] for raw in objects], pairs)
 
     @classmethod
-    def shifted(cls, class_names: Sequence[str]) -> "LabelMap":
+    def shifted(cls, class_names: Sequence[str]) -> Self:
         """Create the label map of files with the ids 1..K, and 0 for ignored pixels (ADE20K).
 
         Args:
@@ -143,13 +151,108 @@ class LabelMap:
         pairs = {i + 1: i for i in range(len(class_names))}
         return cls._from_pairs(class_names, {0: IGNORE} | pairs)
 
-    @classmethod
-    def cityscapes(cls) -> "LabelMap":
-        """Create the label map of `*_gtFine_labelIds.png` files with the raw ids of Cityscapes.
+    def doubt(self, raw_ids: Collection[int]) -> str | None:
+        """Say why the ids of a whole split do not look like those of this label map.
+
+        Args:
+            raw_ids: All raw ids in the label files of the split.
 
         Returns:
-            Label map of the 19 evaluation classes.
+            Reason and remedy. None if there is no doubt.
         """
+        if self.table[0] == IGNORE and IGNORE in raw_ids:
+            return (
+                "some labels hold 255, which original files lack. 0 is ignored here, too. If 1 has "
+                "been subtracted from the ids, use data=folder with a classes.txt"
+            )
+        return None
+
+
+class CityscapesLabels(LabelMap):
+    """Label map of `*_gtFine_labelIds.png` files, which refuses train ids.
+
+    Train ids (0..18 and 255) are valid raw ids of other classes. Original files never hold 255.
+    """
+
+    @classmethod
+    def of_raw_ids(cls) -> Self:
+        """Create the label map of the 19 evaluation classes."""
         pairs = dict.fromkeys(range(_CITYSCAPES_LAST_RAW + 1), IGNORE)
         pairs |= {raw: i for i, raw in enumerate(CITYSCAPES_IDS.values())}
         return cls._from_pairs(tuple(CITYSCAPES_IDS), pairs)
+
+    def __call__(self, raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Convert raw ids, as `LabelMap` does.
+
+        Raises:
+            ValueError: If an id is not defined, or if the ids are train ids.
+        """
+        ids = raw.tobytes()
+        if bytes([IGNORE]) in ids and not ids.translate(None, _TRAIN_IDS):
+            raise ValueError(f"only ids 0..18 and 255: {_TRAIN_ID_REMEDY}")
+        return super().__call__(raw)
+
+    def doubt(self, raw_ids: Collection[int]) -> str | None:
+        if set(raw_ids) <= set(_TRAIN_IDS):
+            return f"no id above 18 in any label: {_TRAIN_ID_REMEDY}"
+        return None
+
+
+def parse_class_names(content: bytes) -> list[str]:
+    r"""Read a list of class names, of which line n is the name of id n-1.
+
+    A byte-order mark, any kind of line end, spaces around names and blank lines at the end are
+    ignored. Lines may be numbered from 0, as in `0: sky`. Everything that could shift the names
+    is an error: blank lines between names, comments and other numbers.
+
+    Args:
+        content: Content of the file, UTF-8.
+
+    Returns:
+        Names of the classes.
+
+    Raises:
+        ValueError: If the list is not UTF-8 text, has no names or the same name twice, or if names
+            could be shifted.
+
+    >>> parse_class_names(b"\xef\xbb\xbfsky\r\ntree\r\n")
+    ['sky', 'tree']
+    >>> parse_class_names(b"0 sky\n1 tree")
+    ['sky', 'tree']
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise ValueError("the list is UTF-16 or no text: save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"line {line} is not UTF-8: save the list as UTF-8") from None
+    # Not splitlines(): it would also split names at rare characters such as U+2028.
+    names = [line.strip() for line in re.split(r"\r\n|\n|\r", text.rstrip())]
+    if names == [""]:
+        raise ValueError("the list has no names: write one per line, in the order of their ids")
+    for line, name in enumerate(names, 1):
+        if not name or name.startswith("#"):
+            kind = "a comment" if name else "blank"
+            raise ValueError(
+                f"line {line} is {kind}, but line n must be the name of id n-1: remove the line, "
+                "or write a name for an id without pixels"
+            )
+    numbered = [re.fullmatch(r"(\d+)(?:\s*[:,;.)]\s*|\s+)(\S.*)", name) for name in names]
+    numbers = [int(match[1]) for match in numbered if match]
+    if len(numbers) == len(names) > 1 and numbers == list(
+        range(numbers[0], numbers[0] + len(names))
+    ):
+        if numbers[0]:
+            raise ValueError(
+                f"the lines are numbered from {numbers[0]}, but line n is the name of id n-1: "
+                "number them from 0 as the ids in the label files, or remove the numbers"
+            )
+        names = [match[2] for match in numbered if match]
+    for line, name in enumerate(names, 1):
+        if not name.isprintable():
+            raise ValueError(f"line {line}, {name!r}, has invisible characters: remove them")
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        lines = ", ".join(str(i) for i, name in enumerate(names, 1) if name == twice[0])
+        raise ValueError(f"the name {twice[0]} is in lines {lines}: give each id its own name")
+    return names

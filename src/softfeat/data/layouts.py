@@ -3,16 +3,20 @@
 A layout lists the photos and labels of a split. It does not read them.
 """
 
+import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from softfeat.checks import text, whole
-from softfeat.data.labels import LabelMap
-from softfeat.imaging.images import IMAGE_SUFFIXES, pictures
+from softfeat.data.files import find_labels, list_files, list_photos, named
+from softfeat.data.labels import CityscapesLabels, LabelMap, parse_class_names
 
 _LISTED = 20  # problems in the message of an error
+_OF_A_KIND = 5
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class Record:
         label_map: Conversion of the ids in the label file to classes.
         space: Number of the label space, from 0. Photos with the same number have the same classes.
             There is more than one label space only in a `Mixture`.
+        upright: Whether photo and label are turned by the EXIF orientations of their files.
     """
 
     image: Path
     label: Path
     label_map: LabelMap
     space: int = 0
+    upright: bool = True
 
 
 class DataError(ValueError):
@@ -38,14 +44,22 @@ class DataError(ValueError):
 
     Args:
         summary: Summary of the problems, with the remedy.
-        problems: Descriptions of all problems. The message lists the first 20.
+        problems: Descriptions of all problems. The message lists the first of each kind, at most
+            20, and counts the rest.
     """
 
     def __init__(self, summary: str, problems: Iterable[str] = ()) -> None:
         self.problems = list(problems)
-        lines = [summary, *(f"  - {problem}" for problem in self.problems[:_LISTED])]
-        if len(self.problems) > _LISTED:
-            lines.append(f"  ... and {len(self.problems) - _LISTED} more")
+        kinds: Counter[str] = Counter()
+        listed: list[str] = []
+        for problem in self.problems:
+            kind = re.sub(r"\S*[/\\]\S*|\d+", "", problem)  # the text without names and numbers
+            kinds[kind] += 1
+            if kinds[kind] <= _OF_A_KIND and len(listed) < _LISTED:
+                listed.append(f"  - {problem}")
+        lines = [summary, *listed]
+        if len(self.problems) > len(listed):
+            lines.append(f"  ... and {len(self.problems) - len(listed)} more")
         super().__init__("\n".join(lines))
 
 
@@ -93,18 +107,22 @@ def _split_folder(folder: Path, available: Iterable[Path]) -> Path:
     if folder.is_dir():
         return folder
     names = ", ".join(sorted(p.name for p in available if p.is_dir())) or "none"
-    raise DataError(f"{folder} is not a folder: choose a split that exists there ({names})")
-
-
-def _pair(
-    images: list[Path], label_of: Callable[[Path], Path], label_map: LabelMap, folder: Path
-) -> list[Record]:
-    """Combine photos with their label files. `folder` is where the photos were searched."""
-    if not images:
-        raise DataError(
-            f"{folder} has no photos: put files there ({', '.join(sorted(IMAGE_SUFFIXES))})"
+    remedy = ""
+    if folder.name in ("val", "validation"):
+        remedy = (
+            "; put photos with labels there, or set data.hold_back=true data.test_split=val to "
+            "validate on a tenth of the train split"
         )
-    return [Record(image, label_of(image), label_map) for image in images]
+    raise DataError(f"{folder} is not a folder: choose a split that exists there ({names}){remedy}")
+
+
+def _pair(photos: Path, labels: Path, label_map: LabelMap) -> list[Record]:
+    """List the photos of a folder and its subfolders with their label files."""
+    images = list_photos(photos)
+    if not images:
+        raise DataError(f"{photos} has no photos: put picture files there")
+    pairs = zip(images, find_labels(images, photos, labels), strict=True)
+    return [Record(image, label, label_map) for image, label in pairs]
 
 
 class ADE20K:
@@ -144,9 +162,7 @@ class ADE20K:
     def records(self, split: str) -> list[Record]:
         name = "training" if split == "train" else "validation"
         folder = _split_folder(self.root / "images" / name, (self.root / "images").glob("*"))
-        images = pictures(folder)
-        labels = self.root / "annotations" / name
-        return _pair(images, lambda i: labels / f"{i.stem}.png", self.label_map, folder)
+        return _pair(folder, self.root / "annotations" / name, self.label_map)
 
 
 class Cityscapes:
@@ -156,6 +172,8 @@ class Cityscapes:
 
     Args:
         root: Folder that contains `leftImg8bit` and `gtFine`.
+        train_ids: Whether the label files hold train ids (0 to 18, and 255 for ignored pixels)
+            instead of raw ids. Files named `labelTrainIds` are preferred then.
 
     Raises:
         DataError: If one of the folders is missing.
@@ -170,7 +188,7 @@ class Cityscapes:
     )
     contrast: tuple[str | int, ...] = ()
 
-    def __init__(self, root: str | Path | None) -> None:
+    def __init__(self, root: str | Path | None, train_ids: bool = False) -> None:
         self.root = _require_root(root, "Cityscapes", self.TREE, self.DOWNLOAD)
         for part in ("leftImg8bit", "gtFine"):
             if not (self.root / part).is_dir():
@@ -178,8 +196,10 @@ class Cityscapes:
                     f"Cityscapes: {self.root / part} is missing. Expected\n{self.TREE}\n"
                     f"Get it from {self.DOWNLOAD}"
                 )
-        self.label_map = LabelMap.cityscapes()
-        self.class_names = self.label_map.class_names
+        raw = CityscapesLabels.of_raw_ids()
+        self.class_names = raw.class_names
+        self.label_map = LabelMap.identity(raw.class_names) if train_ids else raw
+        self._kinds = ("labelTrainIds", "labelIds") if train_ids else ("labelIds",)
 
     def prepare(self) -> None:
         """Do nothing: the user provides the files."""
@@ -187,24 +207,35 @@ class Cityscapes:
     def records(self, split: str) -> list[Record]:
         name = "val" if split == "test" else split
         photos = self.root / "leftImg8bit"
-        labels = self.root / "gtFine"
+        labels = self.root / "gtFine" / name
         folder = _split_folder(photos / name, photos.glob("*"))
-        ending = "_leftImg8bit.png"
-        images = sorted(folder.glob(f"*/*{ending}"))
+        ending = "_leftImg8bit"
+        images = list_photos(folder)
+        if strangers := [image for image in images if not image.stem.endswith(ending)]:
+            warnings.warn(
+                f"{folder}: skipped {named(strangers, 'photo')}: names must end in {ending}",
+                stacklevel=2,
+            )
+        images = [image for image in images if image.stem.endswith(ending)]
+        if not images:
+            raise DataError(f"{folder} has no photos <city>/*{ending}.png: put them there")
+        files = set(list_files(labels)) if labels.is_dir() else set()
 
         def label_of(image: Path) -> Path:
-            name_of_label = image.name.removesuffix(ending) + "_gtFine_labelIds.png"
-            return labels / name / image.parent.name / name_of_label
+            start = labels / image.parent.relative_to(folder) / image.stem.removesuffix(ending)
+            names = [start.with_name(f"{start.name}_gtFine_{kind}.png") for kind in self._kinds]
+            return next((path for path in names if path in files), names[-1])
 
-        return _pair(images, label_of, self.label_map, folder)
+        return [Record(image, label_of(image), self.label_map) for image in images]
 
 
 class Folder:
     """A folder with `images/<split>/<stem>.jpg`, `labels/<split>/<stem>.png` and `classes.txt`.
 
+    Photos may lie in subfolders. Their labels lie in the same subfolders of `labels/<split>`.
     Labels are 8-bit class ids 0..K-1, and 255 for ignored pixels. Line n of `classes.txt` is the
-    name of id n-1. The pixel maps of COCO-Stuff (`stuffthingmaps`, ids 0..181 and 255) can be used
-    as they are.
+    name of id n-1 (see `parse_class_names`). The pixel maps of COCO-Stuff (`stuffthingmaps`, ids
+    0..181 and 255) can be used as they are.
 
     Args:
         root: Folder of the data set.
@@ -241,18 +272,17 @@ class Folder:
         self.root = _require_root(root, "folder layout", self.TREE, download)
         self.test = test
         listing = self.root / "classes.txt"
-        if listing.is_file():
-            lines = listing.read_text(encoding="utf-8").splitlines()
-            names = [line.strip() for line in lines if line.strip()]
-        elif num_classes is not None:
-            names = [str(i) for i in range(num_classes)]
-        else:
+        self.contrast = tuple(contrast)
+        if not listing.is_file() and num_classes is None:
             raise DataError(
                 f"{listing} is missing: list the names of the classes there, one per line in the "
-                "order of their ids, or set data.layout.num_classes"
+                f"order of their ids, or set data.layout.num_classes. Expected\n{self.TREE}"
             )
-        self.contrast = tuple(contrast)
         try:
+            if listing.is_file():
+                names = parse_class_names(listing.read_bytes())
+            else:
+                names = [str(i) for i in range(num_classes or 0)]
             self.label_map = LabelMap.identity(names, self.contrast)
         except ValueError as error:
             raise DataError(f"{listing}: {error}") from error
@@ -266,9 +296,7 @@ class Folder:
         if split == "test" and self.test and not (photos / split).is_dir():
             split = self.test
         folder = _split_folder(photos / split, photos.glob("*"))
-        images = pictures(folder)
-        labels = self.root / "labels" / split
-        return _pair(images, lambda i: labels / f"{i.stem}.png", self.label_map, folder)
+        return _pair(folder, self.root / "labels" / split, self.label_map)
 
 
 class Mixture:
@@ -322,12 +350,18 @@ class Mixture:
             split = {"val": "train", "test": "val"}[split]
         else:
             names = set(self.layouts) - set(self.held_out)
-        return [
-            replace(record, space=space)
-            for space, (name, layout) in enumerate(self.layouts.items())
-            if name in names
-            for record in layout.records(split)
-        ]
+        records: list[Record] = []
+        problems: list[str] = []
+        for space, (name, layout) in enumerate(self.layouts.items()):
+            if name not in names:
+                continue
+            try:
+                records += [replace(record, space=space) for record in layout.records(split)]
+            except DataError as error:
+                problems += error.problems or [str(error)]
+        if problems:
+            raise DataError(f"{len(problems)} sets of the mixture have no {split} split", problems)
+        return records
 
 
 def label_spaces(layout: Layout) -> list[tuple[str, ...]]:

@@ -12,7 +12,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -31,7 +30,6 @@ from softfeat.imaging.slic import Superpixels
 
 _FORMAT = 1
 _CHECKSUMS, _INDEX = "checksums.u64", "index.json"
-_LABELS = "labels.sha256"  # hash of the labels that were checked with the photos
 _DONE_BIT = 1 << 32  # a checksum of 0 is a checksum
 # Rows between two waits for the disk. Workers continue during a wait, except at the end.
 _SYNCED = 256
@@ -39,13 +37,13 @@ _SYNCED = 256
 
 @dataclass(frozen=True)
 class _MakeRow:
-    """Checks one record and writes its row of a store, in a worker process.
+    """Reads one record and writes its row of a store, in a worker process.
 
     A worker writes its rows itself. Sending all rows through one process would cost that process a
     tenth of the time that it takes to make them.
     """
 
-    rows: Path | None  # None only checks
+    rows: Path
     dtype: np.dtype[Any]
     superpixels: Superpixels | None
     image_size: tuple[int, int]
@@ -55,10 +53,8 @@ class _MakeRow:
         index, record = item
         try:
             image, label = read_record(record)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             return index, str(error)
-        if self.rows is None:
-            return index, None
         row = np.empty((), self.dtype)
         image = resize_image(image, self.image_size)
         if "image" in (self.dtype.names or ()):
@@ -78,7 +74,6 @@ class _MakeRow:
     @cached_property
     def _files(self) -> list[BinaryIO]:
         """Rows and checksums, opened once per process: opening takes as long as writing."""
-        assert self.rows is not None
         return [path.open("r+b") for path in (self.rows, self.rows.with_name(_CHECKSUMS))]
 
 
@@ -120,11 +115,12 @@ class SampleStore:
         labels = hashlib.sha256()
         for record in self.records:
             digest.update(json.dumps(file_identity(record.image)).encode())
+            if not record.upright:
+                digest.update(b"as stored")
             entry = [file_identity(record.label), record.label_map.table]
             labels.update(json.dumps(entry).encode())
-        if pack:  # otherwise labels only decide whether the set has been checked
+        if pack:
             digest.update(labels.digest())
-        self._labels = labels.hexdigest()
 
         packed = [("image", np.uint8, (*self.image_size, 3)), ("label", np.uint8, self.image_size)]
         maps = [("superpixels", np.uint16, self.image_size)]
@@ -132,6 +128,7 @@ class SampleStore:
         self.kind, self._file = ("packed", "rows.u8") if pack else ("superpixels", "maps.u16")
         self.path = Path(cache_dir) / self.kind / digest.hexdigest()[:20]
         self._rows: NDArray[Any] | None = None
+        self._checksums = np.zeros(0, np.uint64)
 
     @property
     def _num_bytes(self) -> int:
@@ -150,6 +147,10 @@ class SampleStore:
         if self._rows is None:  # opened on first use: every worker maps the file itself
             self._rows = self._open()
         row = self._rows[index].copy()  # one contiguous read
+        if self._checksums[index]:  # not compared yet by this process
+            if self._checksums[index] != _checksum(row.tobytes()):
+                raise self._damaged(f"row {index} of {self._file} has changed")
+            self._checksums[index] = 0
         return {name: row[name] for name in self.dtype.names or ()}
 
     def __getstate__(self) -> dict[str, object]:
@@ -159,13 +160,18 @@ class SampleStore:
         rows = self.path / self._file
         if not rows.is_file():
             raise DataError(f"nothing is stored at {self.path}: run python -m src.precompute")
-        if rows.stat().st_size != self._num_bytes:
-            raise DataError(
-                f"{self.kind} store {rows} has {rows.stat().st_size} bytes instead of "
-                f"{self._num_bytes}: it was damaged after it was written. Delete the folder "
-                f"{self.path}; the next run computes it again"
-            )
+        for file, size in ((rows, self._num_bytes), (self.path / _CHECKSUMS, 8 * len(self))):
+            found = file.stat().st_size if file.is_file() else 0
+            if found != size:
+                raise self._damaged(f"{file.name} has {found} bytes instead of {size}")
+        self._checksums = np.fromfile(self.path / _CHECKSUMS, np.uint64)
         return np.memmap(rows, self.dtype, "r", shape=(len(self),))
+
+    def _damaged(self, reason: str) -> DataError:
+        return DataError(
+            f"{self.kind} store {self.path}: {reason}. It was damaged after it was written. Delete "
+            "the folder; the next run computes it again"
+        )
 
     @property
     def complete(self) -> bool:
@@ -186,29 +192,16 @@ class SampleStore:
         """
         if self.complete:
             self._open()
-            self._check_labels(num_workers, description)
             return
         with CacheFolder(self.path).filling(self._num_bytes) as partial:
             if partial:
                 self._compute(partial, num_workers, description)
 
-    def _check_labels(self, num_workers: int, description: str) -> None:
-        """Reads the files again if labels or classes have changed since the rows were made."""
-        checked = self.path / _LABELS
-        if checked.is_file() and checked.read_text() == self._labels:
-            return
-        check = _MakeRow(None, self.dtype, None, self.image_size)
-        items = list(enumerate(self.records))
-        results = map_in_workers(check, items, num_workers, f"checking {description}")
-        self._report({index: str(problem) for index, problem in results if problem is not None})
-        with suppress(OSError):  # a read-only cache is checked every time
-            checked.write_text(self._labels)
-
     def _report(self, problems: dict[int, str]) -> None:
         if problems:
             raise DataError(
                 f"{len(problems)} of {len(self)} records cannot be used; correct or remove the "
-                "files (python -m src.precompute checks a whole set)",
+                "files",
                 [problems[index] for index in sorted(problems)],
             )
 
@@ -244,7 +237,6 @@ class SampleStore:
         self._report(problems)
         if not np.fromfile(checksum_file, np.uint64).all():
             raise OSError(errno.EIO, f"not all rows of {partial} were written")
-        (partial / _LABELS).write_text(self._labels)
         with (partial / _INDEX).open("w", encoding="utf-8") as file:
             photos = [str(record.image) for record in self.records]
             json.dump(self.identity | {"photos": photos}, file, indent=1)
