@@ -1,5 +1,6 @@
 """Trains: python -m src.train experiment=NAME [key=value ...], or resume=RUN_DIR."""
 
+import signal
 import sys
 import time
 import uuid
@@ -15,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from softfeat.commands.cli import command, in_multirun, register_resolvers
@@ -63,11 +65,12 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     with directory.opened(cfg, resume) if first_process else nullcontext():
         try:
             return _train(cfg, directory, resume)
-        except Interrupted as error:
+        except (Interrupted, SIGTERMException) as error:
+            signum = error.signum if isinstance(error, Interrupted) else signal.SIGTERM
             advice = "no step was trained"
             if (directory.path / "checkpoints" / "last.ckpt").is_file():
                 advice = f"continue with python -m src.train resume={quote(str(directory.path))}"
-            raise Interrupted(error.signum, advice) from None
+            raise Interrupted(signum, advice) from None
 
 
 @finishes_wandb

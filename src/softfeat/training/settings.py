@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import torch
-from lightning_fabric.connector import _PRECISION_INPUT
+from lightning_fabric.plugins.precision.precision import _PRECISION_INPUT
 from omegaconf import DictConfig, OmegaConf
 
 from softfeat.checks import flag, number, one_of, text, whole

@@ -1,12 +1,13 @@
 """Stops a training on Ctrl-C or SIGTERM so that resuming gives the same result as not stopping."""
 
 import os
+import signal
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments import SLURMEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from softfeat.interrupt import SIGNALS, Interrupted, handle_signals, say, stop_at_once
@@ -51,12 +52,14 @@ class StopOnSignal(pl.Callback):
         handle_signals(self._handle, *SIGNALS[: 1 if slurm else 2])
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
+        assert self._trainer is not None
         if self._signum is not None:
-            self._kill_others()
+            _kill_others(self._trainer)
             say("\x1b[?25h" if os.isatty(2) else "")  # the cursor, which a progress bar hides
             os._exit(128 + signum)
         self._signum = signum
-        say("stopping after this step; the same signal again stops at once")
+        if self._trainer.is_global_zero:
+            say("stopping after this step; the same signal again stops at once")
 
     def on_train_batch_end(
         self,
@@ -66,9 +69,7 @@ class StopOnSignal(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._stopping = self._signum is not None
-        if trainer.world_size > 1:
-            self._stopping = trainer.strategy.reduce_boolean_decision(self._stopping, all=False)
+        self._agree(trainer)
         loop: Any = trainer.fit_loop.epoch_loop
         if self._stopping and not loop._should_accumulate() and not self._validates_next(trainer):
             # Lightning expects a checkpoint within an epoch to be saved here. It still has to log
@@ -105,7 +106,8 @@ class StopOnSignal(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         handle_signals(stop_at_once)
-        if self._signum is not None:
+        self._agree(trainer)
+        if self._stopping:
             self._stop(trainer)
 
     def on_exception(
@@ -116,13 +118,19 @@ class StopOnSignal(pl.Callback):
             if between_steps and self._saved != trainer.global_step:
                 self._save(trainer)
         elif not self._stopping:
-            self._kill_others()  # they wait for this process
+            _kill_others(trainer)  # they wait for this process
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         for logger in trainer.loggers:  # a resumed run does not log earlier steps again
             logger.save()
+
+    def _agree(self, trainer: pl.Trainer) -> None:
+        """Decides in all processes alike whether the training stops."""
+        self._stopping = self._signum is not None
+        if trainer.world_size > 1:
+            self._stopping = trainer.strategy.reduce_boolean_decision(self._stopping, all=False)
 
     def _validates_next(self, trainer: pl.Trainer) -> bool:
         loop: Any = trainer.fit_loop.epoch_loop
@@ -146,8 +154,9 @@ class StopOnSignal(pl.Callback):
             trainer.strategy.barrier()
         raise Interrupted(self._signum or SIGNALS[0])  # without a number: another process got it
 
-    def _kill_others(self) -> None:
-        """Ends the other processes of ddp that this one has started."""
-        launcher: Any = self._trainer and self._trainer.strategy.launcher
-        if hasattr(launcher, "kill"):
-            launcher.kill(9)
+
+def _kill_others(trainer: pl.Trainer) -> None:
+    """Ends the other processes of ddp that this one has started."""
+    launcher: Any = trainer.strategy.launcher
+    if hasattr(launcher, "kill"):
+        launcher.kill(signal.SIGKILL)
