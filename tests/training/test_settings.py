@@ -27,7 +27,7 @@ TAKES: dict[str, tuple[Any, ...]] = {
     "trainer.enable_model_summary": (None,),
     "trainer.num_sanity_val_steps": (-1,),
     "model.optimizer.fused": (None,),
-    "model.features_checkpoint": (None,),
+    "model.features_checkpoint": (None, "x"),
 }
 VALUES = (-1, math.nan, "x", None, [], 10**9)
 
