@@ -6,14 +6,14 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +45,30 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver(
         "folder_name", lambda path: Path(path or "").name or "softfeat", replace=True
     )
+
+
+def refuse_empty_values(cfg: DictConfig) -> None:
+    """Checks that no value is an empty text, which is what an unset variable of a shell leaves.
+
+    Args:
+        cfg: Configuration of a command.
+
+    Raises:
+        ValueError: A value is empty; the message names its key.
+    """
+
+    def empty(node: Any, key: str) -> Iterator[str]:
+        if isinstance(node, dict | list):
+            for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+                yield from empty(value, f"{key}.{name}" if key else str(name))
+        elif isinstance(node, str) and not node.strip():
+            yield key
+
+    for key in empty(OmegaConf.to_container(cfg), ""):
+        raise ValueError(
+            f"{key}= is empty (is a variable of your shell unset?): give {key}=VALUE, "
+            f"{key}=null for none, or leave it out"
+        )
 
 
 def in_multirun() -> bool:

@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from softfeat.commands.cli import quiet, readable_errors, register_resolvers
+from softfeat.commands.cli import quiet, readable_errors, refuse_empty_values, register_resolvers
 from softfeat.commands.data_config import data_config, keys_below
 from softfeat.imaging.drawing import confusion_picture
 from softfeat.metrics.segmentation import segmentation_scores
@@ -38,6 +38,7 @@ from softfeat.training.hard_segmentation import (
     load_hard_segmentation,
 )
 from softfeat.training.metrics_file import write_metrics
+from softfeat.training.run_config import resolved, save_settings
 from softfeat.training.soft_features import SoftFeatureModule
 
 
@@ -119,7 +120,7 @@ def evaluate(
     content = read_checkpoint(checkpoint)
     output.mkdir(parents=True, exist_ok=True)
     about = {"checkpoint": str(checkpoint), "split": split, "views": asdict(views), "data": config}
-    OmegaConf.save(about, output / "evaluation.yaml")
+    save_settings(about, output / "evaluation.yaml")
     if "hard_segmentation" in content:
         module = load_hard_segmentation(checkpoint, views)
         data = make()
@@ -156,12 +157,13 @@ def _print_classes(module: HardSegmentationModule) -> None:
 @readable_errors
 def _main(cfg: DictConfig) -> None:
     """Evaluates and prints tables."""
+    refuse_empty_values(cfg)
     OmegaConf.set_struct(cfg, False)
     checkpoint = checkpoint_file(cfg.checkpoint)
     read_checkpoint(checkpoint)
     overrides = HydraConfig.get().overrides.task
     cfg.data = data_config(cfg.data, keys_below("data", list(overrides)), checkpoint)
-    OmegaConf.resolve(cfg)
+    cfg = resolved(cfg)
     # Shipped weights have no run directory.
     run = run_directory(checkpoint) or Path("outputs") / checkpoint.stem
     output = Path(cfg.output or run / "evaluation" / cfg.split)

@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from softfeat.commands.cli import readable_errors
+from softfeat.commands.cli import readable_errors, refuse_empty_values
 from softfeat.models.checkpoints import (
     checkpoint_file,
     read_checkpoint,
@@ -29,6 +29,7 @@ from softfeat.models.checkpoints import (
 from softfeat.models.extractor import extractor_of
 from softfeat.tables import print_table
 from softfeat.training.hard_segmentation import load_hard_segmentation
+from softfeat.training.run_config import read_config
 
 # Keys of a run's configuration that describe its weights
 _DESCRIPTION = (
@@ -54,19 +55,25 @@ def about(checkpoint: Path) -> dict[str, Any]:
         the description in the file. The features that a head was trained on are described under
         the key "features".
     """
+    description, features = _description(checkpoint)
+    if features and checkpoint_file(features).is_file():
+        # The features of these features, if a file names any, are not followed.
+        description["features"], _ = _description(checkpoint_file(features))
+    return description
+
+
+def _description(checkpoint: Path) -> tuple[dict[str, Any], str | None]:
+    """Describe a checkpoint by itself. Also return the checkpoint of its features, if any."""
     directory = run_directory(checkpoint)
     if directory is None:
-        exported: dict[str, Any] = read_checkpoint(checkpoint).get("about", {})
-        return exported
-    cfg = OmegaConf.load(directory / "config.yaml")
+        return dict(read_checkpoint(checkpoint).get("about", {})), None
+    cfg = read_config(directory / "config.yaml")
     description: dict[str, Any] = {}
     for key in _DESCRIPTION:
         value = OmegaConf.select(cfg, key)
         description[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     features = OmegaConf.select(cfg, "model.features_checkpoint")
-    if features and checkpoint_file(features).is_file():
-        description["features"] = about(checkpoint_file(features))
-    return description
+    return description, features and str(features)
 
 
 class _Network(nn.Module):
@@ -130,6 +137,7 @@ def write_onnx(checkpoint: Path, path: Path) -> list[str]:
 @readable_errors
 def main(cfg: DictConfig) -> None:
     """Write the file, and print its size with its hash or its outputs."""
+    refuse_empty_values(cfg)
     checkpoint = checkpoint_file(cfg.checkpoint)
     output = Path(cfg.output)
     content = read_checkpoint(checkpoint)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from softfeat.commands.cli import readable_errors
+from softfeat.commands.cli import readable_errors, refuse_empty_values
 from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import DataError
 
@@ -47,6 +47,7 @@ def precompute(data: SegmentationData) -> list[str]:
 @readable_errors
 def main(cfg: DictConfig) -> None:
     """Lists every bad file of the set; exit status 1 if there is any."""
+    refuse_empty_values(cfg)
     problems = precompute(instantiate(cfg.data))
     for problem in problems:
         print(f"  - {problem}", file=sys.stderr)

@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from softfeat.batch import Result, report, segment_photos
-from softfeat.commands.cli import readable_errors
+from softfeat.commands.cli import readable_errors, refuse_empty_values
 from softfeat.imaging.images import find_photos
 from softfeat.segmenter import Segmenter
 
@@ -49,6 +49,7 @@ def _with_tracebacks(results: Iterator[Result]) -> Iterator[Result]:
 @readable_errors
 def main(cfg: DictConfig) -> None:
     """Segments unfinished photos and reports the result for each; exit status 1 if any failed."""
+    refuse_empty_values(cfg)
     selection = _selection(cfg.select)
     inputs = cfg.input or str(resources.files("skimage") / "data" / "astronaut.png")
     photos = find_photos(list(inputs) if isinstance(inputs, ListConfig) else [str(inputs)])

@@ -10,15 +10,21 @@ from typing import Any
 
 import hydra
 import pytorch_lightning as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from softfeat.commands.cli import in_multirun, quiet, readable_errors, register_resolvers
+from softfeat.commands.cli import (
+    in_multirun,
+    quiet,
+    readable_errors,
+    refuse_empty_values,
+    register_resolvers,
+)
 from softfeat.data.datamodule import SegmentationData
+from softfeat.models.checkpoints import read_checkpoint
 from softfeat.models.extractor import Extractor, load_extractor
 from softfeat.models.flops import model_size
 from softfeat.revision import revision
@@ -32,7 +38,7 @@ from softfeat.training.hard_segmentation import head_classes
 from softfeat.training.loggers import RunCSVLogger, finishes_wandb, log_settings
 from softfeat.training.machine import bf16_instructions, machine
 from softfeat.training.metrics_file import write_metrics
-from softfeat.training.run_config import resumed_config, save_config
+from softfeat.training.run_config import KNOWN, prepared_config, resolved, resumed_config, save_config
 
 _COMMAND = (sys.executable, "-m", "softfeat.commands.train")
 # Keys of the model's configuration that decide how extractor and data are made.
@@ -44,7 +50,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     """Runs one training and its test.
 
     Args:
-        cfg: Configuration; resolved in place.
+        cfg: Configuration.
         resume: Continue from `checkpoints/last.ckpt` of `cfg.run_dir`.
 
     Returns:
@@ -59,12 +65,12 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     if first_process:
         open_run_dir(cfg, run_dir, resume)
-    OmegaConf.resolve(cfg)
+    cfg = resolved(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
 
     csv = RunCSVLogger(str(run_dir))
     if resume and first_process:
-        csv.resume_at(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
+        csv.resume_at(read_checkpoint(last)["global_step"])
     extractor = make_extractor(cfg, last if resume else None)
     trainer = instantiate(
         cfg.trainer,
@@ -83,7 +89,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     started = time.perf_counter()
     trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
     seconds = time.perf_counter() - started
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if "/" in k}
+    metrics = module.metrics()
     keeper = trainer.checkpoint_callback
     if keeper is not None and keeper.best_model_score is not None:
         metrics[keeper.monitor] = float(keeper.best_model_score)
@@ -125,13 +131,40 @@ def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
         last: Checkpoint of a run to resume. A resumed head keeps the extractor it had, even if the
             file of the features has changed since.
     """
+    if last is not None:
+        return resumed_extractor(cfg, last)
     extractor: Extractor = instantiate(cfg.extractor)
-    checkpoint = (last or cfg.model.features_checkpoint) if "head" in cfg.model else None
-    if checkpoint is None:
+    if "head" not in cfg.model or cfg.model.features_checkpoint is None:
         return extractor
-    trained = load_extractor(checkpoint)
+    trained = load_extractor(cfg.model.features_checkpoint)
     trained.recompute = extractor.recompute  # a setting of the training, not of the network
     return trained
+
+
+def resumed_extractor(cfg: DictConfig, last: Path) -> Extractor:
+    """Makes the network of a run to resume, with the sizes that its checkpoint has.
+
+    Raises:
+        ValueError: The configuration describes another network.
+    """
+    if cfg.extractor._target_ not in KNOWN:  # a class of the user's own, who named it again
+        return instantiate(cfg.extractor)
+    trained = load_extractor(last)
+    if "head" in cfg.model:
+        trained.recompute = cfg.extractor.get("recompute", 0)
+        return trained
+    settings = {key: cfg.extractor.get(key) for key in trained.hparams}
+    settings["network"] = trained.network
+    settings["level_norm"] = trained.hparams["level_norm"]
+    own = cfg.extractor._target_.rpartition(".")[2] == type(trained).__name__
+    if not own or settings != trained.hparams:
+        raise ValueError(
+            f"{cfg.run_dir}/config.yaml: extractor is not the network in {last}: they belong to "
+            "different runs. Get both files of the run again"
+        )
+    # The weights come from the checkpoint. The file of the first ones may be gone.
+    first = {"weights": None} if "weights" in cfg.extractor else {}
+    return instantiate(cfg.extractor, **first)
 
 
 def make_data(cfg: DictConfig, extractor: Extractor, can_replay: bool = False) -> SegmentationData:
@@ -215,14 +248,16 @@ def _main(cfg: DictConfig) -> float | None:
     """Composes the configuration of a new or a resumed run, or of a job of a sweep, and trains."""
     quiet()  # here, too: the process of a job does not call `main`
     register_resolvers()
+    refuse_empty_values(cfg)
     hydra_config = HydraConfig.get()
-    if cfg.resume:
+    overrides = list(hydra_config.overrides.task)
+    if cfg.resume is not None:
         if in_multirun():
             raise ValueError("resume= continues one run: give it without -m")
-        cfg = resumed_config(Path(cfg.resume).absolute(), list(hydra_config.overrides.task))
+        cfg = resumed_config(Path(cfg.resume).absolute(), overrides)
         return train(cfg, resume=True).get(cfg.optimized_metric)
-    if cfg.prepared:
-        cfg = DictConfig(OmegaConf.load(Path(cfg.prepared) / "config.yaml"))
+    if cfg.prepared is not None:
+        cfg = prepared_config(Path(cfg.prepared).absolute(), overrides)
         return train(cfg).get(cfg.optimized_metric)
 
     OmegaConf.set_struct(cfg, False)

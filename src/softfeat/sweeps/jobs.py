@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from softfeat.tables import markdown_table
-from softfeat.training.run_config import save_config
+from softfeat.training.run_config import override, read_config, save_config, untrusted
 
 # Keys that a sweep never compares.
 _BOOKKEEPING = (
@@ -67,7 +67,7 @@ def _read_job(folder: Path, name: str) -> Job:
     config, metrics, error = (folder / n for n in ("config.yaml", "metrics.json", "error.txt"))
     return Job(
         name=name,
-        settings=flat(OmegaConf.to_container(OmegaConf.load(config))) if config.is_file() else {},
+        settings=flat(OmegaConf.to_container(read_config(config))) if config.is_file() else {},
         metrics=json.loads(metrics.read_text("utf-8")) if metrics.is_file() else {},
         error=error.read_text("utf-8").partition("\n")[0] if error.is_file() else "",
     )
@@ -261,8 +261,11 @@ def train_apart(cfg: DictConfig, command: Sequence[str]) -> dict[str, float]:
     """
     run_dir = Path(cfg.run_dir)
     save_config(cfg, run_dir / "config.yaml")
+    # The other process does not believe a file what only the user may choose.
+    by_hand = untrusted(OmegaConf.to_container(read_config(run_dir / "config.yaml")))
+    repeated = [f"++{override(key, str(OmegaConf.select(cfg, key)))}" for key in by_hand]
     result = subprocess.run(
-        [*command, f'prepared="{run_dir}"'], stderr=subprocess.PIPE, text=True, check=False
+        [*command, override("prepared", run_dir), *repeated], stderr=subprocess.PIPE, text=True, check=False
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines() or ["no message"]
