@@ -38,7 +38,13 @@ from softfeat.training.hard_segmentation import head_classes
 from softfeat.training.loggers import RunCSVLogger, finishes_wandb, log_settings
 from softfeat.training.machine import bf16_instructions, machine
 from softfeat.training.metrics_file import write_metrics
-from softfeat.training.run_config import KNOWN, prepared_config, resolved, resumed_config, save_config
+from softfeat.training.run_config import (
+    KNOWN,
+    prepared_config,
+    resolved,
+    resumed_config,
+    save_config,
+)
 
 _COMMAND = (sys.executable, "-m", "softfeat.commands.train")
 # Keys of the model's configuration that decide how extractor and data are made.
@@ -86,9 +92,8 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
         for logger in trainer.loggers:
             logger.log_metrics(size, step=0)
 
-    started = time.perf_counter()
+    module.started = time.perf_counter()
     trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
-    seconds = time.perf_counter() - started
     metrics = module.metrics()
     keeper = trainer.checkpoint_callback
     if keeper is not None and keeper.best_model_score is not None:
@@ -97,7 +102,6 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     (tested,) = trainer.test(module, data, ckpt_path=best, verbose=False, weights_only=True)
     metrics |= tested | {
         "steps": trainer.global_step,
-        "seconds/fit": seconds,
         "parameters": size["model/parameters"],
         "gflops": size["model/gflops"],
     }

@@ -252,7 +252,11 @@ def _check(content: dict[str, Any], num_bytes: int) -> None:
             raise ValueError("this version has no such head")
         if type(count) is not int or not 1 <= count <= CONTRAST:
             raise ValueError(f"num_classes is not 1 to {CONTRAST}")
-        if not isinstance(names, list) or not all(map(_text, names)) or len(names) not in (0, count):
+        if (
+            not isinstance(names, list)
+            or not all(map(_text, names))
+            or len(names) not in (0, count)
+        ):
             raise ValueError("class_names does not name the classes")
 
 

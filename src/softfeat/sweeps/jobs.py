@@ -265,7 +265,10 @@ def train_apart(cfg: DictConfig, command: Sequence[str]) -> dict[str, float]:
     by_hand = untrusted(OmegaConf.to_container(read_config(run_dir / "config.yaml")))
     repeated = [f"++{override(key, str(OmegaConf.select(cfg, key)))}" for key in by_hand]
     result = subprocess.run(
-        [*command, override("prepared", run_dir), *repeated], stderr=subprocess.PIPE, text=True, check=False
+        [*command, override("prepared", run_dir), *repeated],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines() or ["no message"]

@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class BaseModule(pl.LightningModule):
         self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer, self.warmup_steps, self.encoder_rate = optimizer, warmup_steps, encoder_rate
         self.restored_metrics: dict[str, float] = {}
+        self.started = time.perf_counter()  # of the fit
         self.val_loss = MeanMetric(nan_strategy=math.nan)  # "disable" drops the weights, too
 
     def optimizer_and_schedule(self, total_steps: int) -> tuple[Optimizer, LambdaLR]:
@@ -96,9 +98,17 @@ class BaseModule(pl.LightningModule):
         self.val_loss.reset()
 
     def metrics(self) -> dict[str, float]:
-        """Lists the last values of all metrics, also those of a training that was resumed."""
+        """Lists the last values of all metrics, and the seconds of the fit, as `seconds/fit`.
+
+        Those of a training that was resumed are included.
+        """
         logged = self.trainer.callback_metrics.items()
-        return self.restored_metrics | {k: float(v) for k, v in logged if "/" in k}
+        before = self.restored_metrics.get("seconds/fit", 0.0)
+        return (
+            self.restored_metrics
+            | {k: float(v) for k, v in logged if "/" in k}
+            | {"seconds/fit": before + time.perf_counter() - self.started}
+        )
 
     def on_validation_start(self) -> None:
         share_buffers(self)

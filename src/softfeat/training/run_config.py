@@ -74,13 +74,22 @@ _PLACES = ("default_root_dir", "dirpath", "folder", "save_dir")
 _LOGGER = "softfeat.training.loggers.make_wandb_logger"
 _LOGGER_ARGUMENTS = ("save_dir", "project", "id", "name", "group", "mode", "tags", "notes")
 _HYDRA = ("_target_", "_partial_", "_convert_")  # keys with a meaning to Hydra that a file may use
-_REQUIRED = ("name", "seed", "optimized_metric", "trainer", "callbacks", "model", "extractor", "data")
+_SECTIONS = ("trainer", "callbacks", "model", "extractor", "data")
+_REQUIRED = ("name", "seed", "optimized_metric", *_SECTIONS)
 
 # What a resumed run may change. The rest is in the optimiser's state or decides the result.
 _CHANGEABLE = ("trainer.", "data.root", "data.cache_dir", "data.num_workers", "logger.mode")
 _RUN_DIR = "${run_dir}"
 _INTERPOLATION = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # `\${` is text
-_MOST_BYTES = 2**20  # a config.yaml has a few thousand
+_MOST_BYTES = 2**17  # a config.yaml has a few thousand
+_MOST_DEPTH = 30
+_STARTS = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_ENDS = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 _CACHE = ("superpixels", "packed", "features", "scenes-*")  # what a cache folder holds
 
 
@@ -158,7 +167,7 @@ def save_settings(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def _relative(raw: Any, value: Any, run_dir: str) -> Any:
-    """Takes resolved values, except that the run directory at their beginning stays `${run_dir}`."""
+    """Takes resolved values, but keeps `${run_dir}` at their beginning."""
     if isinstance(raw, dict) and isinstance(value, dict):
         return {key: _relative(raw[key], each, run_dir) for key, each in value.items()}
     if isinstance(raw, list) and isinstance(value, list):
@@ -182,11 +191,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
+        depth = 0
         for token in yaml.scan(text):
+            depth += isinstance(token, _STARTS) - isinstance(token, _ENDS)
+            if depth > _MOST_DEPTH:
+                raise ValueError(f"it is nested more than {_MOST_DEPTH} times")
             # A tag can name an object. An alias of an alias of ... fills the memory.
             if isinstance(token, yaml.TagToken | yaml.AnchorToken | yaml.AliasToken):
                 raise ValueError(f"line {token.start_mark.line + 1} has a tag, anchor or alias")
-        content = yaml.load(text, Loader=get_yaml_loader())  # noqa: S506 - a safe loader
+        content = yaml.load(text, Loader=get_yaml_loader())  # based on SafeLoader
         if not isinstance(content, dict):
             raise ValueError("it has no keys")
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -307,8 +320,9 @@ def checked_config(
             the user may choose; or the run directory has links to the outside.
     """
     cfg = read_config(path)
-    content = OmegaConf.to_container(cfg if section is None else OmegaConf.masked_copy(cfg, section))
-    for key, reason in untrusted(content).items():
+    content = OmegaConf.to_container(cfg)
+    assert isinstance(content, dict)
+    for key, reason in untrusted({section: content.get(section)} if section else content).items():
         if not any(f"{key}.".startswith(f"{each}.") for each in by_hand):
             raise ValueError(
                 f"{path}: {key}: {reason}. A run directory may come from a stranger, so this is "
