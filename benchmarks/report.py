@@ -141,7 +141,7 @@ def _matches(evaluation: Path, cfg: Any) -> bool:
     """Checks that an evaluation scored the run's best weights on its data, with one view."""
     if not evaluation.is_file():
         return False
-    settings: Any = OmegaConf.load(evaluation)
+    settings: Any = read_config(evaluation)
     same = ("layout", "root", "image_size", "superpixels")
     return (
         Path(settings.checkpoint).name == "best.ckpt"

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from softfeat.tables import markdown_table
-from softfeat.training.run_config import override, read_config, save_config, untrusted
+from softfeat.training.run_config import override, read_config, read_yaml, save_config, untrusted
 
 # Keys that a sweep never compares.
 _BOOKKEEPING = (
@@ -75,8 +75,7 @@ def _read_job(folder: Path, name: str) -> Job:
 
 def _derived_keys(multirun: Path) -> set[str]:
     """Finds keys that Hydra derives from others by `${...}` and that the user did not set."""
-    composed = OmegaConf.to_container(OmegaConf.load(multirun), resolve=False)
-    assert isinstance(composed, dict)
+    composed = read_yaml(multirun)
     overrides = composed.pop("hydra")["overrides"]["task"]
     by_hand = {override.partition("=")[0].lstrip("+") for override in overrides}
     values = flat(composed)

@@ -178,7 +178,7 @@ def _relative(raw: Any, value: Any, run_dir: str) -> Any:
     return _mapped(value, _escaped_if_text)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file of plain values, without tags and aliases.
 
     Raises:
@@ -223,7 +223,7 @@ def read_config(path: Path) -> DictConfig:
         FileNotFoundError: There is no such file.
         ValueError: The file has an interpolation other than `${run_dir}`, or is damaged.
     """
-    content = _read_yaml(path) | {"run_dir": escaped(str(path.parent))}
+    content = read_yaml(path) | {"run_dir": escaped(str(path.parent))}
     for key, value in _leaves(content):
         rest = value if key == "run_dir" else value.removeprefix(_RUN_DIR)
         if value == "???" or _INTERPOLATION.search(rest):
@@ -276,7 +276,7 @@ def untrusted(node: Any, where: str = "") -> dict[str, str]:
     if not isinstance(node, dict):
         return found
     target = node.get("_target_")
-    for key, value in node.items():
+    for key, value in sorted(node.items(), key=lambda item: item[0] != "_target_"):
         here = f"{where}.{key}" if where else str(key)
         reason = None
         if key == "_target_" and not (isinstance(value, str) and value in KNOWN):
@@ -404,7 +404,7 @@ def prepared_config(run_dir: Path, overrides: Sequence[str] = ()) -> DictConfig:
     parsed = [OverridesParser.create().parse_override(text) for text in overrides]
     changes = {o.key_or_group: o for o in parsed if o.key_or_group not in ("resume", "prepared")}
     path = run_dir / "config.yaml"
-    repeatable = untrusted(_read_yaml(path))  # what a file may not choose, the user may
+    repeatable = untrusted(read_yaml(path))  # what a file may not choose, the user may
     for key, change in changes.items():
         if change.is_delete() or not (key.startswith(_CHANGEABLE) or key in repeatable):
             keys = ", ".join(key.rstrip(".") for key in _CHANGEABLE)
