@@ -22,6 +22,7 @@ from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_di
 from softfeat.models.test_time_views import ONE_VIEW
 from softfeat.sweeps.jobs import Sweep
 from softfeat.tables import markdown_table
+from softfeat.training.run_config import read_config
 
 _MISSING = object()
 _MARKER = re.compile(
@@ -67,7 +68,7 @@ def collect(run_dir: Path, results: Path) -> None:
         raise FileNotFoundError(
             f"{run_dir} has no metrics.json: let the run finish (resume=RUN_DIR)"
         )
-    cfg = OmegaConf.load(run_dir / "config.yaml")
+    cfg: Any = read_config(run_dir / "config.yaml")
     settings: dict[str, Any] = {"steps": cfg.trainer.max_epochs * cfg.data.steps_per_epoch}
     for name, key in _SETTINGS.items():
         value = OmegaConf.select(cfg, key, default=_MISSING)
@@ -133,14 +134,14 @@ def _origin(checkpoint: str | None) -> str:
         return "random"
     file = checkpoint_file(checkpoint)
     directory = run_directory(file)
-    return file.stem if directory is None else str(OmegaConf.load(directory / "config.yaml").name)
+    return file.stem if directory is None else str(read_config(directory / "config.yaml").name)
 
 
 def _matches(evaluation: Path, cfg: Any) -> bool:
     """Checks that an evaluation scored the run's best weights on its data, with one view."""
     if not evaluation.is_file():
         return False
-    settings: Any = OmegaConf.load(evaluation)
+    settings: Any = read_config(evaluation)
     same = ("layout", "root", "image_size", "superpixels")
     return (
         Path(settings.checkpoint).name == "best.ckpt"

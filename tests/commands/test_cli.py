@@ -12,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from softfeat.commands.cli import command, explained, plain_text, readable_errors
+from softfeat.commands.cli import (
+    command,
+    explained,
+    plain_text,
+    readable_errors,
+    refuse_empty_values,
+)
 from softfeat.interrupt import Interrupted
+from tests.helpers.commands import run_module
 
 
 def failing(error: Exception) -> object:
@@ -197,3 +204,46 @@ def test_errors_of_the_machine_and_of_workers_have_a_remedy(
         failing(error)()  # type: ignore[operator]
     assert re.search(remedy, capsys.readouterr().err.strip())
     assert explained(error)
+
+
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("key", ["resume", "model.features_checkpoint", "data.sizes.0"])
+def test_an_empty_value_is_an_error(key: str, value: str) -> None:
+    cfg = OmegaConf.create(
+        {"resume": None, "model": {"features_checkpoint": "${resume}"}, "data": {"sizes": [1]}}
+    )
+    refuse_empty_values(cfg)
+    OmegaConf.update(cfg, key, value) if key != "data.sizes.0" else cfg.data.sizes.insert(0, value)
+    with pytest.raises(ValueError, match=rf"{key}= is empty .*shell.*{key}=null"):
+        refuse_empty_values(cfg)
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "key"),
+    [
+        ("train", ["resume="], "resume"),
+        ("train", ["prepared=''"], "prepared"),
+        ("train", ["experiment=softfeat_photos", "extractor.weights="], "extractor.weights"),
+        (
+            "train",
+            ["experiment=hardseg_camvid", "model.features_checkpoint="],
+            "model.features_checkpoint",
+        ),
+        ("evaluate", ["checkpoint="], "checkpoint"),
+        ("export", ["checkpoint=", "output=x.onnx"], "checkpoint"),
+        ("segment", ["checkpoint=''"], "checkpoint"),
+        ("figures", ["checkpoint=", "input=x", "output=y"], "checkpoint"),
+        ("precompute", ["data=folder", "data.root="], "data.root"),
+    ],
+)
+def test_every_command_refuses_an_empty_value(
+    module: str, options: list[str], key: str, tmp_path: Path
+) -> None:
+    """Though the folder it runs in is a run directory, which an empty name would mean."""
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("best", "last"):
+        (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
+    result = run_module(f"softfeat.commands.{module}", *options, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {key}= is empty")
+    assert result.stdout == ""

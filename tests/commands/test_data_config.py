@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from softfeat.commands.data_config import data_config
 from softfeat.models.checkpoints import write_weights
 from softfeat.models.extractor import BottleneckExtractor
+from softfeat.training.run_config import save_config
 from tests.helpers.trainings import tiny_hard_run
 
 
@@ -34,7 +35,7 @@ def test_another_data_set_keeps_the_sizes_of_the_training(
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    OmegaConf.save(tiny_hard_run(folder_root, run, None), run / "config.yaml")
+    save_config(tiny_hard_run(folder_root, run, None), run / "config.yaml")
     options = ["checkpoint=x", "data=folder", f"data.root={folder_root}", "data.batch_size=7"]
     options.append("data.superpixels.backend=skimage")
     with initialize_config_module("softfeat.conf", version_base="1.3"):

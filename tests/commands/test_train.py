@@ -3,6 +3,10 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from itertools import product
 from pathlib import Path
@@ -18,7 +22,7 @@ from softfeat.commands.train import make_extractor, train
 from softfeat.data.layouts import DataError
 from softfeat.models.extractor import build_extractor, load_extractor
 from softfeat.training.loggers import finish_wandb
-from softfeat.training.run_config import resumed_config
+from softfeat.training.run_config import override, resumed_config
 from tests.helpers.commands import run_module
 from tests.helpers.datasets import real_data
 from tests.helpers.trainings import TINY, compose_train, tiny_hard_run, tiny_run
@@ -231,6 +235,86 @@ def test_a_moved_run_with_a_quoted_path_is_resumed_where_it_is(
     assert (run / "metrics.csv").read_bytes() == before
 
 
+AWKWARD = "it's ${b}, a=[1] #ü"
+
+
+def metrics_of(run: Path) -> dict[str, float]:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def assert_the_same_metrics(run: Path, other: Path) -> None:
+    first, second = metrics_of(run), metrics_of(other)
+    assert first.keys() == second.keys()
+    for key in first.keys() - {"seconds/fit"}:
+        assert first[key] == pytest.approx(second[key]), key
+
+
+def test_a_run_killed_after_its_last_validation_has_the_same_metrics(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is continued. Its training is complete, and only the test is missing."""
+    whole, broken, moved = tmp_path / "whole", tmp_path / "broken", tmp_path / AWKWARD
+    train(tiny_run(folder_root, whole))
+    with monkeypatch.context() as patched:
+        patched.setattr("pytorch_lightning.Trainer.test", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_run(folder_root, broken))
+    assert not (broken / "metrics.json").exists()
+    seconds = state(broken)["metrics"]["seconds/fit"]
+    broken.rename(moved)
+    train(resumed_config(moved, []), resume=True)
+    assert_the_same_metrics(moved, whole)
+    assert metrics_of(moved)["seconds/fit"] > seconds
+    assert not broken.exists()
+
+
+def test_a_moved_run_keeps_its_best_weights(folder_root: Path, tmp_path: Path) -> None:
+    """Though later ones are worse: they are not the best only because the run has moved."""
+    run, moved = tmp_path / "run", tmp_path / AWKWARD
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    best = run / "checkpoints" / "best.ckpt"
+    before = best.read_bytes()
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    for kept in last["callbacks"].values():
+        if kept.get("monitor") is not None:
+            kept.update(best_model_score=torch.tensor(2.0), kth_value=torch.tensor(2.0))
+            kept["best_k_models"] = dict.fromkeys(kept["best_k_models"], torch.tensor(2.0))
+    torch.save(last, run / "checkpoints" / "last.ckpt")
+    run.rename(moved)
+    metrics = train(resumed_config(moved, ["trainer.max_epochs=2"]), resume=True)
+    assert (moved / "checkpoints" / "best.ckpt").read_bytes() == before
+    assert metrics["val/pair_auc"] == 2
+    assert sorted(p.name for p in moved.glob("checkpoints/*")) == ["best.ckpt", "last.ckpt"]
+
+
+@pytest.mark.slow
+def test_a_killed_command_is_resumed_elsewhere(folder_root: Path, tmp_path: Path) -> None:
+    """Killed in the middle of an epoch, by a signal that no program can handle."""
+    whole, run, moved = tmp_path / "whole", tmp_path / "a=b, c", tmp_path / AWKWARD
+    options = ["experiment=softfeat_camvid", *TINY, "data.steps_per_epoch=100"]
+    options += ["trainer.max_epochs=3", override("data.root", folder_root), "data.batch_size=2"]
+    options += [override("data.cache_dir", tmp_path / "cache")]
+    first = run_module("softfeat.commands.train", *options, override("run_dir", whole))
+    assert first.returncode == 0, first.stderr
+    command = [sys.executable, "-m", "softfeat.commands.train", *options]
+    process = subprocess.Popen(
+        [*command, override("run_dir", run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None:
+        logged = run / "metrics.csv"
+        if logged.is_file() and any(int(r["step"] or 0) > 130 for r in rows(run)):
+            process.kill()
+        time.sleep(0.05)
+    assert process.returncode == -signal.SIGKILL
+    assert state(run)["global_step"] in (100, 200)
+    run.rename(moved)
+    second = run_module("softfeat.commands.train", override("resume", moved))
+    assert second.returncode == 0, second.stderr
+    assert_the_same_metrics(moved, whole)
+    assert losses(moved) == losses(whole)
+    assert not run.exists()
+
+
 def test_a_moved_run_keeps_a_data_folder_with_the_same_beginning(
     folder_root: Path, tmp_path: Path
 ) -> None:
@@ -256,9 +340,9 @@ def test_resume_refuses_what_it_cannot_do(folder_root: Path, tmp_path: Path) -> 
         resumed_config(tmp_path, [])
     run = tmp_path / "run"
     train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
-    for override in ("data=ade20k", "experiment=softfeat_scenes", "model.optimizer.lr=1", "sedd=3"):
+    for change in ("data=ade20k", "experiment=softfeat_scenes", "model.optimizer.lr=1", "sedd=3"):
         with pytest.raises(ValueError, match="can only change"):
-            resumed_config(run, [override])
+            resumed_config(run, [change])
 
 
 def test_a_non_finite_loss_names_its_photos_and_spares_the_checkpoints(

@@ -69,6 +69,30 @@ def register_resolvers() -> None:
     )
 
 
+def refuse_empty_values(cfg: DictConfig) -> None:
+    """Checks that no value is an empty text, which is what an unset variable of a shell leaves.
+
+    Args:
+        cfg: Configuration of a command.
+
+    Raises:
+        ValueError: A value is empty; the message names its key.
+    """
+
+    def empty(node: Any, key: str) -> Iterator[str]:
+        if isinstance(node, dict | list):
+            for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+                yield from empty(value, f"{key}.{name}" if key else str(name))
+        elif isinstance(node, str) and not node.strip():
+            yield key
+
+    for key in empty(OmegaConf.to_container(cfg), ""):
+        raise ValueError(
+            f"{key}= is empty (is a variable of your shell unset?): give {key}=VALUE, "
+            f"{key}=null for none, or leave it out"
+        )
+
+
 def in_multirun() -> bool:
     """Checks whether this is a job of a Hydra multirun."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from softfeat.models.checkpoints import read_checkpoint, run_directory
+from softfeat.training.run_config import checked_config, resolved
 
 # Another data set keeps these: they belong to the network or the machine.
 _AS_TRAINED = ("image_size", "superpixels", "batch_size", "num_workers", "cache_dir")
@@ -15,10 +16,10 @@ _AS_TRAINED = ("image_size", "superpixels", "batch_size", "num_workers", "cache_
 def keys_below(key: str, overrides: Sequence[str]) -> list[str]:
     """Finds the dotted keys below `key` that a command line sets.
 
-    >>> keys_below("data", ["data=folder", "data.root=x", "split=val"])
-    ['root']
+    >>> keys_below("data", ["data=folder", "data.root=x", "+data.seed=1", "split=val"])
+    ['root', 'seed']
     """
-    keys = (override.partition("=")[0] for override in overrides)
+    keys = (override.partition("=")[0].lstrip("+") for override in overrides)
     return [each.removeprefix(f"{key}.") for each in keys if each.startswith(f"{key}.")]
 
 
@@ -35,17 +36,28 @@ def data_config(given: Any, by_hand: Sequence[str], checkpoint: Path) -> Any:
         Complete configuration of the data.
 
     Raises:
-        ValueError: No data set is given, and the checkpoint is not in a run directory.
+        ValueError: No data set is given, and the checkpoint is not in a run directory. Or the
+            configuration of the run is not safe (see `checked_config`).
     """
     directory = run_directory(checkpoint)
     if directory is not None:
-        run: Any = OmegaConf.load(directory / "config.yaml").data
+        trusted = [f"data.{key}" for key in by_hand]
+        if "_target_" in given:  # another data set: of the run's, only plain values are taken
+            trusted += [f"data.{key}" for key in ("_target_", "layout", "augmentation")]
+        run: Any = resolved(checked_config(directory / "config.yaml", trusted, "data")).data
     else:
         about = read_checkpoint(checkpoint).get("about", {})
         run = OmegaConf.create({})
         for key in ("image_size", "superpixels.count"):
             if f"data.{key}" in about:
-                OmegaConf.update(run, key, about[f"data.{key}"])
+                value = about[f"data.{key}"]
+                # Only numbers: anything else could be an interpolation or an object to make.
+                if not all(type(n) is int for n in (value if isinstance(value, list) else [value])):
+                    raise ValueError(
+                        f"{checkpoint}: about: data.{key} is not made of whole numbers: export the "
+                        "weights again, or get them again"
+                    )
+                OmegaConf.update(run, key, value)
     if "_target_" not in given and "_target_" not in run:
         raise ValueError(
             f"{checkpoint} is not in a run directory, so choose the data to score it on: "

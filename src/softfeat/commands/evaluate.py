@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from softfeat.checks import one_of, whole
-from softfeat.commands.cli import command
+from softfeat.commands.cli import command, refuse_empty_values
 from softfeat.commands.data_config import data_config, keys_below
 from softfeat.data.datamodule import SPLITS
 from softfeat.imaging.drawing import confusion_picture
@@ -40,6 +40,7 @@ from softfeat.training.hard_segmentation import (
     load_hard_segmentation,
 )
 from softfeat.training.metrics_file import write_metrics
+from softfeat.training.run_config import resolved, save_settings
 from softfeat.training.soft_features import SoftFeatureModule
 
 
@@ -121,7 +122,7 @@ def evaluate(
     content = read_checkpoint(checkpoint)
     output.mkdir(parents=True, exist_ok=True)
     about = {"checkpoint": str(checkpoint), "split": split, "views": asdict(views), "data": config}
-    OmegaConf.save(about, output / "evaluation.yaml")
+    save_settings(about, output / "evaluation.yaml")
     if "hard_segmentation" in content:
         module = load_hard_segmentation(checkpoint, views)
         data = make()
@@ -157,6 +158,7 @@ def _print_classes(module: HardSegmentationModule) -> None:
 @command("evaluate", text=("checkpoint", "output", "data.root", "data.cache_dir"))
 def main(cfg: DictConfig) -> None:
     """Evaluates and prints tables."""
+    refuse_empty_values(cfg)
     OmegaConf.set_struct(cfg, False)
     whole("probe_steps", cfg.probe_steps, 0)
     whole("worst", cfg.worst, 0)
@@ -166,7 +168,7 @@ def main(cfg: DictConfig) -> None:
     read_checkpoint(checkpoint)
     overrides = HydraConfig.get().overrides.task
     cfg.data = data_config(cfg.data, keys_below("data", list(overrides)), checkpoint)
-    OmegaConf.resolve(cfg)
+    cfg = resolved(cfg)
     # Shipped weights have no run directory.
     run = run_directory(checkpoint) or Path("outputs") / checkpoint.stem
     output = Path(cfg.output or run / "evaluation" / cfg.split)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from softfeat.atomic import replaced
 from softfeat.checks import number
-from softfeat.commands.cli import command
+from softfeat.commands.cli import command, refuse_empty_values
 from softfeat.models.checkpoints import (
     checkpoint_file,
     read_checkpoint,
@@ -30,6 +30,7 @@ from softfeat.models.checkpoints import (
 from softfeat.models.extractor import extractor_of
 from softfeat.tables import print_table
 from softfeat.training.hard_segmentation import load_hard_segmentation
+from softfeat.training.run_config import read_config
 
 # Keys of a run's configuration that describe its weights
 _DESCRIPTION = (
@@ -55,19 +56,25 @@ def about(checkpoint: Path) -> dict[str, Any]:
         the description in the file. The features that a head was trained on are described under
         the key "features".
     """
+    description, features = _description(checkpoint)
+    if features and checkpoint_file(features).is_file():
+        # The features of these features, if a file names any, are not followed.
+        description["features"], _ = _description(checkpoint_file(features))
+    return description
+
+
+def _description(checkpoint: Path) -> tuple[dict[str, Any], str | None]:
+    """Describe a checkpoint by itself. Also return the checkpoint of its features, if any."""
     directory = run_directory(checkpoint)
     if directory is None:
-        exported: dict[str, Any] = read_checkpoint(checkpoint).get("about", {})
-        return exported
-    cfg = OmegaConf.load(directory / "config.yaml")
+        return dict(read_checkpoint(checkpoint).get("about", {})), None
+    cfg = read_config(directory / "config.yaml")
     description: dict[str, Any] = {}
     for key in _DESCRIPTION:
         value = OmegaConf.select(cfg, key)
         description[key] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
     features = OmegaConf.select(cfg, "model.features_checkpoint")
-    if features and checkpoint_file(features).is_file():
-        description["features"] = about(checkpoint_file(features))
-    return description
+    return description, features and str(features)
 
 
 class _Network(nn.Module):
@@ -131,6 +138,7 @@ def write_onnx(checkpoint: Path, path: Path) -> list[str]:
 @command("export", text=("checkpoint", "output"))
 def main(cfg: DictConfig) -> None:
     """Write the file, and print its size with its hash or its outputs."""
+    refuse_empty_values(cfg)
     checkpoint = checkpoint_file(cfg.checkpoint)
     output = Path(cfg.output)
     content = read_checkpoint(checkpoint)

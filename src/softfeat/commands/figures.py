@@ -25,7 +25,7 @@ from rich.progress import track
 from torch import Tensor
 
 from softfeat.checks import one_of, whole
-from softfeat.commands.cli import command
+from softfeat.commands.cli import command, refuse_empty_values
 from softfeat.commands.data_config import data_config, keys_below
 from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import Record
@@ -247,6 +247,7 @@ def draw_sheets(
 @command("figures", text=("input", "output", "checkpoint", "data.root", "data.cache_dir"))
 def main(cfg: DictConfig) -> None:
     """Write the sheets, and print their files."""
+    refuse_empty_values(cfg)
     from_data = cfg.get("data") is not None
     if (cfg.input is not None) == from_data:
         raise ValueError("give either input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from softfeat.commands.cli import readable_errors, restore_environment
 from softfeat.sweeps.jobs import Sweep
+from softfeat.training.run_config import override
 
 
 class SweepCallback(Callback):
@@ -24,7 +25,7 @@ class SweepCallback(Callback):
             raise ValueError(f"{folder} holds a sweep: choose another run_dir")
         # A job composes its own configuration, with its own ${name} in the path.
         with read_write(config), open_dict(config):
-            config.hydra.overrides.hydra.append(f'hydra.sweep.dir="{folder}"')
+            config.hydra.overrides.hydra.append(override("hydra.sweep.dir", folder))
         if config.search:
             instantiate(config.search).open()  # once, before parallel jobs need it
 

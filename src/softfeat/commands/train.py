@@ -11,7 +11,6 @@ from shlex import quote
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -19,9 +18,15 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from softfeat.commands.cli import command, in_multirun, register_resolvers
+from softfeat.commands.cli import (
+    command,
+    in_multirun,
+    refuse_empty_values,
+    register_resolvers,
+)
 from softfeat.data.datamodule import SegmentationData
 from softfeat.interrupt import Interrupted
+from softfeat.models.checkpoints import read_checkpoint
 from softfeat.models.extractor import Extractor, load_extractor
 from softfeat.models.flops import model_size
 from softfeat.sweeps.jobs import train_apart
@@ -36,7 +41,7 @@ from softfeat.training.hard_segmentation import head_classes
 from softfeat.training.loggers import RunCSVLogger, finishes_wandb, log_settings
 from softfeat.training.machine import bf16_instructions, machine
 from softfeat.training.metrics_file import write_metrics
-from softfeat.training.run_config import resumed_config
+from softfeat.training.run_config import KNOWN, prepared_config, resolved, resumed_config
 from softfeat.training.run_directory import RunDirectory, removed_if_empty
 from softfeat.training.settings import check_sections, check_settings
 
@@ -49,7 +54,7 @@ def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
     """Runs one training and its test.
 
     Args:
-        cfg: Configuration; resolved in place.
+        cfg: Configuration.
         resume: Continue from `checkpoints/last.ckpt` of `cfg.run_dir`.
 
     Returns:
@@ -79,7 +84,7 @@ def _train(cfg: DictConfig, directory: RunDirectory, resume: bool) -> dict[str, 
     first_process = getattr(rank_zero_only, "rank", 0) == 0
     run_dir, last = directory.path, directory.path / "checkpoints" / "last.ckpt"
     check_sections(cfg)
-    OmegaConf.resolve(cfg)
+    cfg = resolved(cfg)
     check_settings(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
 
@@ -96,7 +101,7 @@ def _train(cfg: DictConfig, directory: RunDirectory, resume: bool) -> dict[str, 
     module = make_module(cfg, extractor, data)
     warn_of_slow_bf16(trainer)
     if resume and first_process:
-        content = torch.load(last, map_location="cpu", weights_only=True)
+        content = read_checkpoint(last)
         csv.resume_at(content["global_step"], validation_pending(content))
     log_settings(trainer.loggers, {**OmegaConf.to_container(cfg), "machine": machine()})  # type: ignore[dict-item]
     size = model_size(module, cfg.data.image_size)
@@ -104,15 +109,12 @@ def _train(cfg: DictConfig, directory: RunDirectory, resume: bool) -> dict[str, 
         for logger in trainer.loggers:
             logger.log_metrics(size, step=0)
 
-    started = time.perf_counter()
+    module.started = time.perf_counter()
     try:
         trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
     finally:
         directory.keep |= trainer.global_step > 0
-    seconds = time.perf_counter() - started
-    # A training that was interrupted in its test has no step left, and only its file has scores.
-    scores = trainer.callback_metrics or csv.last_scores()
-    metrics = {k: float(v) for k, v in scores.items() if "/" in k}
+    metrics = module.metrics()
     keeper = trainer.checkpoint_callback
     if keeper is not None and keeper.best_model_score is not None:
         metrics[keeper.monitor] = float(keeper.best_model_score)
@@ -120,7 +122,6 @@ def _train(cfg: DictConfig, directory: RunDirectory, resume: bool) -> dict[str, 
     (tested,) = trainer.test(module, data, ckpt_path=best, verbose=False, weights_only=True)
     metrics |= tested | {
         "steps": trainer.global_step,
-        "seconds/fit": seconds,
         "parameters": size["model/parameters"],
         "gflops": size["model/gflops"],
     }
@@ -139,16 +140,44 @@ def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
         last: Checkpoint of a run to resume. A resumed head keeps the extractor it had, even if the
             file of the features has changed since.
     """
+    if last is not None:
+        return resumed_extractor(cfg, last)
     extractor: Extractor = instantiate(cfg.extractor)
-    checkpoint = (last or cfg.model.features_checkpoint) if "head" in cfg.model else None
-    if checkpoint is None:
+    if "head" not in cfg.model or cfg.model.features_checkpoint is None:
         return extractor
+    checkpoint = cfg.model.features_checkpoint
     try:
         trained = load_extractor(checkpoint)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"model.features_checkpoint={checkpoint}: {error}") from error
     trained.recompute = extractor.recompute  # a setting of the training, not of the network
     return trained
+
+
+def resumed_extractor(cfg: DictConfig, last: Path) -> Extractor:
+    """Makes the network of a run to resume, with the sizes that its checkpoint has.
+
+    Raises:
+        ValueError: The configuration describes another network.
+    """
+    if cfg.extractor._target_ not in KNOWN:  # a class of the user's own, who named it again
+        return instantiate(cfg.extractor)
+    trained = load_extractor(last)
+    if "head" in cfg.model:
+        trained.recompute = cfg.extractor.get("recompute", 0)
+        return trained
+    settings = {key: cfg.extractor.get(key) for key in trained.hparams}
+    settings["network"] = trained.network
+    settings["level_norm"] = trained.hparams["level_norm"]
+    own = cfg.extractor._target_.rpartition(".")[2] == type(trained).__name__
+    if not own or settings != trained.hparams:
+        raise ValueError(
+            f"{cfg.run_dir}/config.yaml: extractor is not the network in {last}: they belong to "
+            "different runs. Get both files of the run again"
+        )
+    # The weights come from the checkpoint. The file of the first ones may be gone.
+    first = {"weights": None} if "weights" in cfg.extractor else {}
+    return instantiate(cfg.extractor, **first)
 
 
 def make_data(cfg: DictConfig, extractor: Extractor, can_replay: bool = False) -> SegmentationData:
@@ -236,19 +265,21 @@ _TEXT = (
 @command("train", text=_TEXT)
 def main(cfg: DictConfig) -> float | None:
     """Composes the configuration of a new or a resumed run, or of a job of a sweep, and trains."""
+    refuse_empty_values(cfg)
     hydra_config = HydraConfig.get()
     with removed_if_empty(Path(hydra_config.runtime.output_dir)):
         return _main(cfg, hydra_config)
 
 
 def _main(cfg: DictConfig, hydra_config: Any) -> float | None:
-    if cfg.resume:
+    overrides = list(hydra_config.overrides.task)
+    if cfg.resume is not None:
         if in_multirun():
             raise ValueError("resume= continues one run: give it without -m")
-        cfg = resumed_config(Path(cfg.resume).absolute(), list(hydra_config.overrides.task))
+        cfg = resumed_config(Path(cfg.resume).absolute(), overrides)
         return train(cfg, resume=True).get(cfg.optimized_metric)
-    if cfg.prepared:
-        cfg = DictConfig(OmegaConf.load(Path(cfg.prepared) / "config.yaml"))
+    if cfg.prepared is not None:
+        cfg = prepared_config(Path(cfg.prepared).absolute(), overrides)
         return train(cfg).get(cfg.optimized_metric)
 
     OmegaConf.set_struct(cfg, False)

@@ -7,6 +7,7 @@ that are safely on disk.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,14 +104,22 @@ class FeatureStore(Dataset[Batch]):
         return CacheFolder(self.path).complete
 
     def _open(self, folder: Path, mode: Any) -> tuple[list[NDArray[Any]], NDArray[Any]]:
-        shapes = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["shapes"]
+        try:
+            shapes = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["shapes"]
+            if not all(type(n) is int and 0 < n < 2**20 for h, w, c in shapes for n in (h, w, c)):
+                raise ValueError("not sizes")
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise DataError(
+                f"feature store {folder / _INDEX} was damaged after it was written ({error}): "
+                f"delete the folder {folder}; the next run computes it again"
+            ) from error
         size = self.dataset.image_size
         arrays: list[NDArray[Any]] = []
         for name, dtype, shape in [
             *((f"{i}.f16", np.float16, shape) for i, shape in enumerate(shapes)),
             (_LABELS, np.uint8, size),
         ]:
-            expected = self.num_rows * int(np.prod(shape)) * np.dtype(dtype).itemsize
+            expected = self.num_rows * math.prod(shape) * np.dtype(dtype).itemsize
             file = folder / name
             if not file.is_file() or file.stat().st_size != expected:
                 raise DataError(

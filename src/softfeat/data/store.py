@@ -27,6 +27,7 @@ from softfeat.data.parallel import map_in_workers
 from softfeat.data.records import read_record, resize_label
 from softfeat.imaging.images import file_identity, resize_image
 from softfeat.imaging.slic import Superpixels
+from softfeat.ops.labels import IGNORE
 
 _FORMAT = 1
 _CHECKSUMS, _INDEX = "checksums.u64", "index.json"
@@ -143,6 +144,9 @@ class SampleStore:
         Returns:
             superpixels (H,W) uint16, unless there are none; with `pack`, image (H,W,3) uint8 RGB
             and label (H,W) uint8, classes 0..K-1, CONTRAST and IGNORE.
+
+        Raises:
+            DataError: The store is missing or damaged.
         """
         if self._rows is None:  # opened on first use: every worker maps the file itself
             self._rows = self._open()
@@ -151,7 +155,19 @@ class SampleStore:
             if self._checksums[index] != _checksum(row.tobytes()):
                 raise self._damaged(f"row {index} of {self._file} has changed")
             self._checksums[index] = 0
-        return {name: row[name] for name in self.dtype.names or ()}
+        fields = {name: row[name] for name in self.dtype.names or ()}
+        self._check(fields, self.records[index])
+        return fields
+
+    def _check(self, fields: dict[str, NDArray[Any]], record: Record) -> None:
+        """Checks that the ids of a row exist; as indices, others would crash a training."""
+        known = np.zeros(256, bool)
+        known[[IGNORE, *(c for c in record.label_map.table if c >= 0)]] = True
+        count = 0 if self.superpixels is None else self.superpixels.count
+        if ("superpixels" in fields and fields["superpixels"].max() >= count) or (
+            "label" in fields and not known[fields["label"]].all()
+        ):
+            raise self._damaged(f"{self._file} has ids that do not exist")
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_rows": None}

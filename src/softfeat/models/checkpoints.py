@@ -7,7 +7,9 @@ project are in `weights/` and are loaded by name. `SHA256SUMS` there lists their
 
 import hashlib
 import json
+import math
 import re
+import zipfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from softfeat.atomic import replaced
 from softfeat.locks import holding
+from softfeat.ops.labels import CONTRAST
 
 WEIGHTS = Path(str(resources.files("softfeat.weights")))
 SUMS = "SHA256SUMS"
@@ -29,7 +33,11 @@ _EXTRACTOR = {
     "bottleneck": ("network", "widths", "blocks", "dim", "readout_scale", "level_norm"),
     "efficientnet_lite0": ("network", "level_channels", "top_down", "level_norm"),
 }
+_LISTS = ("widths", "blocks", "level_channels")
 _HEAD = ("num_classes", "head")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.int64)
+_MOST_HEADER = 2**22  # bytes; the shipped weights have 50,000
+_MOST_CHANNELS = 2**20  # of a layer; more overflows the size of a tensor
 # Values of keys that older files lack
 _OLDER = {"network": "bottleneck", "level_norm": 0.0}
 
@@ -71,8 +79,14 @@ def checkpoint_file(checkpoint: str | Path) -> Path:
         not exist.
 
     Raises:
-        ValueError: If the name of shipped weights is also a path in the current directory.
+        ValueError: If the name of shipped weights is also a path in the current directory, or if
+            the name is empty.
     """
+    if not str(checkpoint).strip():
+        raise ValueError(
+            "the name of the checkpoint is empty (is a variable of your shell unset?): give the "
+            "directory of a training run, a file of weights, or the name of shipped weights"
+        )
     path = Path(checkpoint)
     named = shipped().get(str(checkpoint))
     if named is not None and path.exists():
@@ -124,9 +138,23 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
             f"no checkpoint at {path}: give the directory of a training run, a file of weights, or "
             f"the name of shipped weights: {', '.join(names) or 'such as general'}{lost}"
         )
-    if path.suffix == ".safetensors":
-        return _read_weights(path)
+    content = _read_weights(path) if path.suffix == ".safetensors" else _read_training(path)
     try:
+        _check(content, path.stat().st_size)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        exported = path.suffix == ".safetensors"
+        kind = "a file written by python -m src.export" if exported else "a usable checkpoint"
+        raise ValueError(f"{path} is not {kind}: {error}. Get the file again") from error
+    return content
+
+
+def _read_training(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of a training, see `read_checkpoint`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch does not compress. Otherwise a small file could fill the memory.
+            if sum(each.file_size for each in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it is compressed")
         content = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"extractor", "state_dict"} - content.keys()
     except Exception as error:
@@ -135,7 +163,6 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         ) from error
     if missing:
         raise ValueError(f"{path} is no checkpoint of a training of softfeat: no {missing}")
-    content["extractor"] = _OLDER | content["extractor"]
     return content
 
 
@@ -148,31 +175,105 @@ def _read_weights(path: Path) -> dict[str, Any]:
             "replaced. Get it again (git checkout), or export it again (python -m src.export)"
         )
     try:
+        with path.open("rb") as start:
+            if int.from_bytes(start.read(8), "little") > _MOST_HEADER:
+                raise ValueError(f"its header has more than {_MOST_HEADER} bytes")
         with safe_open(path, "pt") as file:
             header: Any = json.loads(file.metadata()[_HEADER])
+            content: dict[str, Any] = {key: header[key] for key in _REBUILDS if key in header}
+            content["about"] = dict(header["about"])
+            content["extractor"] = dict(header["extractor"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # The header becomes arguments of constructors. The file may come from anyone, so only the
-        # arguments that describe the shape of a network are accepted.
-        extractor = _OLDER | header["extractor"]
-        names = _EXTRACTOR[extractor["network"]]
-        content: dict[str, Any] = {"extractor": _only(extractor, names)}
-        if "hard_segmentation" in header:
-            content["hard_segmentation"] = _only(header["hard_segmentation"], _HEAD)
-            content["class_names"] = [str(name) for name in header["class_names"]]
-        content["about"] = dict(header["about"])
     except Exception as error:
         raise ValueError(
-            f"{path} is not a file written by python -m src.export: {error}"
+            f"{path} is not a file written by python -m src.export: {error}. Get it again, or "
+            "export it again"
         ) from error
-    state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
     return {**content, "state_dict": state}
 
 
-def _only(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _check(content: dict[str, Any], num_bytes: int) -> None:
+    """Check what a file says of its network, before anything is built, and convert the weights.
+
+    The file may come from anyone, and its values become arguments of constructors. So only those
+    arguments are accepted that describe the shape of a network, with values that the weights in the
+    file can have.
+
+    Args:
+        content: Content of the file. `extractor` and `state_dict` are replaced.
+        num_bytes: Size of the file.
+
+    Raises:
+        ValueError: If the content is not that of a network.
+    """
+    state = content["state_dict"]
+    for name, tensor in state.items():
+        strided = type(tensor) is Tensor and tensor.layout == torch.strided
+        usual = not name.startswith(_EXPORTED) or tensor.dtype in _DTYPES
+        if not strided or tensor.device.type != "cpu" or not usual:
+            raise ValueError(f"{_short(name)} is not a tensor of a usual type")
+    # A tensor can repeat one number that is stored once.
+    if sum(each.numel() * each.element_size() for each in state.values()) > num_bytes:
+        raise ValueError("its tensors are larger than the file")
+    state = {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
+    for name, tensor in state.items():
+        if name.startswith(_EXPORTED) and not tensor.isfinite().all():
+            raise ValueError(f"{_short(name)} is not finite: the training has diverged")
+    content["state_dict"] = state
+
+    extractor = content["extractor"] = _OLDER | content["extractor"]
+    arguments = _EXTRACTOR.get(extractor["network"]) if _text(extractor["network"]) else None
+    if arguments is None:
+        names = ", ".join(_EXTRACTOR)
+        raise ValueError(f"network {_short(extractor['network'])}: this version has {names}")
+    _only(extractor, arguments)
+    for key, value in extractor.items():
+        if key == "network" or (key == "readout_scale" and value is None):
+            continue
+        if key in ("level_norm", "readout_scale"):
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise ValueError(f"{key} is not a number")
+            continue
+        numbers = value if isinstance(value, list | tuple) else [value]
+        # Each block and stage has tensors of its own, so there are more tensors than blocks.
+        most = len(state) if key == "blocks" else _MOST_CHANNELS
+        if (
+            isinstance(value, list | tuple) != (key in _LISTS)
+            or not all(type(n) is int and (n > 0 or key == "top_down") for n in numbers)
+            or len(numbers) > len(state)
+            or (sum(numbers) if key == "blocks" else max(numbers, default=0)) > most
+            or min(numbers, default=0) < 0
+        ):
+            raise ValueError(f"{key} does not describe the weights in the file")
+    if "hard_segmentation" in content:
+        head, names = content["hard_segmentation"], content["class_names"]
+        _only(head, _HEAD)
+        count = head["num_classes"]
+        if head["head"] not in ("decoder", "linear"):
+            raise ValueError("this version has no such head")
+        if type(count) is not int or not 1 <= count <= CONTRAST:
+            raise ValueError(f"num_classes is not 1 to {CONTRAST}")
+        if (
+            not isinstance(names, list)
+            or not all(map(_text, names))
+            or len(names) not in (0, count)
+        ):
+            raise ValueError("class_names does not name the classes")
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _short(name: object) -> str:
+    return repr(name)[:80] if isinstance(name, str) else "a name"
+
+
+def _only(values: dict[str, Any], names: tuple[str, ...]) -> None:
     """Check that a dictionary has exactly these keys."""
     if set(values) != set(names):
-        raise ValueError(f"keys {sorted(values)} instead of {sorted(names)}")
-    return dict(values)
+        keys = ", ".join(sorted(_short(key) for key in values))
+        raise ValueError(f"it has the keys {keys[:300]} instead of {', '.join(sorted(names))}")
 
 
 def write_weights(path: Path, content: dict[str, Any], about: dict[str, Any]) -> str:

@@ -24,6 +24,10 @@ _STD = (0.229, 0.224, 0.225)
 _TwoContexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
 _READOUT_START = 0.1  # factor of the readouts' first weights: distances of features start near 1
 _TINY = 1e-6  # added to the mean square of a feature, which is about 1 in training
+_MISFIT = (
+    "the checkpoint's weights do not fit this network: choose the extractor= that it was trained "
+    "with, train again, or use weights of this version"
+)
 
 BatchNormMode = Literal["batch", "running", "frozen"]
 
@@ -545,10 +549,7 @@ def _load_weights(extractor: Extractor, content: Mapping[str, Any]) -> None:
     try:
         extractor.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(
-            "the checkpoint's weights do not fit this network: choose the extractor= that it was "
-            "trained with, train again, or use weights of this version"
-        ) from error
+        raise ValueError(_MISFIT) from error
 
 
 def extractor_of(content: Mapping[str, Any]) -> Extractor:
@@ -563,9 +564,31 @@ def extractor_of(content: Mapping[str, Any]) -> Extractor:
     Raises:
         ValueError: If the weights belong to another network.
     """
+    _check_sizes(content)
     extractor = build_extractor(content["extractor"])
     _load_weights(extractor, content)
     return extractor.eval()
+
+
+def _check_sizes(content: Mapping[str, Any]) -> None:
+    """Compare the network with the weights, before it takes memory: its sizes come from a file.
+
+    Raises:
+        ValueError: If the weights belong to another network.
+    """
+    state = content["state_dict"]
+    try:
+        with torch.device("meta"):  # shapes without values
+            planned = build_extractor(content["extractor"]).state_dict()
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"the checkpoint describes no network: {error}") from error
+    for name, tensor in planned.items():
+        weights = state.get(f"extractor.{name}")
+        if weights is None and name.endswith("num_batches_tracked"):  # not exported
+            continue
+        same = weights is not None and weights.shape == tensor.shape
+        if not same or weights.is_floating_point() != tensor.is_floating_point():
+            raise ValueError(_MISFIT)
 
 
 def load_extractor(checkpoint: str | Path) -> Extractor:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from softfeat.interrupt import Interrupted
 from softfeat.tables import markdown_table
-from softfeat.training.run_config import save_config
+from softfeat.training.run_config import override, read_config, read_yaml, save_config, untrusted
 
 # Keys that a sweep never compares.
 _BOOKKEEPING = (
@@ -69,7 +69,7 @@ def _read_job(folder: Path, name: str) -> Job:
     config, metrics, error = (folder / n for n in ("config.yaml", "metrics.json", "error.txt"))
     return Job(
         name=name,
-        settings=flat(OmegaConf.to_container(OmegaConf.load(config))) if config.is_file() else {},
+        settings=flat(OmegaConf.to_container(read_config(config))) if config.is_file() else {},
         metrics=json.loads(metrics.read_text("utf-8")) if metrics.is_file() else {},
         error=error.read_text("utf-8").partition("\n")[0] if error.is_file() else "",
     )
@@ -77,8 +77,7 @@ def _read_job(folder: Path, name: str) -> Job:
 
 def _derived_keys(multirun: Path) -> set[str]:
     """Finds keys that Hydra derives from others by `${...}` and that the user did not set."""
-    composed = OmegaConf.to_container(OmegaConf.load(multirun), resolve=False)
-    assert isinstance(composed, dict)
+    composed = read_yaml(multirun)
     overrides = composed.pop("hydra")["overrides"]["task"]
     by_hand = {override.partition("=")[0].lstrip("+") for override in overrides}
     values = flat(composed)
@@ -263,8 +262,11 @@ def train_apart(cfg: DictConfig, command: Sequence[str]) -> dict[str, float]:
     """
     run_dir = Path(cfg.run_dir)
     save_config(cfg, run_dir / "config.yaml")
+    # The other process does not believe a file what only the user may choose.
+    by_hand = untrusted(OmegaConf.to_container(read_config(run_dir / "config.yaml")))
+    repeated = [f"++{override(key, str(OmegaConf.select(cfg, key)))}" for key in by_hand]
     with subprocess.Popen(
-        [*command, f"prepared={run_dir}"], stderr=subprocess.PIPE, text=True
+        [*command, override("prepared", run_dir), *repeated], stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             _, messages = process.communicate()

@@ -1,7 +1,10 @@
 """What the LightningModules of both systems share: optimiser, schedule, logging, checkpoints."""
 
 import math
+import os
+import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -75,6 +78,8 @@ class BaseModule(pl.LightningModule):
         self.extractor = extractor
         self.extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer, self.warmup_steps, self.encoder_rate = optimizer, warmup_steps, encoder_rate
+        self.restored_metrics: dict[str, float] = {}
+        self.started = time.perf_counter()  # of the fit
         self.val_loss = MeanMetric(nan_strategy=math.nan)  # "disable" drops the weights, too
 
     def optimizer_and_schedule(self, total_steps: int) -> tuple[Optimizer, LambdaLR]:
@@ -121,8 +126,48 @@ class BaseModule(pl.LightningModule):
         self.log("val/loss", self.val_loss.compute())
         self.val_loss.reset()
 
+    def metrics(self) -> dict[str, float]:
+        """Lists the last values of all metrics, and the seconds of the fit, as `seconds/fit`.
+
+        Those of a training that was resumed are included.
+        """
+        logged = self.trainer.callback_metrics.items()
+        before = self.restored_metrics.get("seconds/fit", 0.0)
+        return (
+            self.restored_metrics
+            | {k: float(v) for k, v in logged if "/" in k}
+            | {"seconds/fit": before + time.perf_counter() - self.started}
+        )
+
     def on_validation_start(self) -> None:
         share_buffers(self)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The paths in a checkpoint are where the run was, or what a stranger wrote. Lightning would
+        # forget the best score of a moved run, and delete files at these paths.
+        folder = Path(os.path.realpath(Path(self.trainer.ckpt_path or "").parent))
+        for state in checkpoint.get("callbacks", {}).values():
+            if "best_model_path" in state:
+                _rebase(state, folder)
+        self.restored_metrics = dict(checkpoint.get("metrics", {}))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["metrics"] = self.metrics()
         checkpoint["extractor"] = self.extractor.hparams  # plain values: see `load_extractor`
+
+
+def _rebase(state: dict[str, Any], folder: Path) -> None:
+    """Changes the paths in the state of a `ModelCheckpoint` to files of the same name in `folder`.
+
+    Without a name there is no file, as before the first checkpoint.
+    """
+
+    def moved(path: object) -> str:
+        name = Path(str(path)).name if path else ""
+        return str(folder / name) if name not in ("", "..") else ""
+
+    state["dirpath"] = str(folder)
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[key] = moved(state.get(key))
+    models = state.get("best_k_models", {})
+    state["best_k_models"] = {moved(path): score for path, score in models.items()}
