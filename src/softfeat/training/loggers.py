@@ -1,13 +1,17 @@
 """Loggers: a CSV file that a resumed run continues, and W&B without prompts."""
 
 import csv
+import functools
 import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, cast, get_args
 
+import wandb
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
+from softfeat.atomic import replaced
 from softfeat.checks import one_of
 
 # For these the summary of a W&B run shows the best value, {"max": ...}, not the last.
@@ -76,6 +80,45 @@ class RunCSVLogger(CSVLogger):
             ],
         )
 
+
+def _write_rows(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with replaced(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def log_settings(loggers: Iterable[Logger], settings: dict[str, Any]) -> None:
+    """Logs the settings of a run, and the metrics whose best value W&B shows.
+
+    Args:
+        loggers: Loggers of the trainer.
+        settings: Nested settings: the configuration and the machine.
+    """
+    for logger in loggers:
+        logger.log_hyperparams(settings)
+        if isinstance(logger, WandbLogger):
+            for name in _BEST:
+                logger.experiment.define_metric(
+                    name, step_metric="trainer/global_step", summary="max"
+                )
+
+
+def has_credentials() -> bool:
+    """Checks whether W&B has credentials, without asking for them."""
+    return wandb.login(prompt=False, verify=False)
+
+
+def finish_wandb(exit_code: int = 0) -> None:
+    """Ends the W&B run of this process, so that the next training starts its own."""
+    if wandb.run is not None:
+        wandb.finish(exit_code)
+
+
+def finishes_wandb(function: Callable[P, R]) -> Callable[P, R]:
+    """Ends the W&B run of this process with the function; as failed if it raises."""
+
+    @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             result = function(*args, **kwargs)
