@@ -238,7 +238,7 @@ def test_labels_on_photos_as_stored(folder_root: Path, tmp_path: Path) -> None:
     stored = np.asarray(Image.open(photo).resize((40, 32), Image.Resampling.BILINEAR))
     assert np.array_equal((batch["image"][0] * 255).round().byte(), stored.transpose(2, 0, 1))
     assert batch["native_label"][0].shape == (40, 48)
-    with pytest.raises(ValueError, match=r"data\.exif=auto: choose apply, ignore"):
+    with pytest.raises(ValueError, match=r"data\.exif=auto: choose apply or ignore"):
         SegmentationData(Folder, folder_root, tmp_path, exif="auto")  # type: ignore[arg-type]
 
 

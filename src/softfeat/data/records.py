@@ -1,6 +1,5 @@
 """Reading and checking of photos with their label maps. Errors name the file."""
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +44,14 @@ def read_label(path: Path, upright: bool = True) -> NDArray[np.uint8]:
             or has ids above 255.
     """
     picture = open_picture(path)
-    with closing(picture):
-        if picture.format not in _LABEL_FORMATS or picture.info.get("compression") == "jpeg":
-            raise ValueError(f"{path}: {picture.format} changes ids or can do so; {_REMEDY}")
-        if picture.mode not in ("L", "P", "1", "I") and not picture.mode.startswith("I;16"):
-            kind = {"LA": "transparency", "F": "floating-point values"}.get(picture.mode, "colours")
-            raise ValueError(f"{path}: a label with {kind} (mode {picture.mode}); {_REMEDY}")
-        if getattr(picture, "n_frames", 1) > 1:
-            raise ValueError(f"{path}: a label with several pictures; {_REMEDY}")
-        ids = np.asarray(ImageOps.exif_transpose(picture) if upright else picture)
+    if picture.format not in _LABEL_FORMATS or picture.info.get("compression") == "jpeg":
+        raise ValueError(f"{path}: {picture.format} changes ids or can do so; {_REMEDY}")
+    if picture.mode not in ("L", "P", "1", "I") and not picture.mode.startswith("I;16"):
+        kind = {"LA": "transparency", "F": "floating-point values"}.get(picture.mode, "colours")
+        raise ValueError(f"{path}: a label with {kind} (mode {picture.mode}); {_REMEDY}")
+    if _count(path, picture) > 1:
+        raise ValueError(f"{path}: a label with several pictures; {_REMEDY}")
+    ids = np.asarray(ImageOps.exif_transpose(picture) if upright else picture)
     # Pillow spreads grey values of 2 or 4 bits over 0..255, which makes multiples of 17.
     if picture.mode == "L" and not (ids[::50, ::50] % 17).any():
         ids = ids // _grey_step(path)
@@ -64,6 +62,14 @@ def read_label(path: Path, upright: bool = True) -> NDArray[np.uint8]:
             f"{path}: label ids {ids.min()}..{ids.max()} do not fit 8 bits; use ids in 0..255"
         )
     return ids.astype(np.uint8)
+
+
+def _count(path: Path, picture: Image.Image) -> int:
+    """Count the pictures in the file of a decoded picture."""
+    if picture.format in ("GIF", "TIFF"):  # which are counted in the open file
+        with Image.open(path, formats=_HEADS) as head:
+            return getattr(head, "n_frames", 1)
+    return getattr(picture, "n_frames", 1)
 
 
 def _grey_step(path: Path) -> int:
