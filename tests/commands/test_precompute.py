@@ -8,7 +8,8 @@ from softfeat.commands.precompute import main
 
 def precompute(*overrides: str) -> None:
     with initialize_config_module("softfeat.conf", version_base="1.3"):
-        main(compose("precompute", overrides=list(overrides)))
+        cfg = compose("precompute", overrides=list(overrides))
+    main.__wrapped__(cfg)  # type: ignore[attr-defined]
 
 
 def test_every_bad_file_is_listed_before_anything_is_stored(

@@ -34,15 +34,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         content = io.BytesIO()  # torch hides the reason if it cannot write a file
         torch.save(checkpoint, content)
-        partial = path.with_name(f"{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replaced(path), partial.open("wb") as file:
+            with replaced(path) as partial, partial.open("wb") as file:
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise OSError(
                 f"the checkpoint {path} cannot be written: {error.strerror or error}. Earlier "
                 "checkpoints are not damaged. Correct this, then continue with python -m src.train "

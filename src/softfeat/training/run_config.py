@@ -49,6 +49,7 @@ KNOWN = frozenset(
         "softfeat.training.callbacks.guided_filter.GuidedFilter",
         "softfeat.training.callbacks.pictures.FeaturePictures",
         "softfeat.training.callbacks.pictures.SegmentationPictures",
+        "softfeat.training.callbacks.progress.Progress",
         "softfeat.training.callbacks.throughput.Throughput",
         "softfeat.training.hard_segmentation.HardSegmentationModule",
         "softfeat.training.loggers.make_wandb_logger",
