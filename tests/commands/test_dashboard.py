@@ -87,7 +87,7 @@ def test_the_command_saves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[Workspace] = []
     monkeypatch.setattr(dashboard, "has_credentials", lambda: True)
     monkeypatch.setattr(Workspace, "save", lambda self: saved.append(self))
-    dashboard.main(OmegaConf.create({"project": "photos", "entity": "us"}))
+    dashboard.main.__wrapped__(OmegaConf.create({"project": "photos", "entity": "us"}))
     assert [(w.entity, w.project) for w in saved] == [("us", "photos")]
 
 

@@ -15,7 +15,8 @@ from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 def export(*overrides: str) -> None:
     with initialize_config_module("softfeat.conf", version_base="1.3"):
-        main(compose("export", overrides=list(overrides)))
+        cfg = compose("export", overrides=list(overrides))
+    main.__wrapped__(cfg)  # type: ignore[attr-defined]
 
 
 def test_a_training_becomes_weights(folder_root: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_photos_of_a_set_are_taken_by_their_score(
     with initialize_config_module("softfeat.conf", version_base="1.3"):
         cfg = compose("figures", overrides=[*options, "count=4"], return_hydra_config=True)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
-    main(cfg)
+    main.__wrapped__(cfg)  # type: ignore[attr-defined]
     assert (output / "layers.png").is_file()
     data = instantiate(cfg.data, test_split="val")
     extractor = load_extractor(run)
@@ -79,7 +79,7 @@ def test_true_classes_stand_next_to_those_of_the_head(
             overrides = [*common, *options, f"output={output}"]
             cfg = compose("figures", overrides=overrides, return_hydra_config=True)
         monkeypatch.setattr(HydraConfig.instance(), "cfg", cfg)
-        main(cfg)
+        main.__wrapped__(cfg)  # type: ignore[attr-defined]
         widths.append(Image.open(output / "segmentation.png").width)
     assert widths[1] / widths[0] == pytest.approx(5 / 4, rel=0.05)
 
@@ -93,12 +93,12 @@ def test_input_or_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     with initialize_config_module("softfeat.conf", version_base="1.3"):
         cfg = compose("figures", overrides=[f"output={tmp_path}"])
     with pytest.raises(SystemExit):
-        main(cfg)
+        main.__wrapped__(cfg)  # type: ignore[attr-defined]
     assert "give either input=PHOTO_OR_FOLDER, or data=NAME" in capsys.readouterr().err
     with initialize_config_module("softfeat.conf", version_base="1.3"):
         cfg = compose("figures", overrides=[f"output={tmp_path}", "data=folder", "count=0"])
     with pytest.raises(SystemExit):
-        main(cfg)
+        main.__wrapped__(cfg)  # type: ignore[attr-defined]
     assert "count=0" in capsys.readouterr().err
 
 
