@@ -37,6 +37,7 @@ _LISTS = ("widths", "blocks", "level_channels")
 _HEAD = ("num_classes", "head")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.int64)
 _MOST_HEADER = 2**22  # bytes; the shipped weights have 50,000
+_MOST_BLOCKS = 1000  # of a network, which is planned before its sizes are compared with the weights
 _MOST_CHANNELS = 2**20  # of a layer; more overflows the size of a tensor
 # Values of keys that older files lack
 _OLDER = {"network": "bottleneck", "level_norm": 0.0}
@@ -123,7 +124,8 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
     Returns:
         Dictionary with `extractor`, the arguments of `build_extractor`, and `state_dict`, tensors
         in float32. With a head also `hard_segmentation`, the arguments of the head, and
-        `class_names`. Exported weights also have `about`, the description that was exported.
+        `class_names`. Exported weights also have `about`, the description that was exported. `file`
+        is the path of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -145,7 +147,7 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
         exported = path.suffix == ".safetensors"
         kind = "a file written by python -m src.export" if exported else "a usable checkpoint"
         raise ValueError(f"{path} is not {kind}: {error}. Get the file again") from error
-    return content
+    return content | {"file": str(path)}
 
 
 def _read_training(path: Path) -> dict[str, Any]:
@@ -235,16 +237,15 @@ def _check(content: dict[str, Any], num_bytes: int) -> None:
                 raise ValueError(f"{key} is not a number")
             continue
         numbers = value if isinstance(value, list | tuple) else [value]
-        # Each block and stage has tensors of its own, so there are more tensors than blocks.
-        most = len(state) if key == "blocks" else _MOST_CHANNELS
+        most = _MOST_BLOCKS if key == "blocks" else _MOST_CHANNELS
         if (
             isinstance(value, list | tuple) != (key in _LISTS)
             or not all(type(n) is int and (n > 0 or key == "top_down") for n in numbers)
-            or len(numbers) > len(state)
+            or len(numbers) > _MOST_BLOCKS
             or (sum(numbers) if key == "blocks" else max(numbers, default=0)) > most
             or min(numbers, default=0) < 0
         ):
-            raise ValueError(f"{key} does not describe the weights in the file")
+            raise ValueError(f"{key} is not a size of a network that this version can build")
     if "hard_segmentation" in content:
         head, names = content["hard_segmentation"], content["class_names"]
         _only(head, _HEAD)

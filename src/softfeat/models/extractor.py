@@ -24,11 +24,6 @@ _STD = (0.229, 0.224, 0.225)
 _TwoContexts = tuple[AbstractContextManager[None], AbstractContextManager[None]]
 _READOUT_START = 0.1  # factor of the readouts' first weights: distances of features start near 1
 _TINY = 1e-6  # added to the mean square of a feature, which is about 1 in training
-_MISFIT = (
-    "the checkpoint's weights do not fit this network: choose the extractor= that it was trained "
-    "with, train again, or use weights of this version"
-)
-
 BatchNormMode = Literal["batch", "running", "frozen"]
 
 
@@ -549,7 +544,14 @@ def _load_weights(extractor: Extractor, content: Mapping[str, Any]) -> None:
     try:
         extractor.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(_MISFIT) from error
+        raise _misfit(content) from error
+
+
+def _misfit(content: Mapping[str, Any]) -> ValueError:
+    return ValueError(
+        f"{content.get('file', 'the checkpoint')}: the weights do not fit this network: choose the "
+        "extractor= that they were trained with, train again, or use weights of this version"
+    )
 
 
 def extractor_of(content: Mapping[str, Any]) -> Extractor:
@@ -581,14 +583,15 @@ def _check_sizes(content: Mapping[str, Any]) -> None:
         with torch.device("meta"):  # shapes without values
             planned = build_extractor(content["extractor"]).state_dict()
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"the checkpoint describes no network: {error}") from error
+        file = content.get("file", "the checkpoint")
+        raise ValueError(f"{file} describes no network: {error}. Get it again") from error
     for name, tensor in planned.items():
         weights = state.get(f"extractor.{name}")
         if weights is None and name.endswith("num_batches_tracked"):  # not exported
             continue
         same = weights is not None and weights.shape == tensor.shape
         if not same or weights.is_floating_point() != tensor.is_floating_point():
-            raise ValueError(_MISFIT)
+            raise _misfit(content)
 
 
 def load_extractor(checkpoint: str | Path) -> Extractor:

@@ -131,11 +131,11 @@ class BaseModule(pl.LightningModule):
 
         Those of a training that was resumed are included.
         """
-        logged = self.trainer.callback_metrics.items()
+        logged = {} if self._trainer is None else self._trainer.callback_metrics
         before = self.restored_metrics.get("seconds/fit", 0.0)
         return (
             self.restored_metrics
-            | {k: float(v) for k, v in logged if "/" in k}
+            | {k: float(v) for k, v in logged.items() if "/" in k}
             | {"seconds/fit": before + time.perf_counter() - self.started}
         )
 
