@@ -233,7 +233,7 @@ class Layers:
             if cutout is not None:
                 documents.write_alpha(folder / "selection.png", cutout.matte, bits)
                 cutout.save(folder / "cutout.png")
-            names = layer_names(self.photo, self.alphas)
+            names = layer_names(photo, self.alphas)
             layers = [
                 documents.DocumentLayer(*parts) for parts in zip(names, colours, stack, strict=True)
             ]

@@ -104,7 +104,7 @@ def write_png(file: BinaryIO, photo: Photo) -> None:
         photo: Photo, or a layer in the form of one.
     """
     pixels = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
-    data = imagecodecs.png_encode(pixels, level=_COMPRESSION)
+    data = imagecodecs.png_encode(np.ascontiguousarray(pixels), level=_COMPRESSION)
     start = 33  # bytes of the signature and the header, which all other chunks follow
     file.write(data[:start])
     if photo.profile is not None:
@@ -194,14 +194,14 @@ def write_photoshop(
     # A negative number says that the merged picture has transparency.
     count = len(layers) if photo.alpha is None else -len(layers)
     blocks, info = TaggedBlocks(), LayerInfo()
-    if photo.alpha is not None:  # ImageMagick looks for this block before the layers
-        blocks.set_data(
-            Tag.SAVING_MERGED_TRANSPARENCY16 if bits == 16 else Tag.SAVING_MERGED_TRANSPARENCY
-        )
-    if bits == 16:  # where Photoshop keeps layers of 16 bits
+    if bits == 16:  # Photoshop keeps layers of 16 bits in a block; GIMP wants it to be the first
         blocks.set_data(Tag.LAYER_16, count, records, channels)
     else:
         info = LayerInfo(count, records, channels)
+    if photo.alpha is not None:
+        blocks.set_data(
+            Tag.SAVING_MERGED_TRANSPARENCY16 if bits == 16 else Tag.SAVING_MERGED_TRANSPARENCY
+        )
     planes = list(_on_white(photo).transpose(2, 0, 1))
     planes += [] if photo.alpha is None else [photo.alpha]
     header = FileHeader(
@@ -327,7 +327,7 @@ def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None
             visible = np.where(photo.alpha[..., None] > 0, photo.pixels, 0)
         add("mergedimage.png", Photo(visible, photo.alpha, photo.profile, photo.metadata))
         archive.writestr("stack.xml", ElementTree.tostring(root, "utf-8", xml_declaration=True))
-        thumbnail = Image.fromarray(photo.srgb)
+        thumbnail = Image.fromarray(Photo(_on_white(photo), profile=photo.profile).srgb)
         thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
         encoded = BytesIO()
         thumbnail.save(encoded, "PNG")

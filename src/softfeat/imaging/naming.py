@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import rgb2lab
 
+from softfeat.imaging.photo import Photo
+
 _LONGEST = 256  # pixels: names need no more
 _PLACES = (
     ("top left", "top", "top right"),
@@ -27,18 +29,21 @@ _COLOURS = {
 }
 
 
-def layer_names(photo: NDArray[np.uint8], alphas: NDArray[np.float32]) -> list[str]:
+def layer_names(photo: Photo, alphas: NDArray[np.float32]) -> list[str]:
     """Names layers such as "1 centre, brown".
 
     Args:
-        photo: sRGB photo (H,W,3).
+        photo: Photo (H,W).
         alphas: Alphas (K,H,W) in [0,1].
 
     Returns:
         Number, place of the centre of mass, and mean colour of each layer.
     """
-    step = max(1, max(photo.shape[:2]) // _LONGEST)
-    small, alphas = photo[::step, ::step] / 255, alphas[:, ::step, ::step]
+    step = max(1, max(photo.pixels.shape) // _LONGEST)
+    small, alphas = photo.srgb[::step, ::step] / 255, alphas[:, ::step, ::step]
+    if photo.alpha is not None:  # what is transparent has no place and no colour
+        own = photo.alpha[::step, ::step] / np.float32(np.iinfo(photo.alpha.dtype).max)
+        alphas = alphas * own
     height, width, _ = small.shape
     names = [name for name, shades in _COLOURS.items() for _ in shades]
     shades = rgb2lab(np.array([s for shades in _COLOURS.values() for s in shades]) / 255)  # (C,3)

@@ -108,12 +108,12 @@ def _fitted(
         norm = (free**2).sum(0)
         colours += free * np.divide(lack, norm, out=np.zeros_like(lack), where=norm > 0)
         colours.clip(0, most, out=colours)
-    # What still lacks goes to all layers in proportion to their distance from the limit.
+    # What still lacks goes to all visible layers in proportion to their distance from the limit.
     mixture = (share * colours).sum(0)
     lack = target - mixture
     room = np.where(lack > 0, most - mixture, mixture)
     part = np.divide(np.abs(lack), room, out=np.zeros_like(lack), where=room > 0)
-    colours += part * np.where(lack > 0, most - colours, -colours)
+    colours += (share > 0) * part * np.where(lack > 0, most - colours, -colours)
     # Rounding, from the smallest share to the largest, each layer making up for those before.
     order = share.argsort(0)  # (K,n,1)
     colours = np.take_along_axis(colours, order, 0)
