@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from softfeat.imaging import documents
-from softfeat.imaging.convert import to_float, to_tensor
+from softfeat.imaging.convert import eight_bits, to_float, to_tensor
 from softfeat.imaging.images import resize_image
 from softfeat.imaging.naming import layer_names
 from softfeat.imaging.photo import MAX_PIXELS, Photo, PhotoSource, read_photo
@@ -96,7 +96,7 @@ class Cutout:
         """RGBA picture of 8 bits, in the photo's own colours, with its profile."""
         pixels, alpha = self.photo.pixels, self.photo.alpha
         rgba = np.dstack([pixels, alpha]) if alpha is not None else pixels
-        picture = Image.fromarray(rgba if rgba.dtype == np.uint8 else (rgba >> 8).astype(np.uint8))
+        picture = Image.fromarray(eight_bits(rgba))
         if self.photo.profile is not None:
             picture.info["icc_profile"] = self.photo.profile
         return picture
@@ -242,7 +242,7 @@ class Layers:
             sheet = documents.overview(
                 photo, self.features, self.superpixels, colours, self.alphas, coverage
             )
-            sheet.save(folder / "overview.png")
+            documents.save_png(folder / "overview.png", Photo(np.asarray(sheet)))
         of_layers = {stage: s for stage, s in self.seconds.items() if stage in STAGES}
         own = {
             "reading": self.seconds["reading"],

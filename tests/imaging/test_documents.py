@@ -17,7 +17,8 @@ from psd_tools.constants import Resource
 
 from softfeat.imaging import documents
 from softfeat.imaging.documents import DocumentLayer
-from softfeat.imaging.photo import Metadata, Photo
+from softfeat.imaging.metadata import Metadata
+from softfeat.imaging.photo import Photo
 from softfeat.imaging.stacking import fit_colours, stacking_alphas
 from softfeat.matting.colours import layer_colours
 from tests.helpers.documents import blend_of_known_layers
@@ -259,6 +260,7 @@ def test_psd_in_imagemagick(tmp_path: Path, kind: type, own_alpha: bool, masks: 
 _GIMP = """
 (define (out from to)
   (let* ((image (car (gimp-file-load RUN-NONINTERACTIVE from from)))
+         (count (if (= 5 (car (gimp-image-get-layers image))) 0 (error "not five layers")))
          (flat (car (gimp-image-merge-visible-layers image CLIP-TO-IMAGE))))
     (gimp-layer-resize-to-image-size flat)
     (file-png-save2 RUN-NONINTERACTIVE image flat to to 0 1 0 0 0 0 0 0 1)))

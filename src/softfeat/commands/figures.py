@@ -30,7 +30,7 @@ from softfeat.commands.data_config import data_config, keys_below
 from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import Record
 from softfeat.data.records import read_classes, resize_label
-from softfeat.imaging.convert import ids_tensor, to_float, to_tensor
+from softfeat.imaging.convert import eight_bits, ids_tensor, to_float, to_tensor
 from softfeat.imaging.drawing import boundaries, label_colours, overlay, sheet
 from softfeat.imaging.images import read_image, resize_image
 from softfeat.imaging.photo import Photo
@@ -155,7 +155,7 @@ class Figures:
 
 def _on_grey(photo: NDArray[np.uint8], alphas: NDArray[np.float32]) -> NDArray[np.float32]:
     """Draw the layers (K,H,W) of a photo in their own colours over grey, (K,H,W,3) in [0,1]."""
-    colours = to_float(layer_colours(Photo(photo), alphas))
+    colours = to_float(eight_bits(layer_colours(Photo(photo), alphas)))
     return colours * alphas[..., None] + 0.85 * (1 - alphas[..., None])
 
 

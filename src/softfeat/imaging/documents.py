@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -42,7 +42,7 @@ from psd_tools.psd.layer_and_mask import (
 from psd_tools.psd.tagged_blocks import TaggedBlocks
 from scipy.ndimage import maximum_filter
 
-from softfeat.imaging.convert import ids_tensor, to_array, to_float, to_tensor, to_uint8
+from softfeat.imaging.convert import eight_bits, ids_tensor, to_array, to_float, to_tensor, to_uint8
 from softfeat.imaging.drawing import boundaries
 from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo
@@ -149,7 +149,7 @@ def _on_white(photo: Photo) -> NDArray[Depth]:
 
 def _box(known: NDArray[np.bool_]) -> tuple[slice, slice]:
     """Rows and columns of the smallest box around what is true; one pixel if nothing is."""
-    rows, columns = known.any(1).nonzero()[0], known.any(0).nonzero()[0]
+    rows, columns = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
     if not len(rows):
         return slice(0, 1), slice(0, 1)
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
@@ -237,7 +237,7 @@ def _psd_layer(
     kind = opacity.dtype
     height, width = opacity.shape
     transparency = known * np.array(np.iinfo(kind).max, kind) if masks else opacity
-    planes = {ChannelID.TRANSPARENCY_MASK: transparency}
+    planes: dict[ChannelID, NDArray] = {ChannelID.TRANSPARENCY_MASK: transparency}
     planes |= {ChannelID(index): colours[..., index] * known for index in range(3)}
     place = {
         "top": box[0].start, "left": box[1].start, "bottom": box[0].stop, "right": box[1].stop
@@ -261,7 +261,7 @@ def _psd_resources(photo: Photo) -> ImageResources:
     """Profile, resolution, copyright and author of a document."""
     resources = ImageResources.new()
 
-    def add(key: Resource, data: object) -> None:
+    def add(key: Resource, data: Any) -> None:
         resources[key] = ImageResource(key=key, data=data)
 
     if (dpi := _resolution(photo.metadata)) is not None:
@@ -305,7 +305,7 @@ def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None
     size = {"w": str(width), "h": str(height)}
     if (dpi := _resolution(photo.metadata)) is not None:
         size |= {"xres": str(round(dpi[0])), "yres": str(round(dpi[1]))}
-    root = ElementTree.Element("image", version="0.0.3", **size)
+    root = ElementTree.Element("image", {"version": "0.0.3", **size})
     stack = ElementTree.SubElement(root, "stack")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNGs do not get smaller
         archive.writestr("mimetype", "image/openraster")  # first: it identifies the type
@@ -318,7 +318,7 @@ def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None
             box = _box(layer.opacity > 0)
             source = f"data/layer_{number}.png"
             place = {"x": str(box[1].start), "y": str(box[0].start)}
-            ElementTree.SubElement(stack, "layer", name=layer.name, src=source, **place)
+            ElementTree.SubElement(stack, "layer", {"name": layer.name, "src": source, **place})
             opacity = layer.opacity[box]
             colours = layer.colours[box] * (opacity > 0)[..., None]
             add(source, Photo(colours, opacity, photo.profile, photo.metadata))
@@ -416,8 +416,7 @@ def _pictures(
         shown = shown * np.asarray(own.resize(size)).clip(0, 1)
     cutouts = []
     for values, alpha in zip(colours, shown, strict=True):
-        eight = values if values.dtype == np.uint8 else (values >> 8).astype(np.uint8)
-        pixels = np.asarray(Image.fromarray(eight).resize(size))
+        pixels = np.asarray(Image.fromarray(eight_bits(values)).resize(size))
         seen = Photo(pixels, profile=photo.profile).srgb
         cutouts.append(Image.fromarray(np.dstack([seen, to_uint8(alpha)])))
     return [

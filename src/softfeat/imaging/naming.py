@@ -43,7 +43,7 @@ def layer_names(photo: Photo, alphas: NDArray[np.float32]) -> list[str]:
     small, alphas = photo.srgb[::step, ::step] / 255, alphas[:, ::step, ::step]
     if photo.alpha is not None:  # what is transparent has no place and no colour
         own = photo.alpha[::step, ::step] / np.float32(np.iinfo(photo.alpha.dtype).max)
-        alphas = alphas * own
+        alphas = alphas * own.astype(np.float32)
     height, width, _ = small.shape
     names = [name for name, shades in _COLOURS.items() for _ in shades]
     shades = rgb2lab(np.array([s for shades in _COLOURS.values() for s in shades]) / 255)  # (C,3)

@@ -84,46 +84,66 @@ def fit_colours(photo: Photo, colours: NDArray[Depth], stack: NDArray[Depth]) ->
         count = visible.sum(0)  # (h,W)
         strip = colours[:, rows]
         np.copyto(strip, photo.pixels[rows], where=(visible & (count == 1))[..., None])
-        blend = count > 1
-        share = share[:, blend]  # (K,n)
-        strip[:, blend] = _fitted(
-            photo.pixels[rows][blend].astype(np.float64),
-            strip[:, blend].astype(np.float64),
-            share / share.sum(0),
+        places = np.nonzero(count > 1)  # n pixels
+        share = share[:, *places].astype(np.float32)  # (K,n)
+        share /= share.sum(0)
+        target = photo.pixels[rows][places].astype(np.float32)  # (n,3)
+        blends = strip[:, *places].astype(np.float32)  # (K,n,3)
+        wrong = np.abs(_mixture(share, blends) - target).max(1) > 0.5  # (n,)
+        strip[:, *(place[wrong] for place in places)] = _fitted(
+            target[wrong],
+            blends[:, wrong],
+            share[:, wrong],
             float(np.iinfo(colours.dtype).max),
         )
 
 
 def _fitted(
-    target: NDArray[np.float64],
-    colours: NDArray[np.float64],
-    share: NDArray[np.float64],
+    target: NDArray[np.float32],
+    colours: NDArray[np.float32],
+    share: NDArray[np.float32],
     most: float,
-) -> NDArray[np.float64]:
+) -> NDArray[np.float32]:
     """Whole colours (K,n,3) in 0..most whose mixture by shares (K,n) is the target (n,3)."""
-    share = share[..., None]  # (K,n,1)
-    for _ in range(3):  # the smallest change, repeated for layers that reach a limit
-        lack = target - (share * colours).sum(0)  # (n,3)
-        free = share * np.where(lack > 0, colours < most, colours > 0)  # (K,n,3)
+    norm = (share**2).sum(0)[:, None]  # (n,1)
+    lack = target - _mixture(share, colours)  # (n,3)
+    colours += share[..., None] * (lack / norm)  # the smallest change
+    colours.clip(0, most, out=colours)
+    lack = target - _mixture(share, colours)
+    limited = np.abs(lack).max(1) > 1e-3 * most / 255  # (n,)
+    if limited.any():
+        colours[:, limited] = _pushed(target[limited], colours[:, limited], share[:, limited], most)
+    # Rounding. The layer with the largest share makes up for the others.
+    rounded = np.rint(colours)
+    places = share.argmax(0), np.arange(share.shape[1])
+    largest, exact = share[places][:, None], colours[places]  # (n,1), (n,3)
+    excess = _mixture(share, rounded - colours) - largest * (rounded[places] - exact)
+    rounded[places] = np.rint(exact - excess / largest).clip(0, most)
+    return rounded
+
+
+def _mixture(share: NDArray[np.float32], colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mixture (n,3) of colours (K,n,3) by shares (K,n)."""
+    return np.einsum("kn,knc->nc", share, colours)
+
+
+def _pushed(
+    target: NDArray[np.float32],
+    colours: NDArray[np.float32],
+    share: NDArray[np.float32],
+    most: float,
+) -> NDArray[np.float32]:
+    """Colours (K,n,3) like those of `_fitted`, where some reach a limit."""
+    for _ in range(2):  # the smallest change of the layers that can move
+        lack = target - _mixture(share, colours)  # (n,3)
+        free = share[..., None] * np.where(lack > 0, colours < most, colours > 0)  # (K,n,3)
         norm = (free**2).sum(0)
         colours += free * np.divide(lack, norm, out=np.zeros_like(lack), where=norm > 0)
         colours.clip(0, most, out=colours)
     # What still lacks goes to all visible layers in proportion to their distance from the limit.
-    mixture = (share * colours).sum(0)
+    mixture = _mixture(share, colours)
     lack = target - mixture
     room = np.where(lack > 0, most - mixture, mixture)
-    part = np.divide(np.abs(lack), room, out=np.zeros_like(lack), where=room > 0)
-    colours += (share > 0) * part * np.where(lack > 0, most - colours, -colours)
-    # Rounding, from the smallest share to the largest, each layer making up for those before.
-    order = share.argsort(0)  # (K,n,1)
-    colours = np.take_along_axis(colours, order, 0)
-    share = np.take_along_axis(share, order, 0)
-    excess = np.zeros_like(target)  # (n,3), share times error of the rounded layers
-    for own, colour in zip(share, colours, strict=True):
-        wanted = colour - np.divide(excess, own, out=np.zeros_like(excess), where=own > 0)
-        rounded = np.rint(wanted).clip(0, most)
-        excess += own * (rounded - colour)
-        colour[:] = rounded
-    result = np.empty_like(colours)
-    np.put_along_axis(result, order, colours, 0)
-    return result
+    part = np.divide(np.abs(lack), room, out=np.zeros_like(lack), where=room > 0).clip(0, 1)
+    colours += (share > 0)[..., None] * part * np.where(lack > 0, most - colours, -colours)
+    return colours

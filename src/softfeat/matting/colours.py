@@ -121,7 +121,7 @@ def layer_colours(photo: Photo, alphas: NDArray[np.float32]) -> NDArray[Depth]:
             return maps[0][:, rows, columns], maps[1][:, rows, columns]
 
         finer = torch.empty(len(alphas), *target.shape)  # (K,3,h,w)
-        _refine(level_crop, colours, finer.__setitem__, tuple(target.shape[1:]))
+        _refine(level_crop, colours, finer.__setitem__, (target.shape[1], target.shape[2]))
         colours = finer
     result = np.empty((*alphas.shape, 3), photo.pixels.dtype)
 
