@@ -28,7 +28,7 @@ class FakeLayers:
 
     work: Callable[[], None]
 
-    def save(self, folder: Path, bits: int, cutout: None, entries: dict) -> dict:
+    def save(self, folder: Path, bits: int, cutout: None, entries: dict, masks: bool) -> dict:
         with replacing(folder) as unfinished:
             (unfinished / "alpha_1.png").write_text(f"{os.getpid()} {entries['settings']}")
             self.work()

@@ -23,7 +23,7 @@ from softfeat.names import printable
 from softfeat.results import SUMMARY, claimed, is_finished, read_summary, remove_unfinished
 from softfeat.segmenter import Segmenter, check_bits, check_cutout
 
-VERSION = 4  # version of the files of a photo; files of another version are written again
+VERSION = 5  # version of the files of a photo; files of another version are written again
 _MOST_NAMED = 10  # files that are no photos, named in a line
 Source = Path | BytesIO
 
@@ -97,6 +97,7 @@ def segment_photos(
     point: list[int] | None = None,
     box: list[int] | None = None,
     overwrite: bool = False,
+    masks: bool = True,
 ) -> Iterator[Result]:
     """Writes the layers of each photo to a folder of its own.
 
@@ -112,6 +113,7 @@ def segment_photos(
         point: x, y in pixels of a part to cut out of each photo as well.
         box: Left, top, right, bottom of such a part, in place of `point`.
         overwrite: Whether to segment finished photos again.
+        masks: Whether Photoshop documents get layer masks, see `Layers.save`.
 
     Returns:
         The result for each photo, once it is known.
@@ -129,7 +131,7 @@ def segment_photos(
         ) from error
     origin = {
         "checkpoint": file_identity(segmenter.checkpoint),
-        "settings": segmenter.settings | {"bits": bits, "point": point, "box": box},
+        "settings": segmenter.settings | {"bits": bits, "masks": masks, "point": point, "box": box},
         "version": VERSION,
     }
 
@@ -194,7 +196,8 @@ class _Folders:
                 return None
             if is_finished(folder, origin) and (folder / SUMMARY).stat().st_mtime >= self.renewed:
                 return Result(name, folder, "skipped", read_summary(folder))
-            bits, point, box = (origin["settings"][key] for key in ("bits", "point", "box"))
+            settings = origin["settings"]
+            bits, masks, point, box = (settings[k] for k in ("bits", "masks", "point", "box"))
             include = None if point is None else [point]
             cuts = include is not None or box is not None
             original = self.segmenter.read(photo)
@@ -203,7 +206,8 @@ class _Folders:
             layers = self.segmenter(original)
             cutout = layers.cutout(include, box) if cuts else None
             try:
-                summary = layers.save(folder, bits, cutout, {"photo": Path(name).name, **origin})
+                entries = {"photo": Path(name).name, **origin}
+                summary = layers.save(folder, bits, cutout, entries, masks)
             except OSError as error:
                 reason = error.strerror or str(error)
                 raise ValueError(f"{folder} cannot be written: {reason}") from error
@@ -242,7 +246,7 @@ def report(
     stopped: Interrupted | None = None
     tracked = track(
         results,
-        "segmenting (the first run compiles code)",
+        "segmenting",
         count,
         console=errors,
         disable=not errors.is_terminal,

@@ -285,12 +285,19 @@ def main() -> None:
     show_default=True,
     help="Bits of the alphas' files.",
 )
+@click.option(
+    "--masks/--baked",
+    default=True,
+    show_default=True,
+    help="Layers of the PSD with masks to edit, or with baked transparency.",
+)
 @click.option("--overwrite", is_flag=True, help="Segment finished photos again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per photo.")
 def segment(
     photos: tuple[str, ...],
     output: Path,
     bits: str,
+    masks: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -320,7 +327,9 @@ def segment(
     from softfeat.batch import report, segment_photos
 
     try:
-        results = segment_photos(segmenter, found, output, bits=int(bits), overwrite=overwrite)
+        results = segment_photos(
+            segmenter, found, output, bits=int(bits), masks=masks, overwrite=overwrite
+        )
     except ValueError as error:
         raise _UsageError(str(error)) from error
     advice = "the same command continues"
@@ -395,11 +404,11 @@ def cutout(
             target.parent.mkdir(parents=True, exist_ok=True)
             check_writable(target)
     with _named(name):
-        picture = segmenter(original).cutout(include, box).image
+        part = segmenter(original).cutout(include, box)
     with _named(output):
         if output == _STANDARD:
-            picture.save(sys.stdout.buffer, "PNG")
+            part.save(sys.stdout.buffer)
             return
         with replaced(target) as partial:
-            picture.save(partial, "PNG")
+            part.save(partial)
     click.echo(f"wrote {printable(output)}", err=True)

@@ -1,11 +1,11 @@
 """Photos to soft layers: `Segmenter("general")("photo.jpg").save("layers")`."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from softfeat.imaging import documents
-from softfeat.imaging.convert import to_float, to_tensor, to_uint8
+from softfeat.imaging.convert import eight_bits, to_float, to_tensor
 from softfeat.imaging.images import resize_image
+from softfeat.imaging.naming import layer_names
 from softfeat.imaging.photo import MAX_PIXELS, Photo, PhotoSource, read_photo
+from softfeat.imaging.raster import Depth
 from softfeat.imaging.slic import Superpixels
-from softfeat.matting.layers import layer_colours, select, upsample_alphas
+from softfeat.imaging.stacking import fit_colours, stacking_alphas
+from softfeat.matting.colours import layer_colours
+from softfeat.matting.layers import select, upsample_alphas
 from softfeat.matting.soft_segmentation import MOST_LAYERS, STAGES, Backend, soft_segment
 from softfeat.models.checkpoints import checkpoint_file
 from softfeat.models.extractor import load_extractor
@@ -27,7 +31,7 @@ from softfeat.stopwatch import Stopwatch
 
 LayerCount = int | Literal["auto"]
 
-_LONGEST = 30_000  # pixels, the limit of Photoshop documents
+_LONGEST = 300_000  # pixels, the limit of large Photoshop documents (PSB)
 _SHORTEST = 32  # pixels, for photos and the sizes they are reduced to
 _MOST_STRETCHED = 100  # ratio of the longer to the shorter side
 
@@ -80,11 +84,33 @@ class Cutout:
 
     Attributes:
         matte: (H,W) in [0,1].
-        image: RGBA picture with the part's own colours, without fringes of its surroundings.
+        photo: The part in its own colours, without fringes of its surroundings. Its alpha is the
+            matte times the alpha of the whole photo.
     """
 
     matte: NDArray[np.float32]
-    image: Image.Image
+    photo: Photo
+
+    @property
+    def image(self) -> Image.Image:
+        """RGBA picture of 8 bits, in the photo's own colours, with its profile."""
+        pixels, alpha = self.photo.pixels, self.photo.alpha
+        rgba = np.dstack([pixels, alpha]) if alpha is not None else pixels
+        picture = Image.fromarray(eight_bits(rgba))
+        if self.photo.profile is not None:
+            picture.info["icc_profile"] = self.photo.profile
+        return picture
+
+    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
+        """Writes a PNG with the bits, the profile and the metadata of the photo.
+
+        Args:
+            file: File, or an open file.
+        """
+        if isinstance(file, str | os.PathLike):
+            documents.save_png(Path(file), self.photo)
+        else:
+            documents.write_png(file, self.photo)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,24 +138,26 @@ class Layers:
         return self.original.srgb
 
     @cached_property
-    def colours(self) -> NDArray[np.uint8]:
+    def colours(self) -> NDArray[Depth]:
         """Each layer's own colours (K,H,W,3), which differ from the photo's where layers blend.
 
-        They are computed at the first access, in some seconds per layer of a large photo.
+        They have the bits and the colour space of the photo. They are computed at the first access,
+        in some seconds for a large photo.
         """
-        colours = np.empty((*self.alphas.shape, 3), np.uint8)
-        for own, computed in zip(colours, self._colours(), strict=True):
-            own[:] = computed
+        return self._colours_for(stacking_alphas(self.original, self.alphas))
+
+    def _colours_for(self, stack: NDArray[Depth]) -> NDArray[Depth]:
+        """The colours (K,H,W,3) with which a stack of the layers shows the photo."""
+        colours = layer_colours(self.original, self.alphas)
+        fit_colours(self.original, colours, stack)
         return colours
 
-    def _colours(self) -> Iterator[NDArray[np.uint8]]:
-        """The colours (H,W,3) of one layer after the other."""
-        if "colours" in vars(self):
-            yield from self.colours
-            return
-        image = to_float(self.photo)
-        for alpha in self.alphas:
-            yield to_uint8(layer_colours(image, alpha))
+    def _part(self, colours: NDArray[Depth], alpha: NDArray[np.float32]) -> Photo:
+        """A part of the photo with colours (H,W,3) and an alpha (H,W) in [0,1]."""
+        most = np.iinfo(colours.dtype).max
+        own = most if self.original.alpha is None else self.original.alpha
+        opacity = np.rint(alpha * np.float32(1) * own).astype(colours.dtype)
+        return replace(self.original, pixels=colours, alpha=opacity)
 
     def cutout(
         self,
@@ -151,8 +179,8 @@ class Layers:
         """
         _check_one_of(include, box)
         matte = select(self.alphas, include or None, box)
-        colours = to_uint8(layer_colours(to_float(self.photo), matte))
-        return Cutout(matte, documents.cutout_picture(colours, matte))
+        both = np.stack([matte, 1 - matte])  # (2,H,W)
+        return Cutout(matte, self._part(layer_colours(self.original, both)[0], matte))
 
     def save(
         self,
@@ -160,18 +188,22 @@ class Layers:
         bits: int = 8,
         cutout: Cutout | None = None,
         entries: Mapping[str, Any] | None = None,
+        masks: bool = True,
     ) -> dict[str, Any]:
         """Writes the layers to a folder, in place of those of an earlier call.
 
         The files are `alpha_<k>.png`; `layer_<k>.png`, with the layer's own colours; all layers as
-        `layers.psd` and `layers.ora`; `overview.png`; and `summary.json`. After an error the folder
-        is as it was. Colours are computed one layer at a time and are not kept.
+        `layers.psd` (`layers.psb` for more than 30,000 pixels a side or 2 GB) and `layers.ora`;
+        `overview.png`; and `summary.json`. After an error the folder is as it was. Colours are not
+        kept.
 
         Args:
             folder: Folder to write to; it is made if it does not exist.
             bits: 8 or 16, bits of the `alpha_<k>.png`.
             cutout: Result of `cutout`, written as `selection.png` and `cutout.png`.
             entries: Further entries of the summary.
+            masks: Whether layers of the Photoshop document have masks that can be edited, instead
+                of transparent colours.
 
         Returns:
             The summary.
@@ -182,30 +214,35 @@ class Layers:
         """
         check_bits(bits)
         with replacing(Path(folder).resolve()) as unfinished:
-            summary = {**(entries or {}), **self._write(unfinished, bits, cutout)}
+            summary = {**(entries or {}), **self._write(unfinished, bits, cutout, masks)}
             write_summary(unfinished, summary)
         return summary
 
-    def _write(self, folder: Path, bits: int, cutout: Cutout | None) -> dict[str, Any]:
+    def _write(self, folder: Path, bits: int, cutout: Cutout | None, masks: bool) -> dict[str, Any]:
         """Writes all files except the summary, and returns the summary."""
         watch = Stopwatch()
-        count = len(self.alphas)
-        files = [folder / f"layer_{k}.png" for k in range(1, count + 1)]
+        photo = self.original
         coverage = [round(float(alpha.mean()), 4) for alpha in self.alphas]
         with watch("colours"):
-            for k, (alpha, colours) in enumerate(zip(self.alphas, self._colours(), strict=True), 1):
+            stack = stacking_alphas(photo, self.alphas)
+            colours = self.colours if "colours" in vars(self) else self._colours_for(stack)
+        with watch("documents"):
+            for k, (alpha, own) in enumerate(zip(self.alphas, colours, strict=True), 1):
                 documents.write_alpha(folder / f"alpha_{k}.png", alpha, bits)
-                documents.save_png(documents.cutout_picture(colours, alpha), files[k - 1])
+                documents.save_png(folder / f"layer_{k}.png", self._part(own, alpha))
             if cutout is not None:
                 documents.write_alpha(folder / "selection.png", cutout.matte, bits)
-                documents.save_png(cutout.image, folder / "cutout.png")
-        with watch("documents"):
-            picture = Image.fromarray(self.photo)
-            flat = documents.flatten(picture, files)
-            documents.write_psd(folder / "layers.psd", picture, files, flat)
-            documents.write_ora(folder / "layers.ora", picture, files, flat)
-            sheet = documents.overview(picture, self.features, self.superpixels, files, coverage)
-            documents.save_png(sheet, folder / "overview.png")
+                cutout.save(folder / "cutout.png")
+            names = layer_names(photo, self.alphas)
+            layers = [
+                documents.DocumentLayer(*parts) for parts in zip(names, colours, stack, strict=True)
+            ]
+            documents.write_photoshop(folder / "layers", photo, layers, masks)
+            documents.write_ora(folder / "layers.ora", photo, layers)
+            sheet = documents.overview(
+                photo, self.features, self.superpixels, colours, self.alphas, coverage
+            )
+            documents.save_png(folder / "overview.png", Photo(np.asarray(sheet)))
         of_layers = {stage: s for stage, s in self.seconds.items() if stage in STAGES}
         own = {
             "reading": self.seconds["reading"],
@@ -214,7 +251,7 @@ class Layers:
             "enlarging": self.seconds["enlarging"],
         }
         return {
-            "size": [picture.width, picture.height],
+            "size": [photo.pixels.shape[1], photo.pixels.shape[0]],
             "working_size": [self.features.shape[1], self.features.shape[0]],
             "coverage": coverage,
             "seconds": {stage: round(s, 3) for stage, s in (own | watch.seconds).items()},

@@ -7,7 +7,6 @@ import torch
 from softfeat.matting.layers import (
     SegmentTree,
     initial_segments,
-    layer_colours,
     normalise_alphas,
     select,
     upsample_alphas,
@@ -86,16 +85,6 @@ def test_upsampling_prefers_no_side(factor: float) -> None:
 def test_nothing_to_upsample() -> None:
     alphas = torch.rand(2, 5, 6)
     assert upsample_alphas(alphas, torch.rand(3, 5, 6)) is alphas
-
-
-def test_layer_colours_are_free_of_the_background() -> None:
-    x = np.linspace(0, 1, 40, dtype=np.float32)
-    alpha = np.repeat(np.clip(2 * x - 0.5, 0, 1)[None], 30, 0)
-    red, blue = np.array([0.9, 0.1, 0.1], np.float32), np.array([0.1, 0.2, 0.9], np.float32)
-    image = alpha[..., None] * red + (1 - alpha[..., None]) * blue
-    found = layer_colours(image, alpha)
-    seen = (alpha > 0.2) & (alpha < 0.8)
-    assert np.abs(found[seen] - red).mean() < 0.2 * np.abs(image[seen] - red).mean()
 
 
 ALPHAS = np.zeros((3, 10, 20), np.float32)

@@ -30,12 +30,13 @@ from softfeat.commands.data_config import data_config, keys_below
 from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import Record
 from softfeat.data.records import read_record, resize_label
-from softfeat.imaging.convert import ids_tensor, to_float, to_tensor
+from softfeat.imaging.convert import eight_bits, ids_tensor, to_float, to_tensor
 from softfeat.imaging.drawing import boundaries, label_colours, overlay, sheet
 from softfeat.imaging.images import read_image, resize_image
+from softfeat.imaging.photo import Photo
 from softfeat.imaging.photo_files import find_photos
 from softfeat.imaging.slic import Superpixels
-from softfeat.matting.layers import layer_colours
+from softfeat.matting.colours import layer_colours
 from softfeat.matting.soft_segmentation import soft_segment
 from softfeat.metrics.pair_auc import pair_auc
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
@@ -144,17 +145,17 @@ class Figures:
                 # All photos need the same columns. Layers that a photo lacks stay white.
                 **{f"layer {k + 1}": torch.ones_like(image) for k in range(self.layers)},
                 **{
-                    f"layer {k}": to_tensor(_on_grey(photo, alpha))
-                    for k, alpha in enumerate(result.alphas, 1)
+                    f"layer {k}": to_tensor(layer)
+                    for k, layer in enumerate(_on_grey(photo, result.alphas), 1)
                 },
             }
         return figures
 
 
-def _on_grey(photo: NDArray[np.uint8], alpha: NDArray) -> NDArray[np.float32]:
-    """Draw a layer (H,W) of a photo in its own colours over grey, (H,W,3) in [0,1]."""
-    colours = layer_colours(to_float(photo), alpha)
-    return colours * alpha[..., None] + 0.85 * (1 - alpha[..., None])
+def _on_grey(photo: NDArray[np.uint8], alphas: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Draw the layers (K,H,W) of a photo in their own colours over grey, (K,H,W,3) in [0,1]."""
+    colours = to_float(eight_bits(layer_colours(Photo(photo), alphas)))
+    return colours * alphas[..., None] + 0.85 * (1 - alphas[..., None])
 
 
 def spread_by_score(

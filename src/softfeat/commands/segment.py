@@ -83,7 +83,7 @@ def main(cfg: DictConfig) -> None:
         max_pixels=cfg.max_pixels,
     )
     results = _with_tracebacks(
-        segment_photos(segmenter, found.photos, output, bits=cfg.bits, **selection)
+        segment_photos(segmenter, found.photos, output, bits=cfg.bits, masks=cfg.masks, **selection)
     )
     if report(results, len(found.photos), others=found.others):
         sys.exit(1)

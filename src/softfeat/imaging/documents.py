@@ -1,24 +1,58 @@
 """Files that show layers: PNG, Photoshop, OpenRaster, and an overview on one sheet.
 
-Documents read the layers from their PNG files, so only one layer is in memory at a time.
+All but the overview have the bits and the colour profile of the photo, its resolution, and its
+notes on copyright and author.
+
+Legend: H W pixels of the photo, K layers.
 """
 
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any, BinaryIO
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from psd_tools import PSDImage
+from psd_tools.constants import ChannelID, Compression, Resource, Tag
+from psd_tools.psd import PSD
+from psd_tools.psd.header import FileHeader
+from psd_tools.psd.image_data import ImageData
+from psd_tools.psd.image_resources import ImageResource, ImageResources, ResoulutionInfo
+from psd_tools.psd.layer_and_mask import (
+    ChannelData,
+    ChannelDataList,
+    ChannelImageData,
+    ChannelInfo,
+    GlobalLayerMaskInfo,
+    LayerAndMaskInformation,
+    LayerInfo,
+    LayerRecord,
+    LayerRecords,
+    MaskData,
+)
+from psd_tools.psd.tagged_blocks import TaggedBlocks
+from scipy.ndimage import maximum_filter
 
-from softfeat.imaging.convert import ids_tensor, to_array, to_float, to_tensor, to_uint8
+from softfeat.imaging.convert import eight_bits, ids_tensor, to_array, to_float, to_tensor, to_uint8
 from softfeat.imaging.drawing import boundaries
+from softfeat.imaging.metadata import Metadata
+from softfeat.imaging.photo import Photo
+from softfeat.imaging.raster import Depth
 
 _COMPRESSION = 1  # level of PNG; higher levels take twice as long and save a tenth
-_THUMBNAIL = (256, 256)  # limit of OpenRaster
+_THUMBNAIL = 256  # pixels, limit of OpenRaster
+_LONGEST_PSD = 30_000  # pixels a side; larger documents are PSB
+_LARGEST_PSD = 2**31  # bytes
+_EDGE = 8  # pixels around a layer whose colours are known well enough for edits of its mask
 
 # The colour alphabet (Green-Armytage 2010), clearest colours first.
 # fmt: off
@@ -32,86 +66,272 @@ PALETTE = np.array([
 # fmt: on
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Writes a picture as PNG, quickly."""
-    picture.save(path, "PNG", compress_level=_COMPRESSION)
+@dataclass(frozen=True, eq=False)
+class DocumentLayer:
+    """A layer of a document.
+
+    Attributes:
+        name: Name for people.
+        colours: (H,W,3) with the bits and in the colours of the photo.
+        opacity: (H,W) with the same bits, for layers that are laid over each other.
+    """
+
+    name: str
+    colours: NDArray[Depth]
+    opacity: NDArray[Depth]
+
+
+def _bits(values: NDArray[Depth]) -> int:
+    return 8 * values.itemsize
+
+
+def _readable(text: str) -> str:
+    """Text without characters that XML and other programs refuse."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
+def _resolution(metadata: Metadata) -> tuple[float, float] | None:
+    """The resolution in pixels per inch, if it is one that all formats can store."""
+    dpi = metadata.dpi
+    return dpi if dpi is not None and all(1 <= side < 2**15 for side in dpi) else None
+
+
+def write_png(file: BinaryIO, photo: Photo) -> None:
+    """Writes a photo as PNG, quickly, with its bits, alpha, profile and metadata.
+
+    Args:
+        file: File open for writing.
+        photo: Photo, or a layer in the form of one.
+    """
+    pixels = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
+    data = imagecodecs.png_encode(np.ascontiguousarray(pixels), level=_COMPRESSION)
+    start = 33  # bytes of the signature and the header, which all other chunks follow
+    file.write(data[:start])
+    if photo.profile is not None:
+        file.write(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.profile)))
+    if (dpi := _resolution(photo.metadata)) is not None:
+        per_metre = [round(side / 0.0254) for side in dpi]
+        file.write(_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+    texts = {b"Copyright": photo.metadata.copyright, b"Author": photo.metadata.artist}
+    for keyword, text in texts.items():
+        if text:
+            file.write(_chunk(b"iTXt", keyword + b"\0\0\0\0\0" + _readable(text).encode()))
+    file.write(data[start:])
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def save_png(path: Path, photo: Photo) -> None:
+    """Writes a photo to a PNG file, see `write_png`."""
+    with path.open("wb") as file:
+        write_png(file, photo)
 
 
 def write_alpha(path: Path, alpha: NDArray[np.float32], bits: int = 8) -> None:
     """Writes an alpha (H,W) in [0,1] as a grey PNG of 8 or 16 bits."""
     kind, most = (np.uint16, 65535) if bits == 16 else (np.uint8, 255)
-    save_png(Image.fromarray(np.rint(alpha * np.float32(most)).astype(kind)), path)
+    values = np.rint(alpha * np.float32(most)).astype(kind)
+    path.write_bytes(imagecodecs.png_encode(values, level=_COMPRESSION))
 
 
-def cutout_picture(colours: NDArray[np.uint8], alpha: NDArray[np.float32]) -> Image.Image:
-    """Joins colours (H,W,3) and an alpha (H,W) in [0,1] to an RGBA picture."""
-    return Image.fromarray(np.dstack([colours, to_uint8(alpha)]))
+def _on_white(photo: Photo) -> NDArray[Depth]:
+    """Pixels (H,W,3) with transparent parts on white."""
+    if photo.alpha is None:
+        return photo.pixels
+    most = np.iinfo(photo.pixels.dtype).max
+    own = (photo.alpha / np.float32(most))[..., None]  # (H,W,1)
+    mixed = photo.pixels * own + np.float32(most) * (1 - own)
+    return np.rint(mixed).astype(photo.pixels.dtype)
 
 
-def flatten(photo: Image.Image, layers: Sequence[Path]) -> Image.Image:
-    """Composites layers over their photo.
+def _box(known: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around what is true; one pixel if nothing is."""
+    rows, columns = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
+    if not len(rows):
+        return slice(0, 1), slice(0, 1)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def write_photoshop(
+    stem: Path, photo: Photo, layers: Sequence[DocumentLayer], masks: bool = True
+) -> Path:
+    """Writes layers as a Photoshop document.
+
+    The merged picture, for programs that do not read layers, is the photo.
 
     Args:
-        photo: RGB picture.
-        layers: RGBA files, lowest first.
+        stem: File to write, without its suffix. The suffix becomes `.psd`, or `.psb` for more than
+            30,000 pixels a side or more than 2 GB.
+        photo: The photo.
+        layers: Layers, lowest first.
+        masks: Whether opacities become layer masks, which can be edited. The colours below a mask
+            are opaque where the layer is visible and some pixels further. Otherwise opacities
+            become the transparency of the layers.
 
     Returns:
-        An opaque RGBA picture.
+        The file.
     """
-    flat = photo.convert("RGBA")
-    for path in layers:
-        flat.alpha_composite(Image.open(path))
-    return flat
-
-
-def write_psd(path: Path, photo: Image.Image, layers: Sequence[Path], flat: Image.Image) -> None:
-    """Writes layers over their photo as a Photoshop document.
-
-    Args:
-        path: File to write.
-        photo: RGB picture, the lowest layer.
-        layers: RGBA files, lowest first.
-        flat: Result of `flatten`, for programs that do not read layers.
-    """
-    psd = PSDImage.frompil(flat)
-    psd.create_pixel_layer(photo, name="photo")
-    for number, layer in enumerate(layers, 1):
-        psd.create_pixel_layer(Image.open(layer), name=f"layer {number}")
+    height, width, _ = photo.pixels.shape
+    bits = _bits(photo.pixels)
+    known = [layer.opacity > 0 for layer in layers]
+    if masks:
+        known = [maximum_filter(shown, 2 * _EDGE + 1) for shown in known]
+    boxes = [_box(shown) for shown in known]
+    area = sum(shown[box].size for shown, box in zip(known, boxes, strict=True))
+    large = max(height, width) > _LONGEST_PSD
+    large |= (5 * area + 4 * height * width) * bits // 8 >= _LARGEST_PSD
+    version = 2 if large else 1
+    records, channels = LayerRecords(), ChannelImageData()
+    for number, (layer, shown, box) in enumerate(zip(layers, known, boxes, strict=True), 1):
+        record, data = _psd_layer(layer, shown, box, masks, version)
+        record.tagged_blocks.set_data(Tag.UNICODE_LAYER_NAME, layer.name)
+        record.tagged_blocks.set_data(Tag.LAYER_ID, number)
+        records.append(record)
+        channels.append(data)
+    # A negative number says that the merged picture has transparency.
+    count = len(layers) if photo.alpha is None else -len(layers)
+    blocks, info = TaggedBlocks(), LayerInfo()
+    if bits == 16:  # Photoshop keeps layers of 16 bits in a block; GIMP wants it to be the first
+        blocks.set_data(Tag.LAYER_16, count, records, channels)
+    else:
+        info = LayerInfo(count, records, channels)
+    if photo.alpha is not None:
+        blocks.set_data(
+            Tag.SAVING_MERGED_TRANSPARENCY16 if bits == 16 else Tag.SAVING_MERGED_TRANSPARENCY
+        )
+    planes = list(_on_white(photo).transpose(2, 0, 1))
+    planes += [] if photo.alpha is None else [photo.alpha]
+    header = FileHeader(
+        version=version, channels=len(planes), height=height, width=width, depth=bits
+    )
+    flat = ImageData(Compression.RLE)
+    flat.set_data([_big_endian(plane) for plane in planes], header)
+    document = PSD(
+        header=header,
+        image_resources=_psd_resources(photo),
+        layer_and_mask_information=LayerAndMaskInformation(info, GlobalLayerMaskInfo(), blocks),
+        image_data=flat,
+    )
+    path = stem.with_suffix(".psb" if large else ".psd")
     with path.open("wb") as file:
-        psd._record.write(file)  # psd.save would flatten again, in float: 10 s and 1 GB more
+        document.write(file)
+    return path
 
 
-def write_ora(path: Path, photo: Image.Image, layers: Sequence[Path], flat: Image.Image) -> None:
-    """Writes layers over their photo as OpenRaster, which Krita, GIMP and MyPaint read.
+def _big_endian(plane: NDArray[Depth]) -> bytes:
+    return plane.astype(plane.dtype.newbyteorder(">")).tobytes()
+
+
+def _psd_layer(
+    layer: DocumentLayer,
+    known: NDArray[np.bool_],
+    box: tuple[slice, slice],
+    masks: bool,
+    version: int,
+) -> tuple[LayerRecord, ChannelDataList]:
+    """Record and channels of a layer, cropped to a box outside of which its colours are unknown."""
+    colours, opacity, known = layer.colours[box], layer.opacity[box], known[box]
+    kind = opacity.dtype
+    height, width = opacity.shape
+    transparency = known * np.array(np.iinfo(kind).max, kind) if masks else opacity
+    planes: dict[ChannelID, NDArray] = {ChannelID.TRANSPARENCY_MASK: transparency}
+    planes |= {ChannelID(index): colours[..., index] * known for index in range(3)}
+    place = {
+        "top": box[0].start, "left": box[1].start, "bottom": box[0].stop, "right": box[1].stop
+    }  # fmt: skip
+    record = LayerRecord(**place, name=layer.name)
+    if masks:
+        planes[ChannelID.USER_LAYER_MASK] = opacity
+        record.mask_data = MaskData(**place, background_color=0)
+    data = ChannelDataList()
+    for channel, plane in planes.items():
+        # Runs of equal bytes are rare in 16 bits.
+        packed = Compression.RLE if kind == np.uint8 else Compression.ZIP_WITH_PREDICTION
+        stored = ChannelData(packed)
+        stored.set_data(_big_endian(plane), width, height, _bits(plane), version)
+        record.channel_info.append(ChannelInfo(channel, len(stored.data) + 2))
+        data.append(stored)
+    return record, data
+
+
+def _psd_resources(photo: Photo) -> ImageResources:
+    """Profile, resolution, copyright and author of a document."""
+    resources = ImageResources.new()
+
+    def add(key: Resource, data: Any) -> None:
+        resources[key] = ImageResource(key=key, data=data)
+
+    if (dpi := _resolution(photo.metadata)) is not None:
+        across, down = (round(side * 65536) for side in dpi)
+        add(Resource.RESOLUTION_INFO, ResoulutionInfo(across, 1, 2, down, 1, 2))
+    if photo.profile is not None:
+        add(Resource.ICC_PROFILE, photo.profile)
+    if photo.metadata.copyright or photo.metadata.artist:
+        add(Resource.XMP_METADATA, _xmp(photo.metadata))
+    return resources
+
+
+def _xmp(metadata: Metadata) -> bytes:
+    """Copyright and author as XMP."""
+    parts = ""
+    if metadata.copyright:
+        item = f'<rdf:li xml:lang="x-default">{escape(_readable(metadata.copyright))}</rdf:li>'
+        parts += f"<dc:rights><rdf:Alt>{item}</rdf:Alt></dc:rights>"
+    if metadata.artist:
+        item = f"<rdf:li>{escape(_readable(metadata.artist))}</rdf:li>"
+        parts += f"<dc:creator><rdf:Seq>{item}</rdf:Seq></dc:creator>"
+    return (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/">'
+        f"{parts}"
+        '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+    ).encode()
+
+
+def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None:
+    """Writes layers as OpenRaster, which Krita, GIMP and MyPaint read.
 
     Args:
         path: File to write.
-        photo: RGB picture, the lowest layer.
-        layers: RGBA files, lowest first.
-        flat: Result of `flatten`.
+        photo: The photo. It becomes the merged picture.
+        layers: Layers, lowest first.
     """
-    width, height = (str(side) for side in photo.size)
-    root = ElementTree.Element("image", version="0.0.3", w=width, h=height)
+    height, width, _ = photo.pixels.shape
+    size = {"w": str(width), "h": str(height)}
+    if (dpi := _resolution(photo.metadata)) is not None:
+        size |= {"xres": str(round(dpi[0])), "yres": str(round(dpi[1]))}
+    root = ElementTree.Element("image", {"version": "0.0.3", **size})
     stack = ElementTree.SubElement(root, "stack")
-    names = [f"layer {number}" for number in range(1, len(layers) + 1)]
-    sources = [f"data/{layer.name}" for layer in layers]
-    for name, source in reversed([("photo", "data/photo.png"), *zip(names, sources, strict=True)]):
-        ElementTree.SubElement(stack, "layer", name=name, src=source, x="0", y="0")
-    thumbnail = flat.copy()
-    thumbnail.thumbnail(_THUMBNAIL)
-    pictures = {
-        "data/photo.png": photo,
-        "mergedimage.png": flat,
-        "Thumbnails/thumbnail.png": thumbnail,
-    }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNGs do not get smaller
         archive.writestr("mimetype", "image/openraster")  # first: it identifies the type
+
+        def add(name: str, content: Photo) -> None:
+            with archive.open(name, "w", force_zip64=True) as file:
+                write_png(file, content)  # type: ignore[arg-type]
+
+        for number, layer in reversed(list(enumerate(layers, 1))):  # the highest comes first
+            box = _box(layer.opacity > 0)
+            source = f"data/layer_{number}.png"
+            place = {"x": str(box[1].start), "y": str(box[0].start)}
+            ElementTree.SubElement(stack, "layer", {"name": layer.name, "src": source, **place})
+            opacity = layer.opacity[box]
+            colours = layer.colours[box] * (opacity > 0)[..., None]
+            add(source, Photo(colours, opacity, photo.profile, photo.metadata))
+        visible = photo.pixels
+        if photo.alpha is not None:  # colours that nobody sees stay out of the file
+            visible = np.where(photo.alpha[..., None] > 0, photo.pixels, 0)
+        add("mergedimage.png", Photo(visible, photo.alpha, photo.profile, photo.metadata))
         archive.writestr("stack.xml", ElementTree.tostring(root, "utf-8", xml_declaration=True))
-        for layer, source in zip(layers, sources, strict=True):
-            archive.write(layer, source)
-        for name, picture in pictures.items():
-            with archive.open(name, "w") as file:
-                picture.save(file, "PNG", compress_level=_COMPRESSION)
+        thumbnail = Image.fromarray(Photo(_on_white(photo), profile=photo.profile).srgb)
+        thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        encoded = BytesIO()
+        thumbnail.save(encoded, "PNG")
+        archive.writestr("Thumbnails/thumbnail.png", encoded.getvalue())
 
 
 def _on_checkerboard(picture: Image.Image, square: int = 10) -> Image.Image:
@@ -123,19 +343,21 @@ def _on_checkerboard(picture: Image.Image, square: int = 10) -> Image.Image:
 
 
 def overview(
-    photo: Image.Image,
+    photo: Photo,
     features: NDArray[np.floating],
     superpixels: NDArray[np.uint16],
-    layers: Sequence[Path],
+    colours: NDArray[Depth],
+    alphas: NDArray[np.float32],
     coverage: Sequence[float],
 ) -> Image.Image:
     """Draws a photo, its features, superpixels and layers on one sheet.
 
     Args:
-        photo: RGB picture.
+        photo: The photo.
         features: (h,w,3) in [0,1], at any size.
         superpixels: (h,w) ids, at any size.
-        layers: RGBA files, lowest first.
+        colours: (K,H,W,3) of the layers, with the bits and in the colours of the photo.
+        alphas: (K,H,W) in [0,1] that add up to 1.
         coverage: Share of the photo that each layer covers, in [0,1].
 
     Returns:
@@ -144,16 +366,17 @@ def overview(
     titles = ["photo", "features", "superpixels", "layers"]
     titles += [f"layer {k}   {s:.0%}" if s >= 0.01 else f"layer {k}   <1%"
                for k, s in enumerate(coverage, 1)]  # fmt: skip
-    colours = PALETTE[np.arange(len(layers)) % len(PALETTE)]
+    marks = PALETTE[np.arange(len(alphas)) % len(PALETTE)]
     font = ImageFont.load_default(22)
     text = math.ceil(max(font.getlength(title) for title in titles)) + 30  # with the swatch
     margin, head = 24, 34
-    columns = _columns(len(titles), photo.width / photo.height, 1552 // (text + margin))
+    height, width, _ = photo.pixels.shape
+    columns = _columns(len(titles), width / height, 1552 // (text + margin))
     rows = math.ceil(len(titles) / columns)
     box = (1600 - margin) // columns - margin, max(1200 // rows, 150)
-    scale = min(box[0] / photo.width, box[1] / photo.height)
-    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-    pictures = _pictures(photo, features, superpixels, layers, colours, size)
+    scale = min(box[0] / width, box[1] / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    pictures = _pictures(photo, features, superpixels, colours, alphas, marks, size)
     cell = max(size[0], text), size[1] + head
     sheet = Image.new(
         "RGB", (columns * (cell[0] + margin) + margin, rows * (cell[1] + margin) + margin), "white"
@@ -162,9 +385,9 @@ def overview(
     for index, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
         left = margin + index % columns * (cell[0] + margin)
         top = margin + index // columns * (cell[1] + margin)
-        layer = index - (len(titles) - len(layers))
+        layer = index - (len(titles) - len(alphas))
         if layer >= 0:
-            fill = tuple(int(c) for c in colours[layer])
+            fill = tuple(int(c) for c in marks[layer])
             draw.rectangle((left, top + 4, left + 20, top + 24), fill, "black")
         draw.text((left + (30 if layer >= 0 else 0), top), title, "black", font)
         sheet.paste(picture, (left, top + head))
@@ -172,22 +395,30 @@ def overview(
 
 
 def _pictures(
-    photo: Image.Image,
+    photo: Photo,
     features: NDArray[np.floating],
     superpixels: NDArray[np.uint16],
-    layers: Sequence[Path],
-    colours: NDArray[np.uint8],
+    colours: NDArray[Depth],
+    alphas: NDArray[np.float32],
+    marks: NDArray[np.uint8],
     size: tuple[int, int],
 ) -> list[Image.Image]:
-    """The pictures of an overview at `size` (width, height); `colours` (K,3) mark the layers."""
-    small = photo.resize(size)
+    """The pictures of an overview at `size` (width, height); `marks` (K,3) colour the layers."""
+    small = Image.fromarray(photo.srgb).resize(size)
     ids = Image.fromarray(superpixels).resize(size, Image.Resampling.NEAREST)
     lines = boundaries(to_tensor(np.asarray(small)), ids_tensor(np.asarray(ids)))  # (1,3,h,w)
     bordered = Image.fromarray(to_uint8(to_array(lines)))
-    cutouts = [Image.open(layer).resize(size) for layer in layers]
-    alphas = to_float(np.stack([np.asarray(cutout)[..., 3] for cutout in cutouts]))  # (K,h,w)
-    alphas /= np.maximum(1, alphas.sum(0))  # sums of rounded values may exceed 1
-    mixed = np.einsum("khw,kc->hwc", alphas, to_float(colours))  # (h,w,3)
+    shown = np.stack([np.asarray(Image.fromarray(alpha).resize(size)) for alpha in alphas])
+    shown = shown.clip(0, 1)  # (K,h,w)
+    mixed = np.einsum("khw,kc->hwc", shown, to_float(marks)).clip(0, 1)  # (h,w,3)
+    if photo.alpha is not None:
+        own = Image.fromarray(photo.alpha / np.float32(np.iinfo(photo.alpha.dtype).max))
+        shown = shown * np.asarray(own.resize(size)).clip(0, 1)
+    cutouts = []
+    for values, alpha in zip(colours, shown, strict=True):
+        pixels = np.asarray(Image.fromarray(eight_bits(values)).resize(size))
+        seen = Photo(pixels, profile=photo.profile).srgb
+        cutouts.append(Image.fromarray(np.dstack([seen, to_uint8(alpha)])))
     return [
         small,
         Image.fromarray(to_uint8(features)).resize(size),

@@ -1,10 +1,9 @@
-"""From superpixels to layers: initial segments, groups, alphas, colours, and selection of layers.
+"""From superpixels to layers: initial segments, groups, alphas, and selection of layers.
 
 Legend: H W pixels of the photo, h w pixels of the working size, N = h*w, S superpixels, D feature
 channels, K layers.
 """
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -140,24 +139,6 @@ def upsample_alphas(
             out.addcmul_(enlarged(direction[None])[0], channel)
         out.clamp_(0, 1)
     return large.div_(large.sum(0).clamp_(min=1e-6))
-
-
-def layer_colours(image: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Estimate the pure colours of a layer where it blends with others (Germer et al. 2020).
-
-    Args:
-        image: Photo (H,W,3) in [0,1].
-        alpha: Alpha (H,W) of the layer, in [0,1].
-
-    Returns:
-        Colours (H,W,3) in [0,1].
-    """
-    # pymatting is imported here because its first import compiles for many seconds. Numba's OpenMP
-    # layer would change the number of torch's threads, so another layer is used.
-    os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
-    from pymatting import estimate_foreground_ml
-
-    return estimate_foreground_ml(image, alpha)
 
 
 def select(

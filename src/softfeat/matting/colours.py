@@ -1,0 +1,187 @@
+"""The layers' own colours, estimated for all layers of a photo together.
+
+Germer et al. 2020 ("Fast Multi-Level Foreground Estimation") look for a foreground and a background
+that vary little and blend to the photo. Here the same is done for K layers. They minimise
+
+    sum_k sum_(p,q) (eps + |a_kp - a_kq|) (F_kp - F_kq)^2   subject to   sum_k a_kp F_kp = t_p
+
+over the neighbouring pixels p and q. So a colour continues smoothly where the alpha of its layer
+changes, and all layers together give the photo.
+
+Legend: H W pixels of the photo, h w pixels of a level or a tile, K layers.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from softfeat.imaging.photo import Photo
+from softfeat.imaging.raster import Depth
+
+_SMOOTHNESS = 1e-3  # eps
+_SMALL = 32  # pixels: levels up to this size cost little and get more rounds
+_ROUNDS_OF_SMALL, _ROUNDS = 10, 2
+_TILE = 64  # pixels: the maps of a tile fit the processor's cache
+_INVISIBLE = 1 / 512  # less than half a level of 8 bits
+
+Crop = Callable[[slice, slice], tuple[Tensor, Tensor]]
+
+
+def relax(colours: Tensor, alphas: Tensor, target: Tensor, rounds: int) -> Tensor:
+    """Improve the colours by rounds of Jacobi's method under the constraint.
+
+    The smoothest colour of a pixel is the mean of its neighbours with the weights eps + |difference
+    of the alphas|. What then lacks to the target is divided among the layers in the ratio of
+    alpha / (sum of these weights), which solves the constrained problem at one pixel.
+
+    Args:
+        colours: Colours (K,3,h,w) in [0,1].
+        alphas: Alphas (K,h,w) in [0,1].
+        target: Sum (3,h,w) over the layers of alpha times colour.
+        rounds: Number of rounds.
+
+    Returns:
+        Colours (K,3,h,w) in [0,1].
+    """
+    across = _SMOOTHNESS + (alphas[:, :, 1:] - alphas[:, :, :-1]).abs_()  # (K,h,w-1)
+    down = _SMOOTHNESS + (alphas[:, 1:] - alphas[:, :-1]).abs_()  # (K,h-1,w)
+    total = torch.zeros_like(alphas)  # (K,h,w), sum of the weights of a pixel
+    total[:, :, 1:] += across
+    total[:, :, :-1] += across
+    total[:, 1:] += down
+    total[:, :-1] += down
+    total.clamp_(min=_SMOOTHNESS)  # for a level of one pixel, which has no neighbours
+    from_left, from_right = across / total[:, :, 1:], across / total[:, :, :-1]  # (K,h,w-1)
+    from_above, from_below = down / total[:, 1:], down / total[:, :-1]  # (K,h-1,w)
+    share = alphas / total  # (K,h,w)
+    # Both this and what lacks are 0 where the photo is transparent.
+    share /= (alphas * share).sum(0).clamp_(min=1e-6)
+    for _ in range(rounds):
+        mean = torch.zeros_like(colours)  # (K,3,h,w)
+        mean[..., 1:].addcmul_(from_left[:, None], colours[..., :-1])
+        mean[..., :-1].addcmul_(from_right[:, None], colours[..., 1:])
+        mean[..., 1:, :].addcmul_(from_above[:, None], colours[..., :-1, :])
+        mean[..., :-1, :].addcmul_(from_below[:, None], colours[..., 1:, :])
+        lack = target - (alphas[:, None] * mean).sum(0)  # (3,h,w)
+        colours = mean.addcmul_(share[:, None], lack).clamp_(0, 1)
+    return colours
+
+
+@torch.inference_mode()
+def layer_colours(photo: Photo, alphas: NDArray[np.float32]) -> NDArray[Depth]:
+    """Estimate the own colours of all layers of a photo.
+
+    Each level, from one pixel to the size of the photo, starts from the result of the level before.
+    Where a layer is invisible, its colours continue those nearby. The colours that the photo has
+    under transparent parts have no influence.
+
+    Args:
+        photo: Photo (H,W).
+        alphas: Alphas (K,H,W) in [0,1] that add up to 1.
+
+    Returns:
+        Colours (K,H,W,3) with the bits and in the colour space of the photo. Their sum, weighted by
+        the alphas, is close to the photo.
+    """
+    most = np.iinfo(photo.pixels.dtype).max
+
+    def photo_crop(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """The target (3,h,w) and the alphas (K,h,w), both times the photo's own alpha."""
+        crop = photo.pixels[rows, columns].transpose(2, 0, 1).astype(np.float32)
+        target = torch.from_numpy(crop).div_(most)
+        visible = torch.from_numpy(alphas[:, rows, columns])
+        if photo.alpha is None:
+            return target, visible
+        own = torch.from_numpy(photo.alpha[rows, columns].astype(np.float32)).div_(most)
+        return target.mul_(own), visible * own
+
+    size = photo.pixels.shape[:2]
+    levels: list[tuple[Tensor, Tensor]] = []  # from half the size to one pixel
+    if max(size) > 1:
+        strips = [
+            [_half(maps) for maps in photo_crop(slice(top, top + 2 * _TILE), slice(None))]
+            for top in range(0, size[0], 2 * _TILE)
+        ]
+        targets, coverages = zip(*strips, strict=True)
+        levels.append((torch.cat(targets, 1), torch.cat(coverages, 1)))
+        while max(levels[-1][0].shape[1:]) > 1:
+            levels.append((_half(levels[-1][0]), _half(levels[-1][1])))
+    target, coverage = levels[-1] if levels else photo_crop(slice(None), slice(None))
+    mean = target / coverage.sum(0).clamp(min=1e-6)  # (3,1,1)
+    colours = mean.repeat(len(alphas), 1, 1, 1)  # (K,3,1,1)
+    for target, coverage in reversed(levels):
+
+        def level_crop(
+            rows: slice, columns: slice, maps: tuple[Tensor, Tensor] = (target, coverage)
+        ) -> tuple[Tensor, Tensor]:
+            return maps[0][:, rows, columns], maps[1][:, rows, columns]
+
+        finer = torch.empty(len(alphas), *target.shape)  # (K,3,h,w)
+        _refine(level_crop, colours, finer.__setitem__, (target.shape[1], target.shape[2]))
+        colours = finer
+    result = np.empty((*alphas.shape, 3), photo.pixels.dtype)
+
+    values = torch.from_numpy(result).permute(0, 3, 1, 2)  # (K,3,H,W)
+
+    def write(place: tuple[slice, slice, slice, slice], tile: Tensor) -> None:
+        values[place] = (tile * most).round_().to(values.dtype)
+
+    _refine(photo_crop, colours, write, size)
+    return result
+
+
+def _half(maps: Tensor) -> Tensor:
+    """Means (C,ceil(h/2),ceil(w/2)) of 2x2 pixels of maps (C,h,w)."""
+    return F.avg_pool2d(maps[None], 2, ceil_mode=True, count_include_pad=False)[0]
+
+
+def _twice(maps: Tensor, rows: slice, columns: slice) -> Tensor:
+    """A rectangle of maps (K,C,h,w) that are enlarged to (K,C,2h,2w)."""
+    top, left = rows.start // 2, columns.start // 2
+    part = maps[:, :, top : (rows.stop + 1) // 2, left : (columns.stop + 1) // 2]
+    count, channels, h, w = part.shape
+    large = part[:, :, :, None, :, None].expand(count, channels, h, 2, w, 2)
+    large = large.contiguous().view(count, channels, 2 * h, 2 * w)
+    inner_rows = slice(rows.start - 2 * top, rows.stop - 2 * top)
+    return large[:, :, inner_rows, columns.start - 2 * left : columns.stop - 2 * left]
+
+
+def _refine(
+    crop: Crop,
+    coarse: Tensor,
+    write: Callable[[tuple[slice, slice, slice, slice], Tensor], None],
+    size: tuple[int, int],
+) -> None:
+    """Compute the colours of a level, tile by tile.
+
+    Args:
+        crop: Function that returns target and alphas of a rectangle of the level.
+        coarse: Colours (K,3,ceil(h/2),ceil(w/2)) of the level before.
+        write: Function that receives the place and the colours (K,3,...) of each tile.
+        size: Height and width of the level.
+    """
+    height, width = size
+    rounds = _ROUNDS_OF_SMALL if max(size) <= _SMALL else _ROUNDS
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            # A round carries information one pixel far. With such a margin, the tiles do not show.
+            rows = slice(max(0, top - rounds), min(height, top + _TILE + rounds))
+            columns = slice(max(0, left - rounds), min(width, left + _TILE + rounds))
+            target, alphas = crop(rows, columns)
+            colours = _twice(coarse, rows, columns)
+            seen = alphas.amax((1, 2)) >= _INVISIBLE  # (K,)
+            if seen.all():
+                colours = relax(colours, alphas, target, rounds)
+            elif seen.any():
+                visible = alphas[seen]
+                # The alphas of the other layers go to these.
+                visible *= alphas.sum(0) / visible.sum(0).clamp(min=1e-6)
+                colours[seen] = relax(colours[seen], visible, target, rounds)
+            inner_rows = slice(top - rows.start, top - rows.start + _TILE)
+            inner_columns = slice(left - columns.start, left - columns.start + _TILE)
+            place = (slice(None), slice(None), slice(top, top + _TILE), slice(left, left + _TILE))
+            write(place, colours[:, :, inner_rows, inner_columns])

@@ -1,0 +1,37 @@
+"""Photos that are blends of known layers."""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, zoom
+
+from softfeat.imaging.photo import Photo
+
+
+def blend_of_known_layers(
+    kind: type, count: int, size: tuple[int, int] = (96, 128), own_alpha: bool = False
+) -> tuple[Photo, np.ndarray, np.ndarray]:
+    """A photo, the alphas (K,H,W) and the colours (K,H,W,3) of smooth, textured layers.
+
+    The borders between layers are soft, with structures as thin as hair. Half of the photo has
+    alphas of 0 and 1.
+    """
+    rng = np.random.default_rng(count)
+    height, width = size
+    most = np.iinfo(kind).max
+    coarse = rng.random((count, 3, 5, 6))
+    colours = np.stack([
+        [zoom(plane, (height / 5, width / 6), order=1) for plane in planes] for planes in coarse
+    ])  # fmt: skip
+    colours += 0.03 * gaussian_filter(rng.standard_normal(colours.shape), (0, 0, 1, 1))
+    colours = np.rint(colours.clip(0, 1).transpose(0, 2, 3, 1) * most)
+    field = gaussian_filter(rng.standard_normal((count, *size)), (0, 10, 10))
+    hair = gaussian_filter(rng.standard_normal((count, *size)), (0, 1, 1))
+    field = 12 * field / field.std() + 2 * hair / hair.std()
+    weights = np.exp(field - field.max(0))
+    weights[weights < 0.02] = 0
+    alphas = (weights / weights.sum(0)).astype(np.float32)
+    blend = np.rint((alphas[..., None] * colours).sum(0)).astype(kind)
+    if not own_alpha:
+        return Photo(blend), alphas, colours
+    y, x = np.mgrid[:height, :width]
+    distance = np.hypot((y - height / 2) / height, (x - width / 2) / width)
+    return Photo(blend, ((0.5 - distance) * 5 * most).clip(0, most).astype(kind)), alphas, colours
