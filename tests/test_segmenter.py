@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import softfeat
+from softfeat.imaging.formats import PhotoWarning
 from softfeat.imaging.photo import read_photo
 from softfeat.matting.layers import layer_colours, select
 from softfeat.matting.soft_segmentation import STAGES
@@ -62,7 +63,8 @@ def test_a_photo_of_any_kind(
 def test_a_pil_picture_is_turned_upright_and_laid_on_white() -> None:
     turned = Image.new("RGBA", (40, 70), (0, 0, 0, 0))
     turned.getexif()[274] = 6
-    pixels = read_photo(turned).srgb
+    with pytest.warns(PhotoWarning, match="transparent everywhere"):
+        pixels = read_photo(turned).srgb
     assert pixels.shape == (40, 70, 3)
     assert (pixels == 255).all()
 
@@ -182,6 +184,7 @@ def test_bad_cutouts(layers: Layers, arguments: dict, message: str) -> None:
         ({"size": 16}, ValueError, "size=16"),
         ({"features_sizes": []}, ValueError, "features_sizes"),
         ({"seed": 0.5}, ValueError, "seed=0.5"),
+        ({"max_pixels": 0}, ValueError, "max_pixels=0"),
         ({"device": "abacus"}, ValueError, "device abacus .*choose cpu"),
         ({"device": "cuda:99"}, ValueError, "device cuda:99 .*choose cpu"),
         ({"backend": "other"}, ValueError, "backend=other"),
