@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from softfeat import cli
 from softfeat.cli import main
 from softfeat.imaging import documents
+from softfeat.imaging.photo import MAX_PIXELS
 from softfeat.matting import soft_segmentation
 from tests.helpers.photos import picture, write_checkpoint
 
@@ -324,6 +326,26 @@ def test_the_version() -> None:
     done = CliRunner().invoke(main, ["--version"])
     assert done.exit_code == 0
     assert done.stdout.startswith("softfeat, version ")
+
+
+def test_the_reader_of_photos_warns_in_one_line(command: Command, here: Path) -> None:
+    picture().convert("CMYK").save(here / "new\nline.jpg")
+    before = warnings.showwarning
+    done = command("cutout", "new\nline.jpg", "--include", "1,1", "-k", "1")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.startswith("warning: new?line.jpg: CMYK without a colour profile")
+    assert warnings.showwarning is before
+
+
+def test_the_limit_of_megapixels(command: Command, here: Path) -> None:
+    done = command("cutout", "a.png", "--include", "1,1", "--max-megapixels", "0.0047")
+    assert done.exit_code == 1
+    assert "80x60" in done.stderr
+    assert "--max-megapixels" in done.stderr
+    whole = command("cutout", "a.png", "--include", "1,1", "-k", "1", "--max-megapixels", "0.0048")
+    assert whole.exit_code == 0
+    default = {option.name: option.default for option in cli.segment.params}["max_megapixels"]
+    assert round(default * 1e6) == MAX_PIXELS
 
 
 def test_the_most_layers_are_those_of_soft_segmentation() -> None:

@@ -21,6 +21,7 @@ from skimage.color import deltaE_ciede2000, xyz2lab
 
 import softfeat
 from softfeat.imaging.colour import P3_PRIMARIES, rgb_profile
+from softfeat.imaging.formats import PhotoWarning
 from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo, read_photo
 from softfeat.matting.colours import layer_colours
@@ -74,7 +75,8 @@ def test_a_photo_of_any_kind(
 def test_a_pil_picture_is_turned_upright_and_laid_on_white() -> None:
     turned = Image.new("RGBA", (40, 70), (0, 0, 0, 0))
     turned.getexif()[274] = 6
-    pixels = read_photo(turned).srgb
+    with pytest.warns(PhotoWarning, match="transparent everywhere"):
+        pixels = read_photo(turned).srgb
     assert pixels.shape == (40, 70, 3)
     assert (pixels == 255).all()
 
@@ -279,6 +281,7 @@ def test_bad_cutouts(layers: Layers, arguments: dict, message: str) -> None:
         ({"size": 16}, ValueError, "size=16"),
         ({"features_sizes": []}, ValueError, "features_sizes"),
         ({"seed": 0.5}, ValueError, "seed=0.5"),
+        ({"max_pixels": 0}, ValueError, "max_pixels=0"),
         ({"device": "abacus"}, ValueError, "device abacus .*choose cpu"),
         ({"device": "cuda:99"}, ValueError, "device cuda:99 .*choose cpu"),
         ({"backend": "other"}, ValueError, "backend=other"),

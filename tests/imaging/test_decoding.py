@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from softfeat.imaging.images import open_picture
 from softfeat.imaging.photo import read_photo
 from tests.helpers.photos import picture
 
@@ -76,3 +77,13 @@ def test_missing_extras_are_named(
     pytest.importorskip(package)
     with pytest.raises(ValueError, match="a: unreadable"):
         read_photo(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF"])
+def test_label_maps_know_how_many_pictures_their_file_holds(tmp_path: Path, kind: str) -> None:
+    ids = picture().convert("L").quantize(9)
+    for others, count in (([], 1), ([ids.rotate(180)], 2)):
+        ids.save(tmp_path / "a", kind, save_all=True, append_images=others)
+        label = open_picture(tmp_path / "a")  # whose file is closed
+        assert getattr(label, "n_frames", 1) == count
+        assert np.array_equal(np.asarray(label.convert("RGB")), np.asarray(ids.convert("RGB")))

@@ -68,6 +68,9 @@ def open_picture(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image
         source: Path, or file open for reading bytes.
         max_pixels: Largest number of pixels.
 
+    Returns:
+        Picture that needs its file no more. Its `n_frames` counts the pictures of the file.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, too large, or no picture of a known kind.
@@ -84,6 +87,10 @@ def open_picture(source: Path | BinaryIO, max_pixels: int = MAX_PIXELS) -> Image
         elif kind == "JPEG":
             _check_jpeg(file)
         picture = open_with_pillow(file, kind, max_pixels)
+        if kind == "PNG":
+            vars(picture)["n_frames"] = png.frames
+        else:
+            getattr(picture, "n_frames", 1)  # counted and kept while the file is open
         picture.load()
         return picture
 

@@ -59,6 +59,12 @@ class Png:
                 return bytes(self._data[start + 8 : end - 4])
         return None
 
+    @property
+    def frames(self) -> int:
+        """Number of pictures, of an animation."""
+        animation = self.content(b"acTL")
+        return 1 if animation is None else int.from_bytes(animation[:4], "big")
+
     def pixels(self) -> bytes:
         """A PNG file with nothing but the pixels: the decoder prints its opinion of the rest."""
         return self._joined(lambda kind, _: kind in _PNG_PIXELS)
@@ -94,9 +100,7 @@ def read_png(file: BinaryIO, max_pixels: int) -> Raster:
     elif described["icc"] is None and "srgb" not in picture.info:
         described["icc"] = _measured_profile(picture.info, described["notes"])
     raster = split_alpha(pixels, **described)
-    animation = png.content(b"acTL")
-    if animation is not None:
-        note_frames(raster, int.from_bytes(animation[:4], "big"))
+    note_frames(raster, png.frames)
     return raster
 
 

@@ -84,16 +84,16 @@ def fit_colours(photo: Photo, colours: NDArray[Depth], stack: NDArray[Depth]) ->
         count = visible.sum(0)  # (h,W)
         strip = colours[:, rows]
         np.copyto(strip, photo.pixels[rows], where=(visible & (count == 1))[..., None])
-        places = np.nonzero(count > 1)  # n pixels
-        share = share[:, *places].astype(np.float32)  # (K,n)
-        share /= share.sum(0)
-        target = photo.pixels[rows][places].astype(np.float32)  # (n,3)
-        blends = strip[:, *places].astype(np.float32)  # (K,n,3)
-        wrong = np.abs(_mixture(share, blends) - target).max(1) > 0.5  # (n,)
-        strip[:, *(place[wrong] for place in places)] = _fitted(
+        row, column = np.nonzero(count > 1)  # (n,) each
+        part = share[:, row, column].astype(np.float32)  # (K,n)
+        part /= part.sum(0)
+        target = photo.pixels[rows][row, column].astype(np.float32)  # (n,3)
+        blends = strip[:, row, column].astype(np.float32)  # (K,n,3)
+        wrong = np.abs(_mixture(part, blends) - target).max(1) > 0.5  # (n,)
+        strip[:, row[wrong], column[wrong]] = _fitted(
             target[wrong],
             blends[:, wrong],
-            share[:, wrong],
+            part[:, wrong],
             float(np.iinfo(colours.dtype).max),
         )
 
