@@ -1,9 +1,11 @@
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
@@ -20,7 +22,6 @@ from softfeat.commands.cli import (
     refuse_empty_values,
 )
 from softfeat.interrupt import Interrupted
-from tests.helpers.commands import run_module
 
 
 def failing(error: Exception) -> object:
@@ -237,13 +238,23 @@ def test_an_empty_value_is_an_error(key: str, value: str) -> None:
     ],
 )
 def test_every_command_refuses_an_empty_value(
-    module: str, options: list[str], key: str, tmp_path: Path
+    module: str,
+    options: list[str],
+    key: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Though the folder it runs in is a run directory, which an empty name would mean."""
     (tmp_path / "checkpoints").mkdir()
     for name in ("best", "last"):
         (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
-    result = run_module(f"softfeat.commands.{module}", *options, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith(f"error: {key}= is empty")
-    assert result.stdout == ""
+    monkeypatch.chdir(tmp_path)
+    command = importlib.import_module(f"softfeat.commands.{module}")
+    main = getattr(command, "_main", command.main)
+    with initialize_config_module("softfeat.conf", version_base="1.3"):
+        cfg = compose(module, overrides=options)
+    with pytest.raises(SystemExit) as stopped:
+        main(cfg)
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {key}= is empty")

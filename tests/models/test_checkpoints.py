@@ -59,7 +59,7 @@ def test_soft_features_leave_the_classifier_behind(tmp_path: Path) -> None:
     state["classifier.map.weight"] = torch.rand(3, 8)
     write_weights(path, {"extractor": extractor.hparams, "state_dict": state}, {})
     read = read_checkpoint(path)
-    assert set(read) == {"extractor", "state_dict", "about"}
+    assert set(read) == {"extractor", "state_dict", "about", "file"}
     assert all(name.startswith("extractor.") for name in read["state_dict"])
 
 
