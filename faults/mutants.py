@@ -81,7 +81,7 @@ class Mutants:
     def attempt(self, case: Case, seed: int, folder: Path) -> Outcome:  # noqa: ARG002
         """Runs the tests of a module with one change."""
         module = case.fault
-        tests = tests_of(module)
+        tests = mirror_of(module)
         if not tests:
             return Outcome(case.name, module, "survived", case.settings["where"])
         if module not in self._limits:
@@ -135,7 +135,7 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def tests_of(module: str) -> list[str]:
+def mirror_of(module: str) -> list[str]:
     """The tests that mirror a module: its own file, or else those of its package.
 
     Args:

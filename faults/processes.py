@@ -48,7 +48,9 @@ class Ended:
             return f"hang: not finished after {self.seconds:.0f} s"
         if self.code < 0:
             return f"crash: signal {signal.Signals(-self.code).name}"
-        if "Traceback (most recent call last)" in self.err:
+        # Exceptions in destructors are printed and ignored.
+        ignored = self.err.count("Exception ignored in")
+        if self.err.count("Traceback (most recent call last)") > ignored:
             errors = [line for line in self.err.splitlines() if _ERROR.match(line)]
             return f"crash: {last_line(errors[-1] if errors else self.err)}"
         return ""

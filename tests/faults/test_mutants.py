@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from faults.cases import Outcome
-from faults.mutants import Mutants, tests_of
+from faults.mutants import Mutants, mirror_of
 from tests.helpers.paths import ROOT
 
 
@@ -20,11 +20,11 @@ def test_the_sample_depends_on_the_seed() -> None:
 
 
 def test_a_module_has_the_tests_that_mirror_it() -> None:
-    assert tests_of("ops/npair.py") == ["tests/ops/test_npair.py"]
-    assert tests_of("ops/sizes.py") == ["tests/ops"]  # no file of its own
+    assert mirror_of("ops/npair.py") == ["tests/ops/test_npair.py"]
+    assert mirror_of("ops/sizes.py") == ["tests/ops"]  # no file of its own
     for folder in ("ops", "metrics", "matting", "data"):
         for file in (ROOT / "src/softfeat" / folder).glob("[a-z]*.py"):
-            assert all((ROOT / path).exists() for path in tests_of(f"{folder}/{file.name}"))
+            assert all((ROOT / path).exists() for path in mirror_of(f"{folder}/{file.name}"))
 
 
 def test_too_few_noticed_changes_are_a_failure() -> None:

@@ -1,3 +1,4 @@
+import faulthandler
 import os
 import signal
 import sys
@@ -27,12 +28,31 @@ def test_an_orderly_end(tmp_path: Path) -> None:
     assert not ended.crash
 
 
+def test_an_exception_in_a_destructor_is_no_crash(tmp_path: Path) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise RuntimeError("ignored")
+
+    def function() -> None:
+        sys.unraisablehook = sys.__unraisablehook__  # without that of pytest
+        Broken()
+
+    ended = run(function, tmp_path, tmp_path / "log", 60)
+    assert "Exception ignored in" in ended.err
+    assert not ended.crash
+
+
 def test_ends_that_count_as_crashes_and_hangs(tmp_path: Path) -> None:
     def fail() -> None:
         raise RuntimeError("no message for people")
 
     assert "crash: RuntimeError" in run(fail, tmp_path, tmp_path / "log", 60).crash
-    signalled = run(os.abort, tmp_path, tmp_path / "log", 60)
+
+    def abort() -> None:
+        faulthandler.disable()
+        os.abort()
+
+    signalled = run(abort, tmp_path, tmp_path / "log", 60)
     assert signalled.code == -signal.SIGABRT
     assert signalled.crash == "crash: signal SIGABRT"
     hanging = run(lambda: time.sleep(60), tmp_path, tmp_path / "log", 0.2)
