@@ -5,10 +5,12 @@ import os
 import sys
 from pathlib import Path
 
-# Forks of a process with several threads of a maths library may hang.
+# Forks of a process with several threads of a maths library hang, or Numba ends them.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+os.environ |= {"NUMBA_NUM_THREADS": "1", "NUMBA_THREADING_LAYER": "forksafe"}
 
 import hydra
+import pymatting  # noqa: F401, which takes longer to import than a command to run
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import pymatting  # noqa: F401, which takes longer to import than a command to run
 import torch
 
-from softfeat import batch, cli  # noqa: F401, for the same reason
+from softfeat import batch, cli  # noqa: F401, imported before the forks
 from softfeat.commands import evaluate, precompute, train
 
 # A network, photos and superpixels small enough for many trainings.

@@ -238,7 +238,10 @@ def _turned(kind: str, orientation: int, rng: np.random.Generator, folder: Path)
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation
     path = folder / f"{MARK}.{kind}"
-    plain = _write(rng, path, kind, exif=exif.tobytes())
+    picture, unturned = Image.fromarray(photo(rng, *_SIZE)), BytesIO()
+    picture.save(path, FORMATS[kind], exif=exif.tobytes())
+    picture.save(unturned, FORMATS[kind])
+    plain = decode(unturned)
     return Odd(path, np.ascontiguousarray(_TURNS.get(orientation, np.array)(plain)))
 
 

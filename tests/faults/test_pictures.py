@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from faults import pictures
 from faults.labelled import RULES as SETS
@@ -56,13 +56,12 @@ def test_the_swapped_profile_exchanges_red_and_green() -> None:
     assert max(pixel[0], pixel[2]) < 6
 
 
-def test_orientations_turn_as_pillow_does(tmp_path: Path) -> None:
-    from PIL import ImageOps
-
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif", "webp"])
+def test_orientations_turn_as_pillow_does(kind: str, tmp_path: Path) -> None:
     for turn in range(1, 9):
-        odd = RULES[f"orientation {turn} png"][1](np.random.default_rng(turn), tmp_path)
+        odd = RULES[f"orientation {turn} {kind}"][1](np.random.default_rng(turn), tmp_path)
         with Image.open(odd.path) as picture:
-            upright = np.asarray(ImageOps.exif_transpose(picture))
+            upright = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
         np.testing.assert_array_equal(odd.expected, upright)
         odd.path.unlink()
 
