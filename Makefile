@@ -5,10 +5,12 @@ TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+CONSTRAINTS := constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train segment test test-slow test-fast lint format bench bench-gpu notebooks docs clean
+.PHONY: help install train segment test run-tests test-slow test-fast test-lowest lint format bench \
+  bench-gpu faults coverage notebooks docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,7 +42,9 @@ segment: $(INSTALLED) ## a photo into layers, with the shipped weights; ARGS="in
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS)
 
-test: lint ## lint, then all tests that are not marked slow: ten minutes on two cores; WORKERS=N, ARGS="..."
+test: lint run-tests ## lint, then all tests that are not marked slow: ten minutes on two cores; WORKERS=N, ARGS="..."
+
+run-tests: $(INSTALLED) ## the tests of make test without lint
 	$(PYTEST) --dist loadfile -m 'not slow' $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests marked slow: the wheel, notebooks at full size, kills; 15 minutes
@@ -48,6 +52,15 @@ test-slow: $(INSTALLED) ## the tests marked slow: the wheel, notebooks at full s
 
 test-fast: $(INSTALLED) ## the first two tests of each file and module, not slow: a minute
 	$(PYTEST) --dist loadfile -m 'not slow' --first 2 $(ARGS)
+
+test-lowest: ## the tests of make test with the lowest allowed versions, in .venv-lowest
+	mkdir -p outputs
+	$(PYTHON) -m faults.lowest > outputs/lowest.txt
+	$(MAKE) VENV=.venv-lowest CONSTRAINTS=outputs/lowest.txt run-tests
+
+coverage: $(INSTALLED) ## how many branches of the product the tests of make test cover, in outputs/faults
+	$(PYTEST) --dist loadfile -m 'not slow' --cov --cov-report=json:outputs/faults/coverage.json $(ARGS)
+	$(BIN)/python -m faults.coverage outputs/faults/coverage.json
 
 lint: $(INSTALLED) ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
@@ -67,6 +80,13 @@ bench: $(INSTALLED) ## the benchmarks without data or trained features, an hour 
 bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, ten minutes; result in outputs/benchmarks
 	$(BIN)/python -m benchmarks suite=gpu $(ARGS)
 
+PARTS := kills corpus resources long mutants
+
+faults: $(INSTALLED) ## kills, bad files, scarce resources, long runs, wrong code: hours; ARGS="minutes=10" for a piece
+	@failed=; for part in $(PARTS); do \
+	  $(BIN)/python -m faults part=$$part $(ARGS) || failed="$$failed $$part"; done; \
+	  test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
 notebooks: $(INSTALLED) ## run all notebooks; executed copies in outputs/notebooks
 	mkdir -p outputs/notebooks
 	$(BIN)/jupyter execute --timeout=-1 --output=../outputs/notebooks/{notebook_name} notebooks/*.ipynb
@@ -75,4 +95,4 @@ docs: $(INSTALLED) ## the documents and an API reference as a site, in outputs/s
 	$(BIN)/python -m mkdocs build --strict
 
 clean: ## remove .venv and the tools' caches, keep runs and superpixel maps
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-lowest .mypy_cache .ruff_cache .pytest_cache

@@ -86,7 +86,7 @@ def first_of_each(overrides: list[str]) -> list[str]:
 
 
 def compose_command(words: list[str]) -> DictConfig:
-    """The configuration of `python -m src.NAME ...`, `softfeat-NAME ...` or `-m benchmarks ...`."""
+    """The configuration of `python -m src.NAME ...`, `softfeat-NAME ...`, `-m benchmarks ...`."""
     if words[:2] == ["python", "-m"]:
         module, arguments = words[2], words[3:]
         assert importlib.util.find_spec(module), f"no module {module}"
@@ -97,7 +97,8 @@ def compose_command(words: list[str]) -> DictConfig:
     name = re.sub(r"^(src\.|softfeat_)", "", module)
     if name in NOT_HYDRA:
         return OmegaConf.create({})
-    package = "benchmarks.conf" if name.startswith("benchmarks") else "softfeat.conf"
+    top = name.partition(".")[0]
+    package = f"{top}.conf" if top in ("benchmarks", "faults") else "softfeat.conf"
     config = {"benchmarks": "benchmark", "benchmarks.report": "report"}.get(name, name)
     overrides = first_of_each([word for word in arguments if word != "-m"])
     with initialize_config_module(package, version_base="1.3"):
@@ -257,7 +258,10 @@ def known_keys() -> tuple[frozenset[str], dict[str, set[str]]]:
             add("softfeat.conf", file.stem)
     for suite in suites:
         add("benchmarks.conf", "benchmark", f"suite={suite}")
-    return frozenset(keys), groups | {"suite": suites}
+    parts = {file.stem for file in (ROOT / "faults/conf/part").glob("*.yaml")}
+    for part in parts:
+        add("faults.conf", "faults", f"part={part}")
+    return frozenset(keys), groups | {"suite": suites, "part": parts}
 
 
 def flat(node: Any, where: str = "") -> Iterator[str]:
@@ -328,7 +332,9 @@ def test_a_key_that_does_not_exist_is_found() -> None:
 @named([*CURRENT, *NOTEBOOKS])
 def test_every_path_and_name_exists(document: Path) -> None:
     for span in spans(document):
-        if re.fullmatch(r"(src|conf|docs|tests|benchmarks|notebooks|weights)/[\w./-]+", span):
+        if re.fullmatch(
+            r"(src|conf|docs|tests|benchmarks|faults|notebooks|weights)/[\w./-]+", span
+        ):
             assert (ROOT / span).exists() or span.isupper() or "NAME" in span, span
         if re.fullmatch(r"softfeat(\.\w+)+", span):
             pkgutil.resolve_name(span)
@@ -375,7 +381,7 @@ def test_packages_import_what_the_table_allows() -> None:
         room = file.relative_to(package).parts[0].removesuffix(".py")
         if room not in ("__init__", "__main__"):
             for top, other, *_ in (f"{name}..".split(".") for name in imports(file)):
-                alien = top in ("benchmarks", "tests", "src")
+                alien = top in ("benchmarks", "faults", "tests", "src")
                 unlisted = top == "softfeat" and other in set(allowed) - allowed.get(room, set())
                 if alien or (unlisted and other != room):
                     wrong.append(f"{file.relative_to(ROOT)} imports {top}.{other}")
