@@ -1,8 +1,10 @@
 import os
+from typing import Any
 
 import pytest
+import torch
 
-from softfeat.data.parallel import map_in_workers, worker_count
+from softfeat.data.parallel import check_open_files, map_in_workers, share_memory, worker_count
 
 
 def _whose(item: int) -> tuple[int, int]:
@@ -34,3 +36,27 @@ def test_there_is_a_worker_a_core_where_none_are_asked_for(monkeypatch: pytest.M
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: 5)
     assert worker_count(None) == 5
+
+
+def test_too_few_open_files_are_an_error_before_a_worker_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (128, 128))
+    check_open_files(0)
+    check_open_files(1)
+    with pytest.raises(ValueError, match=r"2 worker processes need 192.*data\.num_workers=0"):
+        check_open_files(2)
+
+
+def test_a_worker_shares_the_tensors_of_a_batch_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch: dict[str, Any] = {
+        "image": torch.ones(2),
+        "native": [torch.ones(3), torch.ones(0)],
+        "path": ["a"],
+    }
+    share_memory(batch)
+    assert not batch["image"].is_shared()
+    monkeypatch.setattr("softfeat.data.parallel.get_worker_info", object)
+    share_memory(batch)
+    assert batch["image"].is_shared()
+    assert batch["native"][0].is_shared()

@@ -6,10 +6,12 @@ import functools
 import logging
 import os
 import re
+import resource
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -130,6 +132,7 @@ def command(
         def main() -> None:
             quiet()
             register_resolvers()
+            allow_open_files()
             sys.argv[1:] = plain_text(sys.argv[1:], text)
             os.environ[_FULL_ERROR] = "1"  # Hydra raises errors instead of printing them
             try:
@@ -144,6 +147,14 @@ def command(
         return main
 
     return decorate
+
+
+def allow_open_files() -> None:
+    """Raises the number of files that may be open to what the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def restore_environment(full_error: str | None = None) -> None:
@@ -270,12 +281,12 @@ def explained(error: BaseException, config: str | None = None) -> str:
         return f"{error.full_key}: set it with {error.full_key}=VALUE"
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key or 'settings'}: {text.partition(chr(10))[0]}"
+    if remedy := _machine_error(error):
+        return remedy
     if text.startswith("Caught ") and "Original Traceback" in text:  # raised in a worker process
         lines = text.rstrip().splitlines()
         start = next(n for n in range(len(lines) - 1, -1, -1) if lines[n].startswith("  ") or not n)
         return "\n".join(lines[start + 1 :]).partition(": ")[2] or lines[-1]
-    if remedy := _machine_error(error):
-        return remedy
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return text

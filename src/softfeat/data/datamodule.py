@@ -27,7 +27,7 @@ from softfeat.data.dataset import (
 from softfeat.data.features import FeatureStore, FrozenNetwork
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import DataError, Layout, Record, label_spaces
-from softfeat.data.parallel import map_in_workers, worker_count
+from softfeat.data.parallel import check_open_files, map_in_workers, worker_count
 from softfeat.data.records import read_classes
 from softfeat.data.store import SampleStore
 from softfeat.imaging.slic import Superpixels
@@ -160,6 +160,7 @@ class SegmentationData(pl.LightningDataModule):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.batch_size, self.seed = batch_size, seed
         self.num_workers = worker_count(num_workers)
+        check_open_files(self.num_workers)
         self.superpixels, self.augmentation = superpixels, augmentation
         self.balance, self.steps_per_epoch, self.test_split = balance, steps_per_epoch, test_split
         self.variants, self.native_labels, self.pack = variants, native_labels, pack

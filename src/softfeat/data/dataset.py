@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from softfeat.checks import number, whole
 from softfeat.data.flat_batch import FlatBatch
 from softfeat.data.layouts import Record
+from softfeat.data.parallel import share_memory
 from softfeat.data.records import read_classes, read_record, resize_label
 from softfeat.data.store import SampleStore
 from softfeat.imaging.images import file_identity, resize_image
@@ -339,7 +340,12 @@ class Collate:
             batch["pooling"] = pooling_weights(
                 superpixels, self.num_superpixels, sizes, padded=self.flat
             )
-        return FlatBatch.of(batch) if self.flat else batch
+        if self.flat:
+            flat = FlatBatch.of(batch)
+            share_memory(flat.buffer)
+            return flat
+        share_memory(batch)
+        return batch
 
 
 def level_sizes(image_size: Sequence[int], num_levels: int) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """Calls a function for many items in worker processes, with a progress bar."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import resource
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -13,11 +14,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from softfeat.interrupt import leave_signals_to_parent
 
 _MOST_WORKERS = 12  # each takes memory
+_FILES = 64  # of a worker: two batches of thirty tensors; as many for everything else
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -46,6 +48,49 @@ def usable_cores() -> int:
 def worker_count(num_workers: int | None) -> int:
     """Returns the given number; for None one per core that this process may use, at most 12."""
     return min(_MOST_WORKERS, usable_cores()) if num_workers is None else num_workers
+
+
+def check_open_files(num_workers: int) -> None:
+    """Checks that as many files may be open as workers need to send batches.
+
+    Each tensor of a waiting batch is an open file. Without files a worker would not send its batch,
+    and the training would wait for it forever.
+
+    Args:
+        num_workers: Number of processes that load batches.
+
+    Raises:
+        ValueError: Too few files may be open.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _FILES + _FILES * num_workers
+    if num_workers and allowed != resource.RLIM_INFINITY and allowed < needed:
+        raise ValueError(
+            f"{allowed} files may be open at a time, and {num_workers} worker processes need "
+            f"{needed}: raise the limit with ulimit -n 4096, or set data.num_workers=0"
+        )
+
+
+def share_memory(value: Any) -> None:
+    """Moves the tensors of a batch to the memory that processes share, if this is a worker.
+
+    torch would do so in a thread of the worker. If that memory is full, its error is lost there,
+    and the training waits for the batch forever. Here it is raised.
+
+    Args:
+        value: A tensor, or a dictionary or list with tensors.
+    """
+    if get_worker_info() is None:
+        return
+    if isinstance(value, torch.Tensor):
+        if value.numel():
+            value.share_memory_()
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            share_memory(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            share_memory(each)
 
 
 def map_in_workers(
