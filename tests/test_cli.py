@@ -333,7 +333,7 @@ def test_the_reader_of_photos_warns_in_one_line(command: Command, here: Path) ->
     before = warnings.showwarning
     done = command("cutout", "new\nline.jpg", "--include", "1,1", "-k", "1")
     assert done.exit_code == 0, done.stderr
-    assert done.stderr.startswith("warning: new?line.jpg: CMYK without a colour profile")
+    assert done.stderr.startswith("warning: new\\nline.jpg: CMYK without a colour profile")
     assert warnings.showwarning is before
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 
@@ -110,7 +111,9 @@ def text(key: str, value: Any, or_null: bool = False) -> None:
     Raises:
         ValueError: It is not.
     """
-    if not (isinstance(value, str) and value.strip()) and not (or_null and value is None):
+    if not (isinstance(value, str | Path) and str(value).strip()) and not (
+        or_null and value is None
+    ):
         raise _error(key, value, f"a name or path{' or null' * or_null}")
 
 

@@ -176,11 +176,11 @@ def test_training_starts_from_a_checkpoint_of_the_project(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"level_channels": [8, 8]}, "give 5 numbers, one per stage"),
+        ({"level_channels": [8, 8]}, "a list of 5 whole numbers"),
         ({"batch_norm": "sometimes"}, "choose batch, running or frozen"),
-        ({"frozen_stages": 6}, "choose 0 to 5"),
-        ({"level_norm": 2}, "choose 0"),
-        ({"recompute": 6}, "choose 0 to 5"),
+        ({"frozen_stages": 6}, "from 0 to 5"),
+        ({"level_norm": 2}, "from 0 to 1"),
+        ({"recompute": 6}, "from 0 to 5"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

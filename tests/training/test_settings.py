@@ -24,6 +24,7 @@ TAKES: dict[str, tuple[Any, ...]] = {
     "data.variants": (None,),
     "extractor.readout_scale": (None, 0.5),
     "data.layout.contrast": ([],),
+    "data.layout.num_classes": (None,),
     "trainer.enable_model_summary": (None,),
     "trainer.num_sanity_val_steps": (-1,),
     "model.optimizer.fused": (None,),

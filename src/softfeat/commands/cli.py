@@ -88,7 +88,10 @@ def refuse_empty_values(cfg: DictConfig) -> None:
         elif isinstance(node, str) and not node.strip():
             yield key
 
-    for key in empty(OmegaConf.to_container(cfg), ""):
+    settings = OmegaConf.to_container(cfg)
+    assert isinstance(settings, dict)
+    settings.pop("hydra", None)  # Hydra's own entries may be empty
+    for key in empty(settings, ""):
         raise ValueError(
             f"{key}= is empty (is a variable of your shell unset?): give {key}=VALUE, "
             f"{key}=null for none, or leave it out"

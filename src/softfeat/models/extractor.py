@@ -582,9 +582,9 @@ def _check_sizes(content: Mapping[str, Any]) -> None:
     try:
         with torch.device("meta"):  # shapes without values
             planned = build_extractor(content["extractor"]).state_dict()
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         file = content.get("file", "the checkpoint")
-        raise ValueError(f"{file} describes no network: {error}. Get it again") from error
+        raise ValueError(f"{file} describes no network: {error}. Get the file again") from error
     for name, tensor in planned.items():
         weights = state.get(f"extractor.{name}")
         if weights is None and name.endswith("num_batches_tracked"):  # not exported

@@ -28,7 +28,7 @@ KNOWN = frozenset(
         "pytorch_lightning.Trainer",
         "pytorch_lightning.callbacks.LearningRateMonitor",
         "pytorch_lightning.callbacks.ModelCheckpoint",
-        "pytorch_lightning.callbacks.RichProgressBar",
+        "pytorch_lightning.callbacks.RichProgressBar",  # of older runs
         "pytorch_lightning.strategies.DDPStrategy",
         "softfeat.data.datamodule.SegmentationData",
         "softfeat.data.dataset.Augmentation",

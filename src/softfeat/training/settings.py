@@ -102,7 +102,9 @@ def check_settings(cfg: DictConfig) -> None:
         keeper = cfg.callbacks.get(name)
         if keeper is not None:  # other commands look for these files
             one_of(f"callbacks.{name}.filename", keeper.filename, (name,))
-            one_of(f"callbacks.{name}.dirpath", keeper.dirpath, (f"{cfg.run_dir}/checkpoints",))
+            one_of(
+                f"callbacks.{name}.dirpath", str(keeper.dirpath), (f"{cfg.run_dir}/checkpoints",)
+            )
             flag(f"callbacks.{name}.enable_version_counter", keeper.enable_version_counter)
     if cfg.callbacks.best.monitor != metric:
         raise ValueError(
