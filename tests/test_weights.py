@@ -1,7 +1,5 @@
 """The weights that come with the project are what their cards say, and work where they are used."""
 
-import json
-import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from softfeat.data.layouts import Folder
 from softfeat.imaging.slic import Superpixels
 from softfeat.metrics.segmentation import confusion_matrix, segmentation_scores
 from softfeat.models.checkpoints import WEIGHTS, read_checkpoint, shipped
-from softfeat.models.extractor import BottleneckExtractor, EfficientNetExtractor
+from softfeat.models.extractor import EfficientNetExtractor
 from softfeat.training.hard_segmentation import load_hard_segmentation
 from tests.helpers.datasets import real_data
 from tests.helpers.paths import RESULTS
@@ -22,7 +20,7 @@ from tests.helpers.paths import RESULTS
 NAMES = ("general", "road")
 NETWORKS = {
     "general": EfficientNetExtractor(level_norm=0.25),
-    "road": BottleneckExtractor(),
+    "road": EfficientNetExtractor(),
 }
 
 
@@ -97,14 +95,5 @@ def test_road_names_classes(tmp_path: Path) -> None:
             for scores, label in zip(model(batch["image"]), batch["native_label"], strict=True):
                 matrix += confusion_matrix(scores, label)
     found = segmentation_scores(matrix)
-    assert found["pixel_accuracy"] > 0.75
-    assert found["miou"] > 0.38
-
-
-def test_a_training_with_another_seed_came_as_near_as_the_card_says() -> None:
-    (points,) = re.findall(r"expect mIoU within (\d+) points", (WEIGHTS / "road.md").read_text())
-    first, anew = (
-        json.loads((RESULTS / "runs" / f"{name}.json").read_text())["metrics"]["test/miou"]
-        for name in ("hardseg_road_equal", "hardseg_road_equal_features_1")
-    )
-    assert abs(first - anew) < float(points) / 100
+    assert found["pixel_accuracy"] > 0.8
+    assert found["miou"] > 0.45
