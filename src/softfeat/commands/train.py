@@ -267,7 +267,9 @@ def main(cfg: DictConfig) -> float | None:
     """Composes the configuration of a new or a resumed run, or of a job of a sweep, and trains."""
     refuse_empty_values(cfg)
     hydra_config = HydraConfig.get()
-    with removed_if_empty(Path(hydra_config.runtime.output_dir)):
+    # As it stands: the name of a run to resume may look like an interpolation.
+    runtime: Any = OmegaConf.to_container(hydra_config.runtime, resolve=False)
+    with removed_if_empty(Path(runtime["output_dir"])):
         return _main(cfg, hydra_config)
 
 
