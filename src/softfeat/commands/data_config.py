@@ -42,7 +42,7 @@ def data_config(given: Any, by_hand: Sequence[str], checkpoint: Path) -> Any:
     directory = run_directory(checkpoint)
     if directory is not None:
         trusted = [f"data.{key}" for key in by_hand]
-        if "_target_" in given:  # another data set: of the run's, only plain values are taken
+        if "_target_" in given:  # another data set: only plain values of the run are used
             trusted += [f"data.{key}" for key in ("_target_", "layout", "augmentation")]
         run: Any = resolved(checked_config(directory / "config.yaml", trusted, "data")).data
     else:

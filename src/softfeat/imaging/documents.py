@@ -294,7 +294,7 @@ def _xmp(metadata: Metadata) -> bytes:
 
 
 def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None:
-    """Writes layers as OpenRaster, which Krita, GIMP and MyPaint read.
+    """Writes layers as OpenRaster.
 
     Args:
         path: File to write.
