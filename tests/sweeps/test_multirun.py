@@ -106,4 +106,4 @@ def test_a_ddp_job_has_one_directory_and_fails_alone(folder_root: Path, tmp_path
     assert (rows["0"]["status"], rows["1"]["status"]) == ("failed", "ok")
     assert "is nan" in rows["0"]["error"]
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["0", "1"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "folder", "sweep"]
+    assert {p.name for p in tmp_path.iterdir()} <= {"cache", "folder", "sweep"}
