@@ -1,6 +1,7 @@
 """What is opened, and what is refused."""
 
 import os
+import re
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -59,6 +60,19 @@ def test_a_jpeg_without_its_end_is_refused(tmp_path: Path) -> None:
             read_photo(path)
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.95])
+def test_a_truncated_file_is_refused_in_plain_words(
+    tmp_path: Path, kind: str, share: float
+) -> None:
+    picture(200, 300).save(tmp_path / "a", kind)
+    data = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(data[: max(20, int(len(data) * share))])
+    with pytest.raises(ValueError, match=r"a: (unreadable|a picture without)") as error:
+        read_photo(tmp_path / "a")
+    assert not re.search(r"b'|b\"|<_io", str(error.value))  # nothing of Python's
+
+
 @pytest.mark.parametrize(
     ("head", "package", "extra"),
     [
@@ -75,8 +89,9 @@ def test_missing_extras_are_named(
         read_photo(tmp_path / "a")
     monkeypatch.undo()
     pytest.importorskip(package)
-    with pytest.raises(ValueError, match="a: unreadable"):
+    with pytest.raises(ValueError, match="a: unreadable") as error:
         read_photo(tmp_path / "a")
+    assert "b'" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF"])

@@ -88,10 +88,12 @@ def test_every_orientation(kind: str, orientation: int) -> None:
     assert photo.pixels.flags.c_contiguous
 
 
-def test_damaged_exif_is_ignored() -> None:
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_damaged_exif_is_ignored(kind: str) -> None:
+    file = encoded(picture(), kind, exif=b"Exif\0\0XX\0\0" + bytes(20))
     with pytest.warns(PhotoWarning, match="EXIF data is damaged"):
-        photo = read_photo(encoded(picture(), "PNG", exif=b"Exif\0\0XX\0\0" + bytes(20)))
-    assert np.array_equal(photo.pixels, np.asarray(picture()))
+        photo = read_photo(file)
+    assert np.array_equal(photo.pixels, np.asarray(Image.open(file).convert("RGB")))
 
 
 def test_metadata_is_kept_without_the_location() -> None:

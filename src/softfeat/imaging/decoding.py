@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import imagecodecs
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from softfeat.imaging.formats import NAMES, kind_of
 from softfeat.imaging.png import Png, read_png
@@ -118,11 +118,18 @@ def _opened(source: FileSource) -> Iterator[BinaryIO]:
             raise ValueError(
                 f"{name}: cannot be opened ({error.strerror}); check its name and permissions"
             ) from error
-        text = str(error)
-        reason = text if any(c.isalpha() for c in text) else type(error).__name__
         raise ValueError(
-            f"{name}: unreadable or truncated picture ({reason}); replace the file"
+            f"{name}: unreadable or truncated picture ({_reason(error)}); replace the file"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says about a damaged file."""
+    if isinstance(error, UnidentifiedImageError):  # its message shows an object of Python
+        return "its beginning is damaged"
+    (first, *_) = (*error.args, "")
+    text = first.decode(errors="replace") if isinstance(first, bytes) else str(error)
+    return text if any(c.isalpha() for c in text) else type(error).__name__
 
 
 def _regular_file(path: Path) -> BinaryIO:

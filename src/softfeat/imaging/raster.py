@@ -128,6 +128,8 @@ def description_of(picture: Image.Image) -> dict[str, Any]:
     try:
         with _PILLOW_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # Pillow has read the EXIF of a JPEG, and hidden that it is damaged.
+            Image.Exif().load(picture.info.get("exif") or b"")
             exif = picture.getexif()
             orientation, metadata = orientation_of(exif), metadata_of(picture.info, exif)
             if icc is None and "srgb" not in picture.info and is_adobe_rgb(exif):
