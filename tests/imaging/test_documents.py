@@ -16,12 +16,13 @@ from psd_tools.composite import composite
 from psd_tools.constants import Resource
 
 from softfeat.imaging import documents
+from softfeat.imaging.colour import Profile
 from softfeat.imaging.documents import DocumentLayer
 from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.stacking import fit_colours, stacking_alphas
 from softfeat.matting.colours import layer_colours
-from tests.helpers.documents import blend_of_known_layers
+from benchmarks.blends import blend_of_known_layers
 
 HEIGHT, WIDTH = 50, 66
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -216,6 +217,18 @@ def test_ora_holds_layers_that_stack_to_the_photo(
             assert max(thumbnail.size) <= 256
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_documents_without_a_profile_are_in_srgb(tmp_path: Path, kind: type) -> None:
+    photo, layers = document(kind)
+    path = documents.write_photoshop(tmp_path / "a", Photo(photo.pixels), layers)
+    assert Profile(PSDImage.open(path).image_resources.get_data(Resource.ICC_PROFILE)).is_srgb
+    documents.write_ora(tmp_path / "a.ora", Photo(photo.pixels), layers)
+    with zipfile.ZipFile(tmp_path / "a.ora") as archive:
+        for name in ("mergedimage.png", "data/layer_1.png", "data/layer_3.png"):
+            with Image.open(BytesIO(archive.read(name))) as picture:
+                assert Profile(picture.info["icc_profile"]).is_srgb
+
+
 def test_documents_hide_what_the_photo_hides(tmp_path: Path) -> None:
     photo, layers = document(np.uint8, 2, own_alpha=True)
     assert photo.alpha is not None
@@ -286,6 +299,27 @@ def test_psd_in_gimp(tmp_path: Path) -> None:
         values = imagecodecs.png_decode(written.read_bytes())
         assert values.dtype == photo.pixels.dtype
         assert difference(values / np.iinfo(values.dtype).max, photo) <= 1.001
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("own_alpha", [False, True])
+@pytest.mark.parametrize("suffix", [".psd", ".ora"])
+def test_documents_in_krita(tmp_path: Path, kind: type, own_alpha: bool, suffix: str) -> None:
+    if not (shutil.which("krita") and shutil.which("xvfb-run")):
+        pytest.skip("Krita and xvfb-run are not installed")
+    photo, layers = document(kind, 5, own_alpha)
+    plain = Photo(photo.pixels, photo.alpha)  # without a profile
+    if suffix == ".psd":
+        documents.write_photoshop(tmp_path / "a", plain, layers)
+    else:
+        documents.write_ora(tmp_path / "a.ora", plain, layers)
+    command = ["xvfb-run", "-a", "krita", "--nosplash", "--export", "--export-filename"]
+    command += [str(tmp_path / "a.png"), str(tmp_path / f"a{suffix}")]
+    subprocess.run(command, capture_output=True, check=True, timeout=300)
+    values = imagecodecs.png_decode((tmp_path / "a.png").read_bytes())
+    # It has masks and layers of OpenRaster with 8 bits, and rounds after each layer.
+    assert difference(values / np.iinfo(values.dtype).max, photo) < 4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from softfeat.imaging.photo import Photo
 from softfeat.matting import colours as module
 from softfeat.matting.colours import layer_colours, relax
-from tests.helpers.documents import blend_of_known_layers
+from benchmarks.blends import blend_of_known_layers
 
 
 def slow_relax(colours: np.ndarray, alphas: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -42,6 +42,7 @@ from psd_tools.psd.layer_and_mask import (
 from psd_tools.psd.tagged_blocks import TaggedBlocks
 from scipy.ndimage import maximum_filter
 
+from softfeat.imaging.colour import SRGB_PRIMARIES, rgb_profile
 from softfeat.imaging.convert import eight_bits, ids_tensor, to_array, to_float, to_tensor, to_uint8
 from softfeat.imaging.drawing import boundaries
 from softfeat.imaging.metadata import Metadata
@@ -94,6 +95,11 @@ def _resolution(metadata: Metadata) -> tuple[float, float] | None:
     """The resolution in pixels per inch, if it is one that all formats can store."""
     dpi = metadata.dpi
     return dpi if dpi is not None and all(1 <= side < 2**15 for side in dpi) else None
+
+
+def _profile(photo: Photo) -> bytes:
+    """The profile for documents. Without one, Krita takes 16 bits for linear, or asks the user."""
+    return photo.profile or rgb_profile("sRGB", SRGB_PRIMARIES)
 
 
 def write_png(file: BinaryIO, photo: Photo) -> None:
@@ -160,7 +166,8 @@ def write_photoshop(
 ) -> Path:
     """Writes layers as a Photoshop document.
 
-    The merged picture, for programs that do not read layers, is the photo.
+    The merged picture, for programs that do not read layers, is the photo. Without a profile its
+    colours are sRGB.
 
     Args:
         stem: File to write, without its suffix. The suffix becomes `.psd`, or `.psb` for more than
@@ -248,8 +255,8 @@ def _psd_layer(
         record.mask_data = MaskData(**place, background_color=0)
     data = ChannelDataList()
     for channel, plane in planes.items():
-        # Runs of equal bytes are rare in 16 bits.
-        packed = Compression.RLE if kind == np.uint8 else Compression.ZIP_WITH_PREDICTION
+        # Runs of equal bytes are rare in 16 bits. Krita 5.1 cannot read ZIP_WITH_PREDICTION.
+        packed = Compression.RLE if kind == np.uint8 else Compression.ZIP
         stored = ChannelData(packed)
         stored.set_data(_big_endian(plane), width, height, _bits(plane), version)
         record.channel_info.append(ChannelInfo(channel, len(stored.data) + 2))
@@ -267,8 +274,7 @@ def _psd_resources(photo: Photo) -> ImageResources:
     if (dpi := _resolution(photo.metadata)) is not None:
         across, down = (round(side * 65536) for side in dpi)
         add(Resource.RESOLUTION_INFO, ResoulutionInfo(across, 1, 2, down, 1, 2))
-    if photo.profile is not None:
-        add(Resource.ICC_PROFILE, photo.profile)
+    add(Resource.ICC_PROFILE, _profile(photo))
     if photo.metadata.copyright or photo.metadata.artist:
         add(Resource.XMP_METADATA, _xmp(photo.metadata))
     return resources
@@ -298,9 +304,10 @@ def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None
 
     Args:
         path: File to write.
-        photo: The photo. It becomes the merged picture.
+        photo: The photo. It becomes the merged picture. Without a profile its colours are sRGB.
         layers: Layers, lowest first.
     """
+    profile = _profile(photo)
     height, width, _ = photo.pixels.shape
     size = {"w": str(width), "h": str(height)}
     if (dpi := _resolution(photo.metadata)) is not None:
@@ -321,11 +328,11 @@ def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None
             ElementTree.SubElement(stack, "layer", {"name": layer.name, "src": source, **place})
             opacity = layer.opacity[box]
             colours = layer.colours[box] * (opacity > 0)[..., None]
-            add(source, Photo(colours, opacity, photo.profile, photo.metadata))
+            add(source, Photo(colours, opacity, profile, photo.metadata))
         visible = photo.pixels
         if photo.alpha is not None:  # colours that nobody sees stay out of the file
             visible = np.where(photo.alpha[..., None] > 0, photo.pixels, 0)
-        add("mergedimage.png", Photo(visible, photo.alpha, photo.profile, photo.metadata))
+        add("mergedimage.png", Photo(visible, photo.alpha, profile, photo.metadata))
         archive.writestr("stack.xml", ElementTree.tostring(root, "utf-8", xml_declaration=True))
         thumbnail = Image.fromarray(Photo(_on_white(photo), profile=photo.profile).srgb)
         thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
