@@ -19,7 +19,7 @@ from softfeat.matting.colours import layer_colours
 _OURS = "ours"
 _SOFT = 0.1  # alphas between this and one minus this are soft
 
-Colours = NDArray[np.floating]
+Colours = NDArray[Any]  # whole numbers or floats
 Way = Callable[[Photo, NDArray[np.float32]], Colours]
 
 
@@ -69,7 +69,7 @@ def errors(colours: Colours, known: Known, backgrounds: Sequence[Sequence[int]])
     return [float(np.abs(ours - theirs).mean()), float(np.mean(over))]
 
 
-def _over(colours: Colours, alpha: Colours, background: Colours) -> Colours:
+def _over(colours: Colours, alpha: NDArray, background: NDArray) -> Colours:
     """Whole levels of colours (n,3) laid over a background (3,)."""
     return np.rint(alpha * colours + (1 - alpha) * background)
 

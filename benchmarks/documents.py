@@ -131,7 +131,9 @@ def _in_imagemagick(folder: Path, size: tuple[int, int]) -> Shown:
     pixels = _output([*command, "-background", "none", "-flatten", "-depth", "16", "rgba:-"])
     rgba = np.frombuffer(pixels, np.uint16).reshape(*size, 4) / 65535
     # Fails without a profile.
-    done = subprocess.run([_IMAGEMAGICK, f"{document}[0]", "icc:-"], capture_output=True, check=False)
+    done = subprocess.run(
+        [_IMAGEMAGICK, f"{document}[0]", "icc:-"], capture_output=True, check=False
+    )
     return Shown(rgba, done.stdout or None)
 
 

@@ -15,6 +15,7 @@ from psd_tools import PSDImage
 from psd_tools.composite import composite
 from psd_tools.constants import Resource
 
+from benchmarks.blends import blend_of_known_layers
 from softfeat.imaging import documents
 from softfeat.imaging.colour import Profile
 from softfeat.imaging.documents import DocumentLayer
@@ -22,7 +23,6 @@ from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.stacking import fit_colours, stacking_alphas
 from softfeat.matting.colours import layer_colours
-from benchmarks.blends import blend_of_known_layers
 
 HEIGHT, WIDTH = 50, 66
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -1,6 +1,8 @@
 """Photos of all kinds, as their files hold them and as networks see them."""
 
+import warnings
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from softfeat.imaging.colour import ADOBE_GAMMA, ADOBE_PRIMARIES, P3_PRIMARIES, 
 from softfeat.imaging.formats import PhotoWarning
 from softfeat.imaging.photo import Photo, read_photo
 from tests.helpers.photos import picture
-from tests.helpers.profiles import grey_profile
+from tests.helpers.profiles import cmyk_profile, grey_profile
 
 P3 = rgb_profile("P3", P3_PRIMARIES)
 
@@ -65,6 +67,25 @@ def test_cmyk_and_lab() -> None:
     converted = ImageCms.profileToProfile(picture(), srgb, lab, outputMode="LAB")
     shown = read_photo(encoded(converted, "TIFF")).srgb.astype(int)
     assert np.abs(shown - np.asarray(picture())).mean() < 2
+
+
+@pytest.mark.parametrize(("kind", "options"), [("TIFF", {}), ("JPEG", {"quality": 100})])
+def test_cmyk_is_converted_by_its_profile(kind: str, options: dict[str, int]) -> None:
+    colours = np.random.default_rng(0).integers(30, 226, (16, 3), np.uint8)
+    colours[0], colours[15] = 255, 0  # paper, and the black point
+    inks = np.array(list(product([0, 255], repeat=4)), np.uint8)  # (16,4)
+    patches = inks.repeat(16, 0)[None].repeat(16, 0)  # (16,256,4)
+    file = encoded(
+        Image.fromarray(patches, "CMYK"), kind, icc_profile=cmyk_profile(colours), **options
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        photo = read_photo(file)
+    assert photo.profile is None  # outputs are sRGB
+    shown = photo.pixels[8, 8::16].astype(int)
+    assert np.abs(shown - colours).max() <= 3  # the profile holds Lab with 8 bits
+    naive = np.asarray(Image.fromarray(patches, "CMYK").convert("RGB"))[8, 8::16]
+    assert np.abs(shown - naive).mean() > 50
 
 
 def test_adobe_rgb_by_exif() -> None:

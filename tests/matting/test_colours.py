@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.blends import blend_of_known_layers
 from softfeat.imaging.photo import Photo
 from softfeat.matting import colours as module
 from softfeat.matting.colours import layer_colours, relax
-from benchmarks.blends import blend_of_known_layers
 
 
 def slow_relax(colours: np.ndarray, alphas: np.ndarray, target: np.ndarray) -> np.ndarray:
