@@ -59,6 +59,15 @@ def test_every_kind_of_setting_is_drawn(tmp_path: Path, values: list[Any]) -> No
     assert (folder / "report.png").is_file()
 
 
+def test_a_folder_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_sweep(tmp_path / "[bold]x[/red] \x1b[31m")
+    make_job(folder / "0", count=1, auc=0.5)
+    Sweep(folder).write()
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "[bold]x[/red] \\x1b[31m" in printed.replace("\n", "")
+
+
 def test_a_sweep_without_jobs_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Sweep(make_sweep(tmp_path / "sweep")).write()
     assert "no job has started" in capsys.readouterr().out

@@ -31,6 +31,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from softfeat.atomic import replaced
 from softfeat.interrupt import Interrupted, interruptible
 from softfeat.names import printable
 from softfeat.pipes import end_of_output
@@ -108,9 +109,9 @@ def command(
 ) -> Callable[[Callable[[DictConfig], R]], Callable[[], None]]:
     """Turns a function of the configuration into a command.
 
-    The command composes the configuration from its command line, reports errors as in
-    `readable_errors`, and ends without a traceback on Ctrl-C (exit status 130) and on SIGTERM
-    (143).
+    The command composes the configuration from its command line and refuses empty values in it. It
+    reports errors as in `readable_errors`, and ends without a traceback on Ctrl-C (exit status 130)
+    and on SIGTERM (143).
 
     Args:
         config: Name of the configuration in `conf/`.
@@ -118,19 +119,23 @@ def command(
     """
 
     def decorate(task: Callable[[DictConfig], R]) -> Callable[[], None]:
-        reported = readable_errors(task)
         before = os.environ.get(_FULL_ERROR)
+
+        @functools.wraps(task)
+        def checked(cfg: DictConfig) -> R:
+            refuse_empty_values(cfg)
+            return task(cfg)
 
         @functools.wraps(task)
         def with_environment(cfg: DictConfig) -> R | None:
             restore_environment(before)
             register_resolvers()  # here, too: the process of a job does not call `main`
             quiet()
-            return reported(cfg)
+            return readable_errors(checked)(cfg)
 
         compose_and_run = hydra.main(f"pkg://{_CONF}", config, version_base="1.3")(with_environment)
 
-        @functools.wraps(task)
+        @functools.wraps(checked)
         @readable_errors
         def main() -> None:
             quiet()
@@ -248,7 +253,8 @@ def readable_errors(main: Callable[P, R]) -> Callable[P, R | None]:
                 sys.exit(1)
             reason = message.strip().partition("\n")[0] or type(error).__name__
             file = Path(HydraConfig.get().runtime.output_dir) / "error.txt"
-            file.write_text(f"{reason}\n\n{traceback.format_exc()}", encoding="utf-8")
+            with replaced(file) as partial:
+                partial.write_text(f"{reason}\n\n{traceback.format_exc()}", encoding="utf-8")
             return None
 
     return wrapped

@@ -16,16 +16,15 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from softfeat.checks import one_of, whole
-from softfeat.commands.cli import command, refuse_empty_values
+from softfeat.commands.cli import command
 from softfeat.commands.data_config import data_config, keys_below
 from softfeat.data.datamodule import SPLITS
-from softfeat.imaging.drawing import confusion_picture
+from softfeat.imaging.drawing import confusion_picture, save_picture
 from softfeat.metrics.segmentation import segmentation_scores
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, run_directory
 from softfeat.models.extractor import extractor_of, load_extractor
@@ -130,7 +129,7 @@ def evaluate(
         trainer = _trainer(callbacks=[WorstPhotos(output / "worst.png", worst)])
         (tested,) = trainer.test(module, data, verbose=False)
         picture = confusion_picture(module.confusion, module.class_names)
-        Image.fromarray(picture).save(output / "confusion.png")
+        save_picture(picture, output / "confusion.png")
         _print_classes(module)
     else:
         extractor = extractor_of(content)
@@ -158,7 +157,6 @@ def _print_classes(module: HardSegmentationModule) -> None:
 @command("evaluate", text=("checkpoint", "output", "data.root", "data.cache_dir"))
 def main(cfg: DictConfig) -> None:
     """Evaluates and prints tables."""
-    refuse_empty_values(cfg)
     OmegaConf.set_struct(cfg, False)
     whole("probe_steps", cfg.probe_steps, 0)
     whole("worst", cfg.worst, 0)

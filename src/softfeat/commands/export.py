@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from softfeat.atomic import replaced
 from softfeat.checks import number
-from softfeat.commands.cli import command, refuse_empty_values
+from softfeat.commands.cli import command
 from softfeat.models.checkpoints import (
     checkpoint_file,
     read_checkpoint,
@@ -138,7 +138,6 @@ def write_onnx(checkpoint: Path, path: Path) -> list[str]:
 @command("export", text=("checkpoint", "output"))
 def main(cfg: DictConfig) -> None:
     """Write the file, and print its size with its hash or its outputs."""
-    refuse_empty_values(cfg)
     checkpoint = checkpoint_file(cfg.checkpoint)
     output = Path(cfg.output)
     content = read_checkpoint(checkpoint)

@@ -20,18 +20,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
 from softfeat.checks import one_of, whole
-from softfeat.commands.cli import command, refuse_empty_values
+from softfeat.commands.cli import command
 from softfeat.commands.data_config import data_config, keys_below
 from softfeat.data.datamodule import SPLITS, SegmentationData
 from softfeat.data.layouts import Record
 from softfeat.data.records import read_record, resize_label
 from softfeat.imaging.convert import eight_bits, ids_tensor, to_float, to_tensor
-from softfeat.imaging.drawing import boundaries, label_colours, overlay, sheet
+from softfeat.imaging.drawing import boundaries, label_colours, overlay, save_picture, sheet
 from softfeat.imaging.images import read_image, resize_image
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.photo_files import find_photos
@@ -241,14 +240,13 @@ def draw_sheets(
         }
         files[figure] = output / f"{figure}.png"
         picture = sheet(columns, classes if figure == "segmentation" else (), texts)
-        Image.fromarray(picture).save(files[figure])
+        save_picture(picture, files[figure])
     return files
 
 
 @command("figures", text=("input", "output", "checkpoint", "data.root", "data.cache_dir"))
 def main(cfg: DictConfig) -> None:
     """Write the sheets, and print their files."""
-    refuse_empty_values(cfg)
     from_data = cfg.get("data") is not None
     if (cfg.input is not None) == from_data:
         raise ValueError("give either input=PHOTO_OR_FOLDER, or data=NAME data.root=FOLDER")

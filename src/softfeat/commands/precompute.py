@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from softfeat.commands.cli import command, refuse_empty_values
+from softfeat.commands.cli import command
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import DataError
 
@@ -43,7 +43,6 @@ def precompute(data: SegmentationData) -> list[str]:
 @command("precompute", text=("data.root", "data.cache_dir"))
 def main(cfg: DictConfig) -> None:
     """Lists every bad file of the set; exit status 1 if there is any."""
-    refuse_empty_values(cfg)
     problems = precompute(instantiate(cfg.data))
     for problem in problems:
         print(f"  - {problem}", file=sys.stderr)

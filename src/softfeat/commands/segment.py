@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from softfeat.batch import Result, report, segment_photos
-from softfeat.commands.cli import command, refuse_empty_values
+from softfeat.commands.cli import command
 from softfeat.imaging.photo_files import Found, find_photos
 from softfeat.segmenter import Segmenter
 
@@ -69,7 +69,6 @@ def main(cfg: DictConfig) -> None:
 
     The exit status is 1 if a photo failed, and 130 or 143 after Ctrl-C or SIGTERM.
     """
-    refuse_empty_values(cfg)
     selection = _selection(cfg.select)
     output, checkpoint = Path(_name(cfg, "output")), _name(cfg, "checkpoint")
     found = _photos(cfg.input)

@@ -21,7 +21,6 @@ from torch import Tensor
 from softfeat.commands.cli import (
     command,
     in_multirun,
-    refuse_empty_values,
     register_resolvers,
 )
 from softfeat.data.datamodule import SegmentationData
@@ -265,7 +264,6 @@ _TEXT = (
 @command("train", text=_TEXT)
 def main(cfg: DictConfig) -> float | None:
     """Composes the configuration of a new or a resumed run, or of a job of a sweep, and trains."""
-    refuse_empty_values(cfg)
     hydra_config = HydraConfig.get()
     # As it stands: the name of a run to resume may look like an interpolation.
     runtime: Any = OmegaConf.to_container(hydra_config.runtime, resolve=False)

@@ -1,6 +1,7 @@
 """Pictures of labels, superpixels, features and errors, laid out as sheets."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from softfeat.atomic import replaced
 from softfeat.ops.labels import CONTRAST, IGNORE
 from softfeat.ops.sizes import ceil_div
 
@@ -125,6 +127,12 @@ def sheet(
     if classes:
         parts.append(_legend(classes, pictures.shape[1], font))
     return np.concatenate(parts)
+
+
+def save_picture(picture: NDArray[np.uint8], path: Path) -> None:
+    """Writes a picture (H,W,3) to a file in an existing folder, as a whole or not at all."""
+    with replaced(path) as partial:
+        Image.fromarray(picture).save(partial)
 
 
 def _wrapped(text: str, width: int, font: _Font) -> list[str]:

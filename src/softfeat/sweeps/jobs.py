@@ -18,8 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from softfeat.atomic import replaced
 from softfeat.interrupt import Interrupted
+from softfeat.names import printable
 from softfeat.tables import markdown_table
 from softfeat.training.run_config import override, read_config, read_yaml, save_config, untrusted
 
@@ -148,36 +151,43 @@ class Sweep:
         """Prints the table and the failed jobs; writes report.csv, report.md and report.png."""
         rows = self.rows()
         if not rows:
-            print(f"no job has started in {self.folder}")
+            print(printable(f"no job has started in {self.folder}"))
             return
-        with (self.folder / "report.csv").open("w", newline="", encoding="utf-8") as file:
+        with (
+            replaced(self.folder / "report.csv") as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
 
         cells = self.cells()
-        (self.folder / "report.md").write_text(markdown_table(cells) + "\n", encoding="utf-8")
+        with replaced(self.folder / "report.md") as partial:
+            partial.write_text(markdown_table(cells) + "\n", encoding="utf-8")
 
         # A terminal has no room for all test scores and whole keys.
         test = f"test/{self.metric.rpartition('/')[2]}"
         results = {name: name for name in ("job", self.metric, test, "minutes", "status")}
         short = results | {key: _short(key, self.keys) for key in self.keys}
         short = {name: end for name, end in short.items() if name in cells[0]}
-        table = Table(title=str(self.folder), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table = Table(
+            title=Text(printable(str(self.folder))), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
         for end in short.values():
             table.add_column(end, min_width=min(8, len(end)), overflow="fold")
         for row in cells:
-            table.add_row(*(row[name] for name in short))
+            table.add_row(*(Text(printable(row[name])) for name in short))
         Console().print(table)
-        print(f"more: {self.folder}/report.md")
+        print(printable(f"more: {self.folder}/report.md"))
         for job in self.jobs:
             if job.status == "unfinished":
                 print(f"job {job.name} is unfinished: it is running, or was killed")
             elif job.status == "failed":
                 settings = "".join(f" {key}={job.settings.get(key)}" for key in self.keys)
                 path = self.folder / job.name / "error.txt"
-                print(f"job {job.name} failed{settings and f' with{settings}'}: {job.error}")
-                print(f"  {path}")
+                with_settings = settings and f" with{settings}"
+                print(printable(f"job {job.name} failed{with_settings}: {job.error}"))
+                print(f"  {printable(str(path))}")
         self._plot()
 
     def _plot(self) -> None:
@@ -199,7 +209,8 @@ class Sweep:
             f"the star is job {jobs[0].name} ({scores[0]:.4g})",
             fontsize="medium",
         )
-        figure.savefig(self.folder / "report.png", dpi=120)
+        with replaced(self.folder / "report.png") as partial:
+            figure.savefig(partial, dpi=120)
 
 
 def _short(key: str, keys: list[str]) -> str:

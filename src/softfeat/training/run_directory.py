@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from softfeat.atomic import replaced
 from softfeat.revision import revision
 from softfeat.training.machine import machine
 from softfeat.training.run_config import save_config
@@ -57,7 +58,8 @@ class RunDirectory:
                 cfg.revision = revision()
                 save_config(cfg, self.path / "config.yaml")
                 text = json.dumps(machine(), indent=1)
-                (self.path / "machine.json").write_text(text + "\n", encoding="utf-8")
+                with replaced(self.path / "machine.json") as partial:
+                    partial.write_text(text + "\n", encoding="utf-8")
                 (self.path / "error.txt").unlink(missing_ok=True)
                 yield
             except BaseException:

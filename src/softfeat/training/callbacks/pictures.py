@@ -6,7 +6,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import wandb
-from PIL import Image
 from torch import Tensor
 
 from softfeat.checks import text, whole
@@ -16,6 +15,7 @@ from softfeat.imaging.drawing import (
     errors,
     label_colours,
     overlay,
+    save_picture,
     sheet,
 )
 from softfeat.metrics.segmentation import segmentation_scores
@@ -84,7 +84,7 @@ class _Pictures(pl.Callback):
         columns = {title: torch.cat([d[title] for d in drawn]) for title in drawn[0]}
         picture = sheet(columns, getattr(pl_module, "class_names", ()))
         self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(self.folder / name)
+        save_picture(picture, self.folder / name)
         for logger in trainer.loggers:
             if isinstance(logger, pl.loggers.WandbLogger):
                 step = {

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 
-from softfeat.imaging.drawing import errors, overlay, sheet
+from softfeat.imaging.drawing import errors, overlay, save_picture, sheet
 
 
 class WorstPhotos(pl.Callback):
@@ -69,4 +68,4 @@ class WorstPhotos(pl.Callback):
             "errors": errors(image, predicted, label),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet(columns, module.class_names, names)).save(self.path)
+        save_picture(sheet(columns, module.class_names, names), self.path)
