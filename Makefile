@@ -71,7 +71,7 @@ format: $(INSTALLED) ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-SUITES := pooling loss train_step precompute loader cached_features time_to_quality
+SUITES := pooling loss train_step precompute loader cached_features time_to_quality colours
 
 bench: $(INSTALLED) ## the benchmarks without data or trained features, an hour on two cores; results in outputs/benchmarks
 	for suite in $(SUITES); do \

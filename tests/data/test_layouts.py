@@ -163,6 +163,12 @@ def test_subfolders_of_photos_have_the_same_subfolders_of_labels(folder_root: Pa
     assert [record.image.stem for record in records] == ["0", "2", "3", "1"]
     for record in records:
         read_record(record)
+    label = folder_root / "labels" / "train" / "park" / "1.png"
+    label.rename(label.parent.parent / label.name)
+    with pytest.warns(UserWarning, match=r"1 label \(1\.png\) without a photo"):
+        *_, last = Folder(folder_root).records("train")
+    with pytest.raises(FileNotFoundError, match=r"park/1\.jpg has no label"):
+        read_record(last)
 
 
 def test_problems_of_a_mixture_come_together(mixture_root: Path) -> None:

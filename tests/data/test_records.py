@@ -96,6 +96,15 @@ def test_lossless_formats_keep_ids(tmp_path: Path, suffix: str) -> None:
     assert np.array_equal(read_label(tmp_path / f"a.{suffix}"), ids)
 
 
+def test_transparent_entries_of_a_palette_keep_their_ids(tmp_path: Path) -> None:
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    picture = Image.fromarray(ids, "P")
+    picture.putpalette(list(range(36)))
+    for transparency in (3, bytes(range(12))):
+        picture.save(tmp_path / "a.png", transparency=transparency)
+        assert np.array_equal(read_label(tmp_path / "a.png"), ids)
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
