@@ -96,7 +96,7 @@ def test_a_photo_becomes_layers(command: Command, photos: Path, output: Path) ->
     assert (told["photo"], told["size"], told["working_size"]) == ("a.png", [80, 60], [48, 36])
     assert told["settings"] == {
         "layers": 3, "size": 48, "seed": 0, "bits": 16, "masks": True, "point": [40, 30],
-        "box": None, "backend": "fast_slic", "features_sizes": [224, 320, 448],
+        "box": None, "backend": "fast_slic", "features_sizes": [320, 448],
     }  # fmt: skip
     assert told["checkpoint"][0] == str(command.given["checkpoint"])
     assert all(seconds >= 0 for seconds in told["seconds"].values())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,26 @@ def test_a_run_directory_holds_everything(folder_root: Path, tmp_path: Path) -> 
         "step_000003.png", "step_000006.png", "test.png",
     ]  # fmt: skip
     assert load_extractor(run / "checkpoints" / "best.ckpt").hparams["dim"] == 8
+
+
+def test_gradients_of_a_fused_optimiser_are_clipped_in_bfloat16(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `experiment=softfeat_photos trainer=gpu` needs it; Lightning refuses the pair."""
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def measured(self: torch.optim.AdamW, closure: Callable[[], object]) -> None:
+        closure()
+        gradients = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(torch.nn.utils.get_total_norm([g for g in gradients if g is not None]))
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", measured)
+    options = ("trainer.precision=bf16-mixed", "+trainer.gradient_clip_val=1e-4")
+    train(tiny_run(folder_root, tmp_path / "run", *options))
+    assert len(norms) == 6
+    assert max(norms) <= 1.01e-4
 
 
 def test_best_is_the_validation_with_the_highest_auc(folder_root: Path, tmp_path: Path) -> None:

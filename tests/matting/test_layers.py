@@ -6,7 +6,6 @@ import torch
 
 from softfeat.matting.layers import (
     SegmentTree,
-    initial_segments,
     normalise_alphas,
     select,
     upsample_alphas,
@@ -36,13 +35,6 @@ def test_equal_superpixels_are_one_segment(features: np.ndarray) -> None:
     tree = SegmentTree(features)
     assert tree.cut(5).tolist() == [0] * len(features)
     assert tree.best_count() == 1
-    labels, segments = initial_segments(tree, np.full((30, 3), 0.5), 40)
-    assert set(labels) == set(segments) == {0}
-
-
-def test_pixels_go_to_the_nearest_segment() -> None:
-    labels, superpixel_segments = initial_segments(SegmentTree(CLOUDS), CLOUDS + 0.01, 3)
-    np.testing.assert_array_equal(labels, superpixel_segments)
 
 
 def test_normalise() -> None:

@@ -160,7 +160,8 @@ def test_wild_features_are_clamped() -> None:
 
 
 def test_as_many_layers_as_the_features_have() -> None:
-    image, features, _ = picture()
+    image, _, alphas = picture()
+    features = np.einsum("khw,kd->hwd", alphas, np.eye(3, 6))  # each as far from each other
     assert len(soft_segment(image, features, "auto").alphas) == 3
 
 
@@ -188,15 +189,32 @@ def test_stages_can_be_called_alone() -> None:
     values, vectors = compute_eigenvectors(image, graph)
     np.testing.assert_array_equal(values, analysis.eigenvalues)
     np.testing.assert_array_equal(vectors, analysis.eigenvectors)
-    _, labels, segments = find_segments(graph.nodes, reduced)
+    _, segments = find_segments(graph.superpixels, features)
     np.testing.assert_array_equal(segments, analysis.segments)
     coefficients, survivors = sparsify_constrained(
-        values, vectors, labels, graph.superpixels, Solver()
+        values, vectors, segments, graph.superpixels, Solver()
     )
     torch.testing.assert_close(coefficients, analysis.coefficients, rtol=0, atol=0)
     assert torch.equal(survivors, analysis.survivors)
     alphas = sparsify_relaxed(analysis, 3)
     np.testing.assert_array_equal(alphas, layers_of(analysis, 3).alphas)
+
+
+def test_superpixels_are_grouped_in_the_unit_of_the_features() -> None:
+    """A component along which the features hardly differ counts little, unlike in the graph."""
+    superpixels = np.arange(24).repeat(4).reshape(12, 8).astype(np.uint16)
+    means = np.zeros((24, 16))
+    means[:12, 0] = 3.0  # two things
+    means[::2, 1] = 0.2  # and a pattern on both
+    means += 0.01 * np.random.default_rng(0).standard_normal(means.shape)
+    mixing = np.linalg.qr(np.random.default_rng(1).standard_normal((16, 16)))[0]
+    features = (means @ mixing)[superpixels]
+    tree, segments = find_segments(superpixels, features)
+    assert len(set(segments)) == 24
+    halves = tree.cut(2)
+    assert len(set(halves[:12])) == len(set(halves[12:])) == 1 != len(set(halves))
+    expected = 2 * (np.arange(24) < 12) + np.arange(24) % 2
+    assert len({*zip(tree.cut(4).tolist(), expected.tolist(), strict=True)}) == 4
 
 
 def test_a_cut_of_more_layers_than_there_may_be() -> None:

@@ -1,4 +1,4 @@
-"""From superpixels to layers: initial segments, groups, alphas, and selection of layers.
+"""From superpixels to layers: segments, alphas, and selection of layers.
 
 Legend: H W pixels of the photo, h w pixels of the working size, N = h*w, S superpixels, D feature
 channels, K layers.
@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
 
-from softfeat.matting.affinity import segment_means
 from softfeat.ops.guided_filter import guided_slopes
 
 Array = NDArray[np.float64]
@@ -65,26 +63,6 @@ class SegmentTree:
             return 1
         ratios = heights[counts - 2] / heights[counts - 1].clip(min=1e-12 * heights[0])
         return int(counts[ratios.argmax()])
-
-
-def initial_segments(
-    tree: SegmentTree, features: Array, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Assign every pixel to the segment whose mean feature is nearest.
-
-    Args:
-        tree: Hierarchy of the superpixels.
-        features: Features (N,D) of the pixels.
-        count: Maximum number of segments.
-
-    Returns:
-        labels: Segment (N,) of each pixel, 0..C-1 with C <= `count`.
-        superpixel_segments: Segment (S,) of each superpixel.
-    """
-    superpixel_segments = tree.cut(count)  # (S,)
-    means = segment_means(superpixel_segments, tree.features)  # (C,D)
-    labels = KDTree(means).query(features)[1].astype(np.int64)  # (N,)
-    return labels, superpixel_segments
 
 
 def normalise_alphas(alphas: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from softfeat.matting.affinity import (
 )
 from softfeat.matting.eigen import smallest_eigenvectors, superpixel_basis, superpixel_eigenvectors
 from softfeat.matting.laplacian import matting_laplacian
-from softfeat.matting.layers import SegmentTree, initial_segments, normalise_alphas
+from softfeat.matting.layers import SegmentTree, normalise_alphas
 from softfeat.matting.sparsify import (
     constrained_sparsification,
     gradient_magnitude,
@@ -49,6 +49,7 @@ _SUPERPIXELS = 2500  # superpixels of the graph; small photos get fewer
 _PIXELS_PER_SUPERPIXEL = 16  # at least, in small photos
 _BASIS_SUPERPIXELS = 1000  # superpixels whose functions span the eigenvectors
 _EIGENVECTORS, MOST_LAYERS = 100, 40
+_COMPONENTS = 10  # principal components of the features by which superpixels are grouped
 _SMALLEST = 8  # pixels of a side
 _SMALL_ENOUGH = 10_000  # pixels of photos whose eigenvectors are always exact
 
@@ -172,14 +173,10 @@ def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
         image: (1,3,H,W) in [0,1].
 
     Returns:
-        (1,3,H,W), or (1,D,H,W) if D <= 3. A constant component becomes 0, as do all components
-        where the image has one colour.
+        (1,3,H,W), or (1,D,H,W) if D <= 3. A constant component becomes 0.
     """
     if features.shape[1] <= 3:
         return features
-    if (image.amax((2, 3)) - image.amin((2, 3))).max() < 1 / 255:
-        # In one colour, a network sees nothing except its own padding: this is one layer.
-        return torch.zeros_like(features[:, :3], dtype=torch.float32)
     clamped = features.float().clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
     factor = max(1, min(4, min(image.shape[2:]) // 16))
     coarse, coarse_image = (avg_pool2d(x, factor, ceil_mode=True) for x in (clamped, image))
@@ -272,29 +269,40 @@ def compute_eigenvectors(
 
 
 def find_segments(
-    nodes: SuperpixelGraph, features: NDArray[np.float64]
-) -> tuple[SegmentTree, NDArray[np.int64], NDArray[np.int64]]:
+    superpixels: NDArray[np.uint16], features: NDArray
+) -> tuple[SegmentTree, NDArray[np.int64]]:
     """Stage "segments": at most 40 initial segments, from a hierarchy of the superpixels.
 
+    Superpixels are compared by their mean features on the first principal components, in the unit
+    of the features. The three components in [0,1] that the graph uses are not fit for this: each
+    counts as much as the others there, however little the features differ along it.
+
     Args:
-        nodes: Statistics of the superpixels.
-        features: (H,W,D) from `reduce_features`.
+        superpixels: (H,W) ids 0..S-1.
+        features: (H,W,D) as given to `analyse`.
 
     Returns:
         tree: The hierarchy.
-        labels: (N,) initial segment of each pixel.
         segments: (S,) initial segment of each superpixel.
     """
-    tree = SegmentTree(nodes.feature)
-    pixels = features.reshape(-1, features.shape[2])  # (N,D)
-    return tree, *initial_segments(tree, pixels, MOST_LAYERS)
+    ids = torch.from_numpy(superpixels.ravel().astype(np.int64))  # (N,)
+    pixels = torch.from_numpy(np.asarray(features, np.float32)).flatten(0, 1)  # (N,D)
+    pixels = pixels.clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
+    means = torch.zeros(int(ids.max()) + 1, pixels.shape[1]).index_add_(0, ids, pixels)  # (S,D)
+    means = (means / ids.bincount()[:, None]).double()
+    if means.shape[1] > _COMPONENTS:
+        means -= means.mean(0)
+        axes = torch.linalg.eigh(means.mT @ means).eigenvectors  # (D,D), by increasing variance
+        means = means @ axes[:, -_COMPONENTS:]
+    tree = SegmentTree(means.numpy())
+    return tree, tree.cut(MOST_LAYERS)
 
 
 @torch.inference_mode()
 def sparsify_constrained(
     values: NDArray[np.float64],
     vectors: NDArray[np.float64],
-    labels: NDArray[np.int64],
+    segments: NDArray[np.int64],
     superpixels: NDArray[np.uint16],
     solver: Solver,
     device: str | torch.device = "cpu",
@@ -304,8 +312,8 @@ def sparsify_constrained(
     Args:
         values: (M,) eigenvalues.
         vectors: (N,M) eigenvectors.
-        labels: (N,) initial segment of each pixel.
-        superpixels: (H,W) ids, by which pixels are sampled.
+        segments: (S,) initial segment of each superpixel.
+        superpixels: (H,W) ids 0..S-1.
         solver: Settings of the computation.
         device: Device of the computation.
 
@@ -319,7 +327,7 @@ def sparsify_constrained(
     return constrained_sparsification(
         torch.from_numpy(vectors).to(device, solver.precision),
         torch.from_numpy(values).to(device),
-        torch.from_numpy(labels).to(device),
+        torch.from_numpy(segments[superpixels.ravel()]).to(device),
         sampled,
         solver.iterations,
         solver.floor,
@@ -409,6 +417,9 @@ def analyse(
     _check(image, features)
     solver = solver or Solver()
     image = np.asarray(image, np.float64)
+    if np.ptp(image, (0, 1)).max() < 1 / 255:
+        # In one colour, a network sees nothing except its own padding: this is one layer.
+        features = np.zeros_like(features[..., :3])
     watch = Stopwatch()
     with watch("features"):
         reduced = reduce_features(image, features, device)  # (H,W,3)
@@ -417,10 +428,10 @@ def analyse(
     with watch("eigenvectors"):
         values, vectors = compute_eigenvectors(image, graph, solver.eigenvectors, seed, backend)
     with watch("segments"):
-        tree, labels, segments = find_segments(graph.nodes, reduced)
+        tree, segments = find_segments(graph.superpixels, features)
     with watch("constrained"):
         coefficients, survivors = sparsify_constrained(
-            values, vectors, labels, graph.superpixels, solver, device
+            values, vectors, segments, graph.superpixels, solver, device
         )
     return Analysis(
         image=image,

@@ -12,7 +12,7 @@ from softfeat.imaging.convert import to_array, to_tensor
 from softfeat.imaging.images import resize_image
 from softfeat.models.extractor import Extractor
 
-FEATURES_SIZES = (224, 320, 448)  # small ones show large things whole, large ones show small things
+FEATURES_SIZES = (320, 448)  # small ones show large things whole, large ones show small things
 
 
 @torch.inference_mode()

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -113,6 +115,24 @@ class BaseModule(pl.LightningModule):
         optimizer, schedule = self.optimizer_and_schedule(total_steps)
         scheduler = {"scheduler": schedule, "interval": "step", "name": "train/lr"}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the gradients, in bfloat16 also those of a fused optimiser."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_val:
+            # In mixed precision, Lightning refuses fused optimisers, which unscale gradients
+            # themselves. Gradients in bfloat16 are not scaled.
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
 
     def log_losses(self, losses: Mapping[str, Tensor]) -> None:
         """Logs the losses of a training step as `train/<name>`."""
