@@ -216,6 +216,19 @@ def test_ora_holds_layers_that_stack_to_the_photo(
             assert max(thumbnail.size) <= 256
 
 
+def test_equal_layers_become_equal_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, layers = document(np.uint8, 2, own_alpha=False)
+    written = []
+    for number, seconds in enumerate((1e9, 1.5e9)):  # whenever they are written
+        monkeypatch.setattr("time.time", lambda now=seconds: now)
+        documents.write_ora(tmp_path / f"{number}.ora", photo, layers)
+        psd = documents.write_photoshop(tmp_path / str(number), photo, layers)
+        written.append(((tmp_path / f"{number}.ora").read_bytes(), psd.read_bytes()))
+    assert written[0] == written[1]
+
+
 def test_documents_hide_what_the_photo_hides(tmp_path: Path) -> None:
     photo, layers = document(np.uint8, 2, own_alpha=True)
     assert photo.alpha is not None
