@@ -216,9 +216,7 @@ def test_ora_holds_layers_that_stack_to_the_photo(
             assert max(thumbnail.size) <= 256
 
 
-def test_equal_layers_become_equal_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_layers_become_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photo, layers = document(np.uint8, 2, own_alpha=False)
     written = []
     for number, seconds in enumerate((1e9, 1.5e9)):  # whenever they are written
