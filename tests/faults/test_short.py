@@ -12,7 +12,7 @@ SHORT = {
     "corpus": ["count=40"],
     "resources": ["count=3"],
     "long": ["part.steps=40", "part.photos=10", "part.tolerance=0.2"],
-    "mutants": ["count=6", "part.modules=[ops/labels.py,ops/npair.py]", "part.wanted=0.5"],
+    "mutants": ["count=6", "part.modules=[ops/distance.py,ops/npair.py]", "part.wanted=0.5"],
 }
 
 
