@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import sys
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -96,9 +95,6 @@ def layers(output: Path) -> dict[str, str]:
             summary = json.loads(path.read_text("utf-8"))
             kept = {key: v for key, v in summary.items() if not key.startswith("seconds")}
             data = json.dumps(kept, sort_keys=True).encode()
-        elif path.suffix == ".ora":  # a ZIP, which has times
-            with zipfile.ZipFile(path) as file:
-                data = b"".join(file.read(name) for name in sorted(file.namelist()))
         elif path.is_file():
             data = path.read_bytes()
         else:

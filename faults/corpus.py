@@ -18,9 +18,9 @@ from softfeat.imaging.photo import read_photo
 
 # Verbs that tell what to do, and reasons that need no further word.
 _REMEDY = re.compile(
-    r"\b(add|choose|convert|correct|crop|delete|export|free|get|give|install|lower|make|mark|need"
-    r"|needs|no such file|raise|remove|rename|replace|run|save|set|shorten|shorter|start|use|write"
-    r"|must)\b"
+    r"\b(add|check|choose|convert|correct|crop|delete|export|free|get|give|install|lower|make|mark"
+    r"|must|need|needs|no such file|raise|remove|rename|replace|run|save|set|shorten|shorter|start"
+    r"|use|write)\b"
 )
 _RANDOM = ("truncated", "bytes flipped", "zeros at the end", "label file")  # tried most often
 
@@ -74,7 +74,8 @@ class Corpus:
         odd_folder = photos / "in"
         odd_folder.mkdir(parents=True)
         odd = rule(rng, odd_folder)
-        in_folder = bool(rng.integers(2))
+        # Hidden files in folders are left out, as documented.
+        in_folder = bool(rng.integers(2)) and not odd.path.name.startswith(".")
         if in_folder:
             samples.write_photos(photos / "good", 1, 0)
             (photos / "good" / "0.png").rename(odd_folder / "good.png")

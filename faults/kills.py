@@ -66,7 +66,7 @@ class Kills:
         scenario, reference = self._world.scenario(name), self._world.reference(name)
         share = float(np.random.default_rng((seed, number)).uniform(0.02, 1))
         at_write = (number // len(SCENARIOS)) % 2 == 1
-        for shorter in (1, 0.6, 0.3):  # times vary: it may end before it is killed
+        for shorter in (1, 0.5, 0.2, 0.05):  # times vary: it may end before it is killed
             work = self._world.fresh()
             options: dict[str, Any] = (
                 {"kill_at_write": 1 + int(shorter * share * reference.ended.writes)}

@@ -151,7 +151,7 @@ RULES: dict[str, tuple[str, Rule]] = {
         for name, make, right in (
             ("grey", Image.fromarray, True),
             ("palette", _palette, True),
-            ("16 bits", partial(_wide, 1), True),
+            ("16 bits", lambda ids: Image.fromarray(ids.astype(np.uint16)), True),
             ("RGB", lambda ids: Image.fromarray(ids).convert("RGB"), False),
             ("RGBA", lambda ids: Image.fromarray(ids).convert("RGBA"), False),
             ("grey and alpha", lambda ids: Image.fromarray(ids).convert("LA"), False),

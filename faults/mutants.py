@@ -5,6 +5,7 @@ only the tests that mirror its module, and the examples in the module itself.
 """
 
 import hashlib
+import math
 import os
 import resource
 import shutil
@@ -32,6 +33,7 @@ _HEAVY = (
 )  # fmt: skip
 _OWN = ("softfeat", "tests", "benchmarks", "src")
 _MEMORY = 12 << 30  # bytes of address space that a change may take in addition
+_PATIENCE = 10
 _FAILURES = (1, 2)  # exit statuses of pytest: a failed test, or a module that cannot be imported
 
 
@@ -42,8 +44,8 @@ class Mutants:
         modules: Modules or folders of modules, relative to `src/softfeat`.
         total: Number of changes in the sample.
         wanted: Smallest share of changes that tests have to notice.
-        slower: A change is noticed if the tests take this many times as long as without it.
-        seconds: Shortest time limit of the tests.
+        slower: A change is noticed if the tests compute this many times as long as without it.
+        seconds: Shortest limit of that, in seconds.
     """
 
     title = "Wrong changes that tests notice"
@@ -169,16 +171,24 @@ class _Copy:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run_tests(self, module: str, tests: list[str], folder: Path, limit: float) -> Ended:
-        """Runs tests up to the first failure, in a fork."""
+        """Runs tests up to the first failure, in a fork.
+
+        Args:
+            module: Module whose examples are tested too.
+            tests: Paths of tests.
+            folder: Folder for their files.
+            limit: Seconds of computing. A busy machine may take `_PATIENCE` times as long.
+        """
         log = folder / "tests"
         temporary = folder / "tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         own = [f"src/softfeat/{module}"]
         options = ["-x", "-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider"]
         options += ["--basetemp", str(temporary), "--durations=0", "--no-header", "--tb=line"]
-        return run(self._pytest([*options, *tests, *own]), self.folder, log, limit)
+        tested = self._pytest([*options, *tests, *own], math.ceil(limit))
+        return run(tested, self.folder, log, _PATIENCE * limit)
 
-    def _pytest(self, arguments: list[str]) -> Callable[[], None]:
+    def _pytest(self, arguments: list[str], limit: int) -> Callable[[], None]:
         def call() -> None:
             import pytest
             import torch
@@ -187,6 +197,7 @@ class _Copy:
             sys.dont_write_bytecode = True  # its time stamps are too coarse for quick changes
             used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
             resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, used + _MEMORY))
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
             for name in list(sys.modules):
                 if name.partition(".")[0] in _OWN:
                     del sys.modules[name]

@@ -121,12 +121,13 @@ class Running:
         while self.alive:
             time.sleep(_POLL_SECONDS)
         count = self.log / "writes"
+        writes = count.read_text() if count.is_file() else ""
         return Ended(
             None if hangs else self._code,
             seconds,
             (self.log / "out").read_text("utf-8", "replace"),
             (self.log / "err").read_text("utf-8", "replace"),
-            int(count.read_text()) if count.is_file() else 0,
+            int(writes or 0),  # it may have been killed before it wrote the number
         )
 
 

@@ -173,7 +173,7 @@ def test_a_bad_photo_stops_no_other(command: Command, here: Path) -> None:
     assert last == "4 of 5 photos failed"
     assert lines[0] == "error: missing.jpg: no such file"
     assert lines[1].startswith(r"error: bad\n.jpg: ")
-    assert lines[2] == "error: empty: no photos in this folder and its subfolders"
+    assert lines[2].startswith("error: empty: no photos in this folder and its subfolders: add")
     assert lines[3].startswith("error: small.png: 90x20 pixels: a photo needs 32 or more")
     assert lines[4].startswith("5/5 a.png: ")
     assert len(lines) == 5

@@ -187,7 +187,7 @@ class _Folders:
             identity: list[str | int] = [f"sha256:{hashlib.sha256(photo.getbuffer()).hexdigest()}"]
         elif is_folder(photo):
             next(photo.iterdir(), None)  # raises an error if it cannot be searched
-            raise ValueError("no photos in this folder and its subfolders")
+            raise ValueError("no photos in this folder and its subfolders: add some or remove it")
         else:
             stem, identity = photo.stem, file_identity(photo)
         origin = {"input": identity, **self.origin}

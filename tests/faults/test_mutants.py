@@ -1,3 +1,7 @@
+from pathlib import Path
+
+import pytest
+
 from faults.cases import Outcome
 from faults.mutants import Mutants, mirror_of
 from tests.helpers.paths import ROOT
@@ -31,3 +35,15 @@ def test_too_few_noticed_changes_are_a_failure() -> None:
     assert summary["failed"] == 2
     assert summary["rows"][-1]["share"] == "80.0 %"
     assert summary["tables"]["Not noticed"][0]["change"] == "`line 3`"
+
+
+@pytest.mark.slow
+def test_a_wrong_line_is_noticed_and_a_harmless_one_is_not(tmp_path: Path) -> None:
+    mutants = part("ops/distance.py", total=10_000)
+    file = ROOT / "src/softfeat/ops/distance.py"
+    before = file.read_bytes()
+    changes = {"torch.baddbmm(scale, wide, wide.mT)": "killed", " 1e-14 -> 2e-14": "survived"}
+    for text, verdict in changes.items():
+        (case,) = [c for c in mutants.cases(0) if c.settings["where"].endswith(text)]
+        assert mutants.attempt(case, 0, tmp_path).verdict == verdict
+    assert file.read_bytes() == before

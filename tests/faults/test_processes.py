@@ -28,6 +28,15 @@ def test_an_orderly_end(tmp_path: Path) -> None:
     assert not ended.crash
 
 
+def test_a_kill_while_the_number_of_writes_is_written(tmp_path: Path) -> None:
+    def function() -> None:
+        (tmp_path / "log" / "writes").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ended = run(function, tmp_path, tmp_path / "log", 60)
+    assert (ended.code, ended.writes) == (-signal.SIGKILL, 0)
+
+
 def test_an_exception_in_a_destructor_is_no_crash(tmp_path: Path) -> None:
     class Broken:
         def __del__(self) -> None:

@@ -17,7 +17,8 @@ def test_each_scenario_is_tried_before_any_is_tried_twice() -> None:
     [
         (Ended(0, 1, "", ""), None),
         (Ended(1, 1, "", "error: the disk is full"), "reported"),
-        (Ended(1, 1, "", "error: something"), "unclear"),
+        (Ended(1, 1, "", "error: a list:\n- the disk is full"), "reported"),
+        (Ended(1, 1, "", "the disk is not full\nerror: something"), "unclear"),
         (Ended(1, 1, "", "Traceback (most recent call last):\nOSError: full"), "crash"),
         (Ended(-7, 1, "", "full"), "crash"),
         (Ended(None, 1, "", "full"), "hang"),

@@ -1,4 +1,4 @@
-"""The short form of a part, which `make faults` tries in full."""
+"""The short form of all parts, which `make faults` tries in full."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,13 @@ import pytest
 
 from tests.helpers.commands import run_module
 
-SHORT = {"corpus": ["count=40"]}  # the other parts take longer than a test may
+SHORT = {
+    "kills": ["count=8"],
+    "corpus": ["count=40"],
+    "resources": ["count=3"],
+    "long": ["part.steps=40", "part.photos=10", "part.tolerance=0.2"],
+    "mutants": ["count=6", "part.modules=[ops/distance.py,ops/npair.py]", "part.wanted=0.5"],
+}
 
 
 @pytest.mark.slow

@@ -229,6 +229,17 @@ def test_documents_without_a_profile_are_in_srgb(tmp_path: Path, kind: type) -> 
                 assert Profile(picture.info["icc_profile"]).is_srgb
 
 
+def test_equal_layers_become_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo, layers = document(np.uint8, 2, own_alpha=False)
+    written = []
+    for number, seconds in enumerate((1e9, 1.5e9)):  # whenever they are written
+        monkeypatch.setattr("time.time", lambda now=seconds: now)
+        documents.write_ora(tmp_path / f"{number}.ora", photo, layers)
+        psd = documents.write_photoshop(tmp_path / str(number), photo, layers)
+        written.append(((tmp_path / f"{number}.ora").read_bytes(), psd.read_bytes()))
+    assert written[0] == written[1]
+
+
 def test_documents_hide_what_the_photo_hides(tmp_path: Path) -> None:
     photo, layers = document(np.uint8, 2, own_alpha=True)
     assert photo.alpha is not None

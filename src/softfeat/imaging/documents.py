@@ -315,7 +315,11 @@ def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None
     root = ElementTree.Element("image", {"version": "0.0.3", **size})
     stack = ElementTree.SubElement(root, "stack")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNGs do not get smaller
-        archive.writestr("mimetype", "image/openraster")  # first: it identifies the type
+
+        def write(name: str, content: bytes) -> None:
+            archive.writestr(zipfile.ZipInfo(name), content)  # no time: equal layers, equal files
+
+        write("mimetype", b"image/openraster")  # first: it identifies the type
 
         def add(name: str, content: Photo) -> None:
             with archive.open(name, "w", force_zip64=True) as file:
@@ -333,12 +337,12 @@ def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None
         if photo.alpha is not None:  # colours that nobody sees stay out of the file
             visible = np.where(photo.alpha[..., None] > 0, photo.pixels, 0)
         add("mergedimage.png", Photo(visible, photo.alpha, profile, photo.metadata))
-        archive.writestr("stack.xml", ElementTree.tostring(root, "utf-8", xml_declaration=True))
+        write("stack.xml", ElementTree.tostring(root, "utf-8", xml_declaration=True))
         thumbnail = Image.fromarray(Photo(_on_white(photo), profile=photo.profile).srgb)
         thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
         encoded = BytesIO()
         thumbnail.save(encoded, "PNG")
-        archive.writestr("Thumbnails/thumbnail.png", encoded.getvalue())
+        write("Thumbnails/thumbnail.png", encoded.getvalue())
 
 
 def _on_checkerboard(picture: Image.Image, square: int = 10) -> Image.Image:

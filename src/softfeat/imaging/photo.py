@@ -89,7 +89,9 @@ def _checked(array: NDArray) -> NDArray[Depth]:
         raise ValueError(
             f"an array of {array.dtype} is no photo: pass uint8, or floats in [0,1], or uint16"
         )
-    if not (array.min() >= 0 and array.max() <= 1):  # false for NaN, too
+    if not np.isfinite(array).all():
+        raise ValueError("the array holds values that are no numbers (NaN or infinity): mend it")
+    if array.min() < 0 or array.max() > 1:
         raise ValueError("an array of floats must be in [0,1]: divide by 255, or pass uint8")
     return np.rint(array.astype(np.float64) * 65535).astype(np.uint16)
 
