@@ -35,7 +35,7 @@ from softfeat.training.run_config import (
     resumed_config,
     save_config,
 )
-from tests.helpers.commands import run_module
+from tests.helpers.commands import call_command
 from tests.helpers.paths import CONF
 from tests.helpers.trainings import tiny_run
 
@@ -633,7 +633,7 @@ def test_a_crafted_store_is_refused(tiny_data: Callable[..., Any], tmp_path: Pat
 def test_the_commands_run_nothing(stranger: Stranger) -> None:
     stranger.set("data.image_size", stranger.touch())
     for module, option in (("evaluate", "checkpoint"), ("train", "resume")):
-        result = run_module(f"softfeat.commands.{module}", f"{option}={stranger.run}")
+        result = call_command(module, f"{option}={stranger.run}")
         assert result.returncode == 1
         assert "config.yaml: data.image_size._target_" in result.stderr
         assert "Traceback" not in result.stderr

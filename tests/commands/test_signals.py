@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.commands import run_module
+from tests.helpers.commands import call_command
 from tests.helpers.paths import ROOT
 from tests.helpers.trainings import TINY
 
@@ -106,8 +106,11 @@ def test_a_training_that_is_stopped_at_its_start_leaves_nothing(
 
 
 @pytest.mark.parametrize("argument", ["resume=nowhere", "data.batch_size=0"])
-def test_an_error_at_the_start_leaves_no_folder(argument: str, tmp_path: Path) -> None:
-    result = run_module("softfeat.commands.train", argument, cwd=tmp_path)
+def test_an_error_at_the_start_leaves_no_folder(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call_command("train", argument)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1, result.stderr
     assert list(tmp_path.iterdir()) == []

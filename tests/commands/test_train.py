@@ -24,7 +24,7 @@ from softfeat.data.layouts import DataError
 from softfeat.models.extractor import build_extractor, load_extractor
 from softfeat.training.loggers import finish_wandb
 from softfeat.training.run_config import override, resumed_config
-from tests.helpers.commands import run_module
+from tests.helpers.commands import call_command, run_module
 from tests.helpers.datasets import real_data
 from tests.helpers.trainings import TINY, compose_train, tiny_hard_run, tiny_run
 
@@ -464,14 +464,14 @@ def test_the_command_trains_and_resumes(folder_root: Path, tmp_path: Path) -> No
     assert first.returncode == 0, first.stderr
     assert "test/pair_auc" in first.stdout
     identity = OmegaConf.load(run / "config.yaml").run_id
-    second = run_module("src.train", f"resume={run}", "trainer.max_epochs=2")
+    second = call_command("train", f"resume={run}", "trainer.max_epochs=2")
     assert second.returncode == 0, second.stderr
     assert state(run)["global_step"] == 4
     assert OmegaConf.load(run / "config.yaml").run_id == identity
 
 
 def test_errors_are_for_people() -> None:
-    result = run_module("src.train", "experiment=softfeat_ade20k", "data.root=/nowhere")
+    result = call_command("train", "experiment=softfeat_ade20k", "data.root=/nowhere")
     assert result.returncode == 1
     assert "csail.mit.edu" in result.stderr
     assert "ADEChallengeData2016/" in result.stderr
@@ -518,13 +518,16 @@ def test_contradicting_settings_of_a_head_are_refused(
         train(tiny_hard_run(folder_root, tmp_path / "run", None, option))
 
 
-def test_photos_of_ones_own_train_with_one_line(folder_root: Path, tmp_path: Path) -> None:
+def test_photos_of_ones_own_train_with_one_line(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The recipe and the name of the scenes are not used."""
+    monkeypatch.chdir(tmp_path)
     root = folder_root.rename(tmp_path / "pets")
-    result = run_module(
-        "softfeat.commands.train", "data=folder", f"data.root={root}", "debug=one_step",
+    result = call_command(
+        "train", "data=folder", f"data.root={root}", "debug=one_step",
         "trainer.accelerator=cpu", "extractor.blocks=[1,1]", "extractor.widths=[4,8]",
-        f"data.cache_dir={tmp_path / 'cache'}", cwd=tmp_path,
+        f"data.cache_dir={tmp_path / 'cache'}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     (run,) = (tmp_path / "outputs" / "pets").iterdir()

@@ -5,14 +5,15 @@ import subprocess
 from pathlib import Path
 
 import optuna
+import pytest
 from omegaconf import OmegaConf
 
-from tests.helpers.commands import run_module
+from tests.helpers.commands import call_command, run_module
 from tests.helpers.trainings import TINY
 
 
-def sweep(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A sweep of trainings of two steps."""
+def sweep(root: Path, *arguments: str, process: bool = False) -> "subprocess.CompletedProcess[str]":
+    """A sweep of trainings of two steps, in this process or in a new one."""
     options = [
         "experiment=softfeat_camvid",
         f"data.root={root}",
@@ -21,7 +22,9 @@ def sweep(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         "data.steps_per_epoch=2",
         "trainer.max_epochs=1",
     ]
-    return run_module("src.train", "-m", *options, *arguments)
+    if process:
+        return run_module("src.train", "-m", *options, *arguments)
+    return call_command("train", "-m", *options, *arguments)
 
 
 def report(folder: Path) -> dict[str, dict[str, str]]:
@@ -55,9 +58,8 @@ def test_a_failing_job_spares_the_others_and_is_named(folder_root: Path, tmp_pat
 
 def test_jobs_run_side_by_side_in_one_directory(folder_root: Path, tmp_path: Path) -> None:
     """Also where each would name it otherwise."""
-    result = sweep(
-        folder_root, "launcher=joblib", "name=one,two", f"run_dir='{tmp_path}/${{name}}'"
-    )
+    names = ("name=one,two", f"run_dir='{tmp_path}/${{name}}'")
+    result = sweep(folder_root, "launcher=joblib", *names, process=True)
     assert result.returncode == 0, result.stderr
     rows = report(tmp_path / "softfeat_camvid")
     assert {(job, row["name"], row["status"]) for job, row in rows.items()} == {
@@ -91,6 +93,7 @@ def test_a_search_is_continued(folder_root: Path, tmp_path: Path) -> None:
     assert "3 of 3 trials" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_ddp_job_has_one_directory_and_fails_alone(folder_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     ddp = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
@@ -100,6 +103,7 @@ def test_a_ddp_job_has_one_directory_and_fails_alone(folder_root: Path, tmp_path
         "model.optimizer.lr=1e38,1e-3",
         "trainer.max_epochs=2",
         f"run_dir={folder}",
+        process=True,
     )
     assert result.returncode == 1, result.stderr
     rows = report(folder)
