@@ -16,11 +16,11 @@ from benchmarks.measure import Function, cells, ratio, times_in_turn
 from benchmarks.tables import size_text
 from softfeat.data.datamodule import SegmentationData
 from softfeat.data.layouts import Record
-from softfeat.data.parallel import usable_cores
 from softfeat.data.records import read_record
 from softfeat.data.store import SampleStore
 from softfeat.imaging.images import read_image, resize_image
 from softfeat.imaging.slic import Superpixels
+from softfeat.threads import usable_cores
 
 Segment = Callable[[NDArray[np.uint8]], NDArray[Any]]
 

@@ -250,6 +250,7 @@ def test_cutouts_that_fail(
         (["segment", "a.png", "-k", "many"], "neither a whole number nor auto"),
         (["segment", "a.png", "-k", "41"], "41 is not in the range 1 to 40"),
         (["segment", "a.png", "--size", "16"], "16 is not in the range x>=32"),
+        (["segment", "a.png", "--threads", "0"], "0 is not in the range x>=1"),
         (["segment", "a.png", "--bits", "12"], "'12' is not one of '8', '16'"),
         (["segment", "a.png", "--weights", "nowhere"], "no checkpoint at nowhere"),
         (

@@ -20,6 +20,7 @@ from softfeat.imaging.formats import PhotoWarning
 from softfeat.interrupt import Interrupted, interruptible
 from softfeat.names import printable
 from softfeat.pipes import end_of_output
+from softfeat.threads import limit_threads
 
 if TYPE_CHECKING:
     from softfeat.segmenter import Segmenter
@@ -128,6 +129,12 @@ _SEGMENTER_OPTIONS = (
         help="Device that computes: cpu or cuda.",
     ),
     click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        show_default="one per core",
+        help="Threads that compute.",
+    ),
+    click.option(
         "--backend",
         type=click.Choice(["fast_slic", "skimage"]),
         default="fast_slic",
@@ -156,7 +163,10 @@ class _UsageError(click.ClickException):
     exit_code = 2
 
 
-def _segmenter(weights: str, max_megapixels: float, **options: Any) -> "Segmenter":
+def _segmenter(
+    weights: str, max_megapixels: float, threads: int | None, **options: Any
+) -> "Segmenter":
+    limit_threads(threads)  # before the libraries that read it are imported
     from softfeat.segmenter import Segmenter
 
     try:

@@ -1,6 +1,5 @@
 """Calls a function for many items in worker processes, with a progress bar."""
 
-import os
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -17,6 +16,7 @@ from rich.progress import (
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from softfeat.interrupt import leave_signals_to_parent
+from softfeat.threads import usable_cores
 
 _MOST_WORKERS = 12  # each takes memory
 _FILES = 64  # of a worker: two batches of thirty tensors; as many for everything else
@@ -37,12 +37,6 @@ class _Call(Dataset[Any], Generic[Item, Result]):
 
 def _as_is(batch: list[Any]) -> list[Any]:
     return batch
-
-
-def usable_cores() -> int:
-    """Counts the cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def worker_count(num_workers: int | None) -> int:
