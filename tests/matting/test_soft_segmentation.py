@@ -248,7 +248,7 @@ IMAGE, FEATURES = np.full((16, 16, 3), 0.5), np.zeros((16, 16, 4))
     ("image", "features", "layers", "message"),
     [
         (IMAGE * 255, FEATURES, 2, "divide by 255"),
-        (IMAGE * np.nan, FEATURES, 2, r"\[0,1\]"),
+        (IMAGE * np.nan, FEATURES, 2, "NaN or infinity"),
         (IMAGE[..., 0], FEATURES, 2, r"\(H,W,3\)"),
         (IMAGE[:7], FEATURES[:7], 2, "8 or more"),
         (IMAGE, FEATURES[:8], 2, "at the size of the image"),

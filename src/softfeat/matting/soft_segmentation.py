@@ -189,7 +189,9 @@ def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
 def _check(image: NDArray, features: NDArray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < _SMALLEST:
         raise ValueError(f"the image must be (H,W,3), H and W {_SMALLEST} or more: {image.shape}")
-    if not np.isfinite(image).all() or image.min() < 0 or image.max() > 1:
+    if not np.isfinite(image).all():
+        raise ValueError("the image holds values that are no numbers (NaN or infinity): mend it")
+    if image.min() < 0 or image.max() > 1:
         raise ValueError("the image must be in [0,1]: divide by 255")
     if features.ndim != 3 or features.shape[:2] != image.shape[:2]:
         raise ValueError(
