@@ -11,6 +11,8 @@ from tempfile import TemporaryFile
 
 from softfeat.names import shortened
 
+PARTIAL = ".partial-"  # beginning of the names of unfinished files
+
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
@@ -26,7 +28,7 @@ def replaced(path: Path) -> Iterator[Path]:
         A new name in the same folder, hidden, with the same suffix.
     """
     target = Path(os.path.realpath(path))
-    partial = target.with_name(f".partial-{secrets.token_hex(4)}-{shortened(target.name)}")
+    partial = target.with_name(f"{PARTIAL}{secrets.token_hex(4)}-{shortened(target.name)}")
     try:
         yield partial
         partial.replace(target)

@@ -206,6 +206,17 @@ def test_hard_segmentation_runs_on_cityscapes_as_it_comes(tmp_path: Path) -> Non
     assert {key for key in metrics if key.startswith("test/iou/")} >= {"test/iou/road"}
 
 
+def test_a_run_that_was_killed_in_its_first_checkpoint_starts_again(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    unfinished = run / "checkpoints" / ".partial-0123abcd-last.ckpt"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.write_bytes(b"PK")
+    train(tiny_run(folder_root, run, "trainer.max_epochs=1"))
+    assert {p.name for p in unfinished.parent.iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
 def test_a_killed_epoch_is_run_again_without_double_rows(folder_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny_run(folder_root, run, "trainer.max_epochs=1"))

@@ -1,5 +1,6 @@
 """Documents, read by other programs."""
 
+import os
 import shutil
 import subprocess
 import zipfile
@@ -325,9 +326,12 @@ def test_documents_in_krita(tmp_path: Path, kind: type, own_alpha: bool, suffix:
         documents.write_photoshop(tmp_path / "a", plain, layers)
     else:
         documents.write_ora(tmp_path / "a.ora", plain, layers)
-    command = ["xvfb-run", "-a", "krita", "--nosplash", "--export", "--export-filename"]
+    # A display and settings of its own: two Kritas that start at the same time would share them.
+    display = str(100 + os.getpid() % 10_000)
+    command = ["xvfb-run", "-n", display, "krita", "--nosplash", "--export", "--export-filename"]
     command += [str(tmp_path / "a.png"), str(tmp_path / f"a{suffix}")]
-    subprocess.run(command, capture_output=True, check=True, timeout=300)
+    own = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run(command, capture_output=True, check=True, timeout=300, env=own)
     values = imagecodecs.png_decode((tmp_path / "a.png").read_bytes())
     # It has masks and layers of OpenRaster with 8 bits, and rounds after each layer.
     assert difference(values / np.iinfo(values.dtype).max, photo) < 4

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
-from softfeat.atomic import replaced
+from softfeat.atomic import PARTIAL, replaced
 from softfeat.revision import revision
 from softfeat.training.machine import machine
 from softfeat.training.run_config import save_config
@@ -43,7 +43,8 @@ class RunDirectory:
         Raises:
             ValueError: The directory holds a run that is not to be resumed, or that is in training.
         """
-        if not resume and any((self.path / "checkpoints").glob("*.ckpt")):
+        checkpoints = (path.name for path in (self.path / "checkpoints").glob("*.ckpt"))
+        if not resume and not all(name.startswith(PARTIAL) for name in checkpoints):
             raise ValueError(
                 f"{self.path} holds a run: continue it with python -m src.train "
                 f"resume={self.path}, or choose another run_dir"
@@ -51,6 +52,9 @@ class RunDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         before = {entry.name for entry in self.path.iterdir()}
         with removed_if_empty(self.path), self._locked():
+            for folder in (self.path, self.path / "checkpoints", self.path / "pictures"):
+                for leftover in folder.glob(f"{PARTIAL}*"):  # of a process that was killed
+                    leftover.unlink(missing_ok=True)
             if not resume:  # what a start that failed has left
                 for name in ("metrics.csv", "error.txt"):
                     (self.path / name).unlink(missing_ok=True)
