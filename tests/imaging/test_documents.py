@@ -1,6 +1,5 @@
 """Documents, read by other programs."""
 
-import os
 import shutil
 import subprocess
 import zipfile
@@ -311,30 +310,6 @@ def test_psd_in_gimp(tmp_path: Path) -> None:
         values = imagecodecs.png_decode(written.read_bytes())
         assert values.dtype == photo.pixels.dtype
         assert difference(values / np.iinfo(values.dtype).max, photo) <= 1.001
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("own_alpha", [False, True])
-@pytest.mark.parametrize("suffix", [".psd", ".ora"])
-def test_documents_in_krita(tmp_path: Path, kind: type, own_alpha: bool, suffix: str) -> None:
-    if not (shutil.which("krita") and shutil.which("xvfb-run")):
-        pytest.skip("Krita and xvfb-run are not installed")
-    photo, layers = document(kind, 5, own_alpha)
-    plain = Photo(photo.pixels, photo.alpha)  # without a profile
-    if suffix == ".psd":
-        documents.write_photoshop(tmp_path / "a", plain, layers)
-    else:
-        documents.write_ora(tmp_path / "a.ora", plain, layers)
-    # A display and settings of its own: two Kritas that start at the same time would share them.
-    display = str(100 + os.getpid() % 10_000)
-    command = ["xvfb-run", "-n", display, "krita", "--nosplash", "--export", "--export-filename"]
-    command += [str(tmp_path / "a.png"), str(tmp_path / f"a{suffix}")]
-    own = {**os.environ, "HOME": str(tmp_path)}
-    subprocess.run(command, capture_output=True, check=True, timeout=300, env=own)
-    values = imagecodecs.png_decode((tmp_path / "a.png").read_bytes())
-    # It has masks and layers of OpenRaster with 8 bits, and rounds after each layer.
-    assert difference(values / np.iinfo(values.dtype).max, photo) < 4
 
 
 @pytest.mark.parametrize(
