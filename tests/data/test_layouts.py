@@ -115,8 +115,8 @@ def test_mixture_holds_sets_out_of_training(mixture_root: Path) -> None:
     "layout", [ADE20K, Cityscapes, Folder, partial(Mixture, layouts={"a": Folder})]
 )
 def test_a_missing_root_says_what_to_do(layout: object, tmp_path: Path) -> None:
-    for root in (None, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"(?s)data\.root.*Expected.*<- data\.root") as error:
+    for root, where in ((None, "is not set"), (tmp_path / "nowhere", "nowhere is not a folder")):
+        with pytest.raises(DataError, match=rf"(?s){where}\. Expected.*<- data\.root") as error:
             layout(root=root)  # type: ignore[operator]
         # A folder of one's own is got from nowhere.
         assert ("Get it from" in str(error.value)) == (layout is not Folder)
