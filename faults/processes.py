@@ -80,6 +80,8 @@ class Running:
         kill_at_write: int | None = None,
     ) -> None:
         log.mkdir(parents=True, exist_ok=True)
+        for name in ("out", "err"):  # it may be killed before it opens them
+            (log / name).write_bytes(b"")
         self.log, self.started = log, time.monotonic()
         self._code: int | None = None
         sys.stdout.flush()

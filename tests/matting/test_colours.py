@@ -121,6 +121,13 @@ def test_a_layer_alone_and_an_empty_one(kind: type, size: tuple[int, int]) -> No
     np.testing.assert_array_equal(found[0], pixels)
 
 
+def test_a_layer_too_faint_to_be_seen_takes_nothing_from_the_others() -> None:
+    photo = Photo(np.full((70, 70, 3), 40_000, np.uint16))
+    faint = np.full((70, 70), 1 / 1024, np.float32)
+    colours = layer_colours(photo, np.stack([1 - faint, faint]))
+    np.testing.assert_allclose(colours[0], 40_000, atol=2)
+
+
 def test_a_flat_photo() -> None:
     pixels = np.full((50, 70, 3), [0, 255, 90], np.uint8)
     ramp = np.linspace(0, 1, 70, dtype=np.float32)[None].repeat(50, 0)
