@@ -50,12 +50,13 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def spans(document: Path) -> list[str]:
-    """What stands in backquotes within the text."""
+    """What stands in backquotes within the text, without the tables of changed lines of code."""
     if document.suffix == ".ipynb":
         cells = nbformat.read(document, nbformat.NO_CONVERT).cells
         text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     else:
         text = FENCE.sub("", document.read_text("utf-8"))
+        text = "\n".join(line for line in text.splitlines() if " -> " not in line)
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
 
 
