@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
 from skimage import data
@@ -50,7 +51,7 @@ def network(
             "network": name,
             "long sides": ", ".join(map(str, sizes)),
             "parameters (millions)": f"{sum(p.numel() for p in extractor.parameters()) / 1e6:.2f}",
-            "s": f"{sorted(times)[len(times) // 2]:.2f}",
+            "s": f"{median(times):.2f}",
         }
         for ((name, sizes), extractor), times in zip(ways.items(), seconds.values(), strict=True)
     ]
