@@ -22,6 +22,7 @@ from tests.helpers.trainings import compose_train
 SOURCES = "".join(p.read_text() for p in (ROOT / "src").rglob("*.py"))
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml"))
 ROOTS = {
+    "clicks_objects": "mixture_root",
     "softfeat_ade20k": "ade20k_root",
     "softfeat_cityscapes": "cityscapes_root",
     "softfeat_mixture": "mixture_root",
@@ -138,9 +139,9 @@ def test_every_experiment_makes_one_step(
         options += ["data.layout.counts={train:4,val:1,test:1}"]
     else:
         options.append(f"data.root={request.getfixturevalue(root)}")
-    if name.startswith("hardseg"):
+    if name.startswith(("hardseg", "clicks")):
         options.append("model.features_checkpoint=null")
-    if name == "softfeat_photos":  # the sets here are too small for it
+    if name in ("softfeat_photos", "clicks_objects"):  # the sets here are too small for it
         options.append("data.hold_back=false")
     cfg = compose_train(*options)
     check_keys(cfg, SOURCES)
@@ -153,7 +154,8 @@ def test_every_experiment_makes_one_step(
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
-        ("hardseg_camvid", 920), ("hardseg_cityscapes", 14880), ("hardseg_idd", 1760),
+        ("clicks_objects", 2000), ("hardseg_camvid", 920), ("hardseg_cityscapes", 14880),
+        ("hardseg_idd", 1760),
         ("hardseg_scenes", 400), ("softfeat_ade20k", 60000), ("softfeat_camvid", 2000),
         ("softfeat_cityscapes", 20000), ("softfeat_mixture", 10000), ("softfeat_photos", 6000),
         ("softfeat_road", 3000), ("softfeat_scenes", 1100), ("softfeat_scenes_printed", 1100),

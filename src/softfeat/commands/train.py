@@ -46,7 +46,7 @@ from softfeat.training.settings import check_sections, check_settings
 
 _COMMAND = (sys.executable, "-m", "softfeat.commands.train")
 # Keys of the model's configuration that decide how extractor and data are made.
-_NOT_FOR_THE_MODULE = ("features_checkpoint", "cache_features")
+_NOT_FOR_THE_MODULE = ("features_checkpoint", "cache_features", "no_subject")
 
 
 def train(cfg: DictConfig, resume: bool = False) -> dict[str, float]:
@@ -142,7 +142,7 @@ def make_extractor(cfg: DictConfig, last: Path | None = None) -> Extractor:
     if last is not None:
         return resumed_extractor(cfg, last)
     extractor: Extractor = instantiate(cfg.extractor)
-    if "head" not in cfg.model or cfg.model.features_checkpoint is None:
+    if cfg.model.get("features_checkpoint") is None:
         return extractor
     checkpoint = cfg.model.features_checkpoint
     try:
@@ -162,7 +162,7 @@ def resumed_extractor(cfg: DictConfig, last: Path) -> Extractor:
     if cfg.extractor._target_ not in KNOWN:  # a class of the user's own, who named it again
         return instantiate(cfg.extractor)
     trained = load_extractor(last)
-    if "head" in cfg.model:
+    if "features_checkpoint" in cfg.model:
         trained.recompute = cfg.extractor.get("recompute", 0)
         return trained
     settings = {key: cfg.extractor.get(key) for key in trained.hparams}
@@ -191,6 +191,8 @@ def make_data(cfg: DictConfig, extractor: Extractor, can_replay: bool = False) -
         ValueError: Features of an extractor in training were to be stored.
     """
     make: Any = instantiate(cfg.data, _partial_=True)
+    if "clicks" in cfg.model:
+        return make(num_levels=len(extractor.level_channels), neighbours=True)
     if "head" not in cfg.model:
         flat = can_replay and cfg.model.cuda_graph
         return make(num_levels=len(extractor.level_channels), flat=flat)
@@ -212,6 +214,8 @@ def make_module(cfg: DictConfig, extractor: Extractor, data: SegmentationData) -
     """
     settings = {key: value for key, value in cfg.model.items() if key not in _NOT_FOR_THE_MODULE}
     make: Any = instantiate(settings, _partial_=True)
+    if "clicks" in cfg.model:
+        return make(extractor=extractor, no_subject=numbers_of_sets(cfg, data))
     if "head" not in cfg.model:
         weights = class_weights(cfg, data)
         num_classes = [len(names) for names in data.label_spaces]
@@ -223,6 +227,21 @@ def make_module(cfg: DictConfig, extractor: Extractor, data: SegmentationData) -
         class_names=names,
         class_weights=class_weights(cfg, data),
     )
+
+
+def numbers_of_sets(cfg: DictConfig, data: SegmentationData) -> list[int]:
+    """Finds the numbers of the label spaces of `model.no_subject`.
+
+    Raises:
+        ValueError: The data is no mixture with these sets.
+    """
+    names = list(getattr(data.layout, "layouts", {}))
+    if unknown := [name for name in cfg.model.no_subject if name not in names]:
+        raise ValueError(
+            f"model.no_subject: {', '.join(map(str, unknown))} is not in the data's sets: "
+            f"{', '.join(names) or 'it has no sets'}"
+        )
+    return [names.index(name) for name in cfg.model.no_subject]
 
 
 def class_weights(cfg: DictConfig, data: SegmentationData) -> Tensor | None:

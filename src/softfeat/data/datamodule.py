@@ -64,7 +64,8 @@ class SegmentationData(pl.LightningDataModule):
     padding; space (B,) int64, the number of the label space in `label_spaces`; path, a list of B
     names. With `num_levels` it also has pooling, one `PoolingWeights` for each pyramid level. With
     `native_labels` it also has native_label, a list of B label maps (h,w) uint8 at the size of
-    their files. With `frozen`, batches of training and validation have `features` in place of image
+    their files. With `neighbours` it also has neighbours, the pairs of touching superpixels. With
+    `frozen`, batches of training and validation have `features` in place of image
     and superpixels.
 
     Args:
@@ -93,6 +94,7 @@ class SegmentationData(pl.LightningDataModule):
         seed: Random seed of shuffling and augmentation.
         num_levels: Number of levels of the extractor's pyramid; 0 leaves `pooling` out.
         flat: Make batches that can be replayed from a CUDA graph (`FlatBatch`).
+        neighbours: Also find the pairs of touching superpixels (`ops.superpixel_graph`).
         frozen: Network whose outputs are computed once and stored, then read by training and
             validation in place of photos; None to read photos.
         features_dir: Folder of these outputs; None for a folder of the cache.
@@ -122,6 +124,7 @@ class SegmentationData(pl.LightningDataModule):
         seed: int = 0,
         num_levels: int = 0,
         flat: bool = False,
+        neighbours: bool = False,
         frozen: FrozenNetwork | None = None,
         features_dir: str | Path | None = None,
     ) -> None:
@@ -164,7 +167,8 @@ class SegmentationData(pl.LightningDataModule):
         self.superpixels, self.augmentation = superpixels, augmentation
         self.balance, self.steps_per_epoch, self.test_split = balance, steps_per_epoch, test_split
         self.variants, self.native_labels, self.pack = variants, native_labels, pack
-        self.num_levels, self.flat, self.frozen = num_levels, flat, frozen
+        self.num_levels, self.flat, self.neighbours = num_levels, flat, neighbours
+        self.frozen = frozen
         self.features_dir = Path(features_dir or self.cache_dir / "features")
         self.datasets: dict[str, SegmentationDataset] = {}
         self.features: dict[str, FeatureStore] = {}
@@ -377,7 +381,7 @@ class SegmentationData(pl.LightningDataModule):
         sampler: StreamSampler | Sequence[int] | Sequence[tuple[int, int]],
     ) -> DataLoader[Batch]:
         collate: Callable[[Any], Any]
-        collate = Collate(self.superpixels.count, self.num_levels, self.flat)
+        collate = Collate(self.superpixels.count, self.num_levels, self.flat, self.neighbours)
         num_workers = self.num_workers
         if isinstance(dataset, FeatureStore):
             # Read in this process: passing features on from a worker takes as long.

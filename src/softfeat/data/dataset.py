@@ -23,6 +23,7 @@ from softfeat.imaging.images import file_identity, resize_image
 from softfeat.imaging.slic import Superpixels
 from softfeat.ops.labels import IGNORE
 from softfeat.ops.pyramid import pooling_weights
+from softfeat.ops.superpixel_graph import find_neighbours
 from softfeat.ops.superpixels import NO_SUPERPIXEL
 
 Batch = Mapping[str, Any]
@@ -317,18 +318,21 @@ class Collate:
         num_superpixels: S, number of rows per image.
         num_levels: Number of levels of the extractor's pyramid; 0 leaves the matrices out.
         flat: Make a `FlatBatch` with padded matrices, so that all batches have the same layout.
+        neighbours: Also find the pairs of touching superpixels.
     """
 
     num_superpixels: int
     num_levels: int = 0
     flat: bool = False
+    neighbours: bool = False
 
     def __call__(self, samples: list[dict[str, Any]]) -> Batch:
         """Makes a batch.
 
         Returns:
             image (B,3,H,W); label and superpixels (B,H,W); space (B,); path; pooling, one
-            `PoolingWeights` per level; native_label, a list, if the samples have it.
+            `PoolingWeights` per level; native_label, a list, if the samples have it; neighbours, if
+            asked for.
         """
         native = [sample.pop("native_label") for sample in samples if "native_label" in sample]
         batch: dict[str, Any] = default_collate(samples)
@@ -340,6 +344,8 @@ class Collate:
             batch["pooling"] = pooling_weights(
                 superpixels, self.num_superpixels, sizes, padded=self.flat
             )
+        if self.neighbours:
+            batch["neighbours"] = find_neighbours(batch["superpixels"], self.num_superpixels)
         if self.flat:
             flat = FlatBatch.of(batch)
             share_memory(flat.buffer)

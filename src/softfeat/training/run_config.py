@@ -51,6 +51,7 @@ KNOWN = frozenset(
         "softfeat.training.callbacks.pictures.SegmentationPictures",
         "softfeat.training.callbacks.progress.Progress",
         "softfeat.training.callbacks.throughput.Throughput",
+        "softfeat.training.clicks.ClickModule",
         "softfeat.training.hard_segmentation.HardSegmentationModule",
         "softfeat.training.loggers.make_wandb_logger",
         "softfeat.training.sampled_pixels.SampledPixelModule",

@@ -75,22 +75,25 @@ def check_settings(cfg: DictConfig) -> None:
                 "it out"
             )
     hard = "head" in cfg.model
-    system = "a head" if hard else "soft features"
-    scores = (
-        ("miou", "pixel_accuracy", "class_accuracy", "fwiou")
-        if hard
-        else ("pair_auc", "equal_distance", "unequal_distance", "active_pairs")
-    )
+    scores: tuple[str, ...]
+    if hard:
+        system, scores = "a head", ("loss", "miou", "pixel_accuracy", "class_accuracy", "fwiou")
+    elif "clicks" in cfg.model:
+        system, scores = "clicks", ("iou", *(f"iou_{n}" for n in range(6)))
+    else:
+        system = "soft features"
+        scores = ("loss", "pair_auc", "equal_distance", "unequal_distance", "active_pairs")
     if hard:
         for key in ("cache_features", "end_to_end"):
             flag(f"model.{key}", cfg.model[key])
+    if "features_checkpoint" in cfg.model:
         text("model.features_checkpoint", cfg.model.features_checkpoint, or_null=True)
     if "weights" in cfg.extractor:
         text("extractor.weights", cfg.extractor.weights, or_null=True)
     for key in ("root", "cache_dir"):
         text(f"data.{key}", cfg.data[key], or_null=key == "root")
     metric = str(cfg.optimized_metric)
-    known = [f"val/{name}" for name in ("loss", *scores)]
+    known = [f"val/{name}" for name in scores]
     if metric not in known and not (hard and metric.startswith("val/iou/")):
         raise ValueError(
             f"optimized_metric={metric}: there is no such score of {system}; choose "
