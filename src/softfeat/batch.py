@@ -21,7 +21,7 @@ from softfeat.imaging.photo_files import is_folder
 from softfeat.interrupt import Interrupted
 from softfeat.names import printable
 from softfeat.results import SUMMARY, claimed, is_finished, read_summary, remove_unfinished
-from softfeat.segmenter import Segmenter, check_bits, check_cutout
+from softfeat.segmenter import Segmenter, check_bits, check_join
 
 VERSION = 5  # version of the files of a photo; files of another version are written again
 _MOST_NAMED = 10  # files that are no photos, named in a line
@@ -202,9 +202,9 @@ class _Folders:
             cuts = include is not None or box is not None
             original = self.segmenter.read(photo)
             if cuts:  # an error before the work
-                check_cutout(original, include, box)
+                check_join(original, include, box)
             layers = self.segmenter(original)
-            cutout = layers.cutout(include, box) if cuts else None
+            cutout = layers.join(include, box) if cuts else None
             try:
                 entries = {"photo": Path(name).name, **origin}
                 summary = layers.save(folder, bits, cutout, entries, masks)

@@ -91,7 +91,7 @@ class _Pixels(click.ParamType):
             self.fail(f"{value!r} is not {self.name} in whole pixels.", param, ctx)
 
 
-_SEGMENTER_OPTIONS = (
+_LAYERS_OPTIONS = (
     click.option(
         "-k",
         "--layers",
@@ -101,11 +101,20 @@ _SEGMENTER_OPTIONS = (
         help="Number of layers, 1 to 40, or auto.",
     ),
     click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Random seed; the same seed gives the same layers.",
+    ),
+)
+_SEGMENTER_OPTIONS = (
+    click.option(
         "--size",
         type=click.IntRange(min=32),
         default=640,
         show_default=True,
-        help="Pixels of the long side at which layers are computed.",
+        help="Pixels of the long side at which the photo is analysed.",
     ),
     click.option(
         "--weights",
@@ -113,13 +122,6 @@ _SEGMENTER_OPTIONS = (
         default="general",
         show_default=True,
         help="Name of shipped weights (general, road), a file of weights, or a run directory.",
-    ),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="Random seed; the same seed gives the same layers.",
     ),
     click.option(
         "--device",
@@ -153,6 +155,12 @@ _SEGMENTER_OPTIONS = (
 
 def _segmenter_options(command: Command) -> Command:
     for option in reversed(_SEGMENTER_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _layers_options(command: Command) -> Command:
+    for option in reversed(_LAYERS_OPTIONS):
         command = option(command)
     return command
 
@@ -287,6 +295,7 @@ def main() -> None:
     show_default=True,
     help="Folder that gets a folder per photo.",
 )
+@_layers_options
 @_segmenter_options
 @click.option(
     "--bits",
@@ -355,12 +364,18 @@ def segment(
     "--include",
     multiple=True,
     type=_Pixels("X,Y"),
-    help="A pixel of what to cut out; repeat it for more parts.",
+    help="A pixel of the thing; repeat it for more.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    type=_Pixels("X,Y"),
+    help="A pixel that is not of the thing; repeat it for more.",
 )
 @click.option(
     "--box",
     type=_Pixels("L,T,R,B"),
-    help="A box around what to cut out: left, top, right, bottom.",
+    help="A box around the thing: left, top, right, bottom.",
 )
 @click.option(
     "-o",
@@ -370,55 +385,106 @@ def segment(
     show_default=True,
     help="PNG file to write, or - for standard output.",
 )
+@click.option("--matte", type=_Text(), help="PNG file for the matte, in grey.")
+@click.option(
+    "--background",
+    type=_Text(),
+    metavar="COLOUR|PHOTO",
+    help="What to put behind the thing: white, #rrggbb, or a photo. [default: transparent]",
+)
+@click.option(
+    "--grow",
+    type=click.FloatRange(-1000, 1000),
+    default=0,
+    metavar="PIXELS",
+    help="Move the border outwards, or inwards below 0.",
+)
+@click.option(
+    "--feather",
+    type=click.FloatRange(0, 1000),
+    default=0,
+    metavar="PIXELS",
+    help="Blur the border.",
+)
+@click.option(
+    "--decontaminate/--keep-colours",
+    default=True,
+    show_default=True,
+    help="Free the border from colours of the surroundings, or keep the photo's.",
+)
 @_segmenter_options
 def cutout(
     photo: str,
     include: tuple[tuple[int, int], ...],
+    exclude: tuple[tuple[int, int], ...],
     box: tuple[int, int, int, int] | None,
     output: str,
+    matte: str | None,
+    background: str | None,
+    grow: float,
+    feather: float,
+    decontaminate: bool,
     **options: Any,
 ) -> None:
-    """Cut a part out of a photo, by pixels or a box, as a transparent PNG.
+    """Cut a thing out of a photo, softly, as a transparent PNG.
 
-    PHOTO is a file, or - for standard input.
+    PHOTO is a file, or - for standard input. Without --include, --exclude and --box it is the
+    subject of the photo.
 
     \b
     Examples:
-      softfeat cutout photo.jpg --include 420,310
-      softfeat cutout photo.jpg --include 420,310 --include 300,80 -o cat.png
+      softfeat cutout photo.jpg
+      softfeat cutout photo.jpg --include 420,310 -o cat.png
+      softfeat cutout photo.jpg --include 420,310 --exclude 300,80 --background white
       softfeat cutout photo.jpg --box 100,50,600,400 -o - > cat.png
 
     \b
     Exit codes:
-      0  the part is cut out
+      0  the thing is cut out
       1  the photo failed
       2  wrong usage
     """  # noqa: D301
-    if bool(include) == (box is not None):
-        raise click.UsageError("Choose what to cut out: --include X,Y or --box L,T,R,B.")
-    target = Path(output)
-    if output != _STANDARD and target.suffix.lower() != ".png":
-        raise click.UsageError(f"-o {output}: the cut-out is a PNG file; choose a name in .png.")
-    if os.path.exists(output) and os.path.exists(photo) and target.samefile(photo):  # noqa: PTH110
-        raise click.UsageError(f"-o {output} is the photo; choose another name.")
+    outputs = {option: name for option, name in (("-o", output), ("--matte", matte)) if name}
+    for option, written in outputs.items():
+        if written == _STANDARD and option == "-o":
+            continue
+        if Path(written).suffix.lower() != ".png":
+            raise click.UsageError(f"{option} {written}: it is a PNG file; choose a name in .png.")
+        for read in (photo, background or photo):
+            if os.path.exists(written) and os.path.exists(read) and Path(written).samefile(read):  # noqa: PTH110
+                raise click.UsageError(f"{option} {written} is the photo; choose another name.")
+    if matte and os.path.abspath(matte) == os.path.abspath(output):  # noqa: PTH100
+        raise click.UsageError("-o and --matte are the same file; choose two names.")
     segmenter = _segmenter(**options)
-    from softfeat.segmenter import check_cutout
+    from softfeat.imaging.documents import save_png, write_alpha
+    from softfeat.selection import colour_of
 
     source = _standard_input() if photo == _STANDARD else Path(photo)
     name = source.name if isinstance(source, BytesIO) else source
     with _named(name):
         original = segmenter.read(source)
-        check_cutout(original, include, box)  # before the work
-    if output != _STANDARD:
-        with _named(output):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            check_writable(target)
+        segmenter.check(original, include, exclude, box)  # before the work
+    behind: Any = None
+    if background is not None and (behind := colour_of(background)) is None:
+        with _named(background):
+            behind = segmenter.read(Path(background))
+    for written in outputs.values():
+        if written != _STANDARD:
+            with _named(written):
+                Path(written).parent.mkdir(parents=True, exist_ok=True)
+                check_writable(Path(written))
     with _named(name):
-        part = segmenter(original).cutout(include, box)
+        part = segmenter.open(original).cutout(
+            include, exclude, box, grow=grow, feather=feather, decontaminate=decontaminate
+        )
+        picture = part.photo if behind is None else part.over(behind)
+    if matte is not None:
+        with _named(matte), replaced(Path(matte)) as partial:
+            write_alpha(partial, part.matte, 8 * original.pixels.itemsize)
     with _named(output):
         if output == _STANDARD:
-            part.save(sys.stdout.buffer)
+            save_png(sys.stdout.buffer, picture)
             return
-        with replaced(target) as partial:
-            part.save(partial)
+        with replaced(Path(output)) as partial:
+            save_png(partial, picture)
     click.echo(f"wrote {printable(output)}", err=True)

@@ -2,18 +2,17 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from softfeat.imaging import documents
-from softfeat.imaging.convert import eight_bits, to_float, to_tensor
+from softfeat.imaging.convert import to_float, to_tensor
 from softfeat.imaging.images import resize_image
 from softfeat.imaging.naming import layer_names
 from softfeat.imaging.photo import MAX_PIXELS, Photo, PhotoSource, read_photo
@@ -22,11 +21,20 @@ from softfeat.imaging.slic import Superpixels
 from softfeat.imaging.stacking import fit_colours, stacking_alphas
 from softfeat.matting.colours import layer_colours
 from softfeat.matting.layers import select, upsample_alphas
-from softfeat.matting.soft_segmentation import MOST_LAYERS, STAGES, Backend, soft_segment
-from softfeat.models.checkpoints import checkpoint_file
-from softfeat.models.extractor import load_extractor
+from softfeat.matting.soft_segmentation import (
+    MOST_LAYERS,
+    STAGES,
+    Analysis,
+    Backend,
+    analyse,
+    layers_of,
+)
+from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
+from softfeat.models.click_network import click_network_of
+from softfeat.models.extractor import extractor_of
 from softfeat.models.photo_features import FEATURES_SIZES, features_of
 from softfeat.results import replacing, write_summary
+from softfeat.selection import NO_CLICKS, Cutout, Selector, part_of
 from softfeat.stopwatch import Stopwatch
 
 LayerCount = int | Literal["auto"]
@@ -63,54 +71,19 @@ def check_bits(bits: int) -> None:
         raise ValueError(f"bits={bits}: set bits=8 or bits=16")
 
 
-def check_cutout(
+def check_join(
     photo: Photo,
     include: Sequence[Sequence[int]] | None = None,
     box: Sequence[int] | None = None,
 ) -> None:
-    """Raises ValueError if `Layers.cutout` of a photo would, before it is segmented."""
+    """Raises ValueError if `Layers.join` of a photo would, before it is segmented."""
     _check_one_of(include, box)
     select(np.broadcast_to(np.float32(1), (1, *photo.pixels.shape[:2])), include or None, box)
 
 
 def _check_one_of(include: Sequence[Sequence[int]] | None, box: Sequence[int] | None) -> None:
     if bool(include) == (box is not None):
-        raise ValueError("cut out by include=[(x, y), ...] or box=(left, top, right, bottom)")
-
-
-@dataclass(frozen=True, eq=False)
-class Cutout:
-    """A part of a photo, cut out softly.
-
-    Attributes:
-        matte: (H,W) in [0,1].
-        photo: The part in its own colours, without fringes of its surroundings. Its alpha is the
-            matte times the alpha of the whole photo.
-    """
-
-    matte: NDArray[np.float32]
-    photo: Photo
-
-    @property
-    def image(self) -> Image.Image:
-        """RGBA picture of 8 bits, in the photo's own colours, with its profile."""
-        pixels, alpha = self.photo.pixels, self.photo.alpha
-        rgba = np.dstack([pixels, alpha]) if alpha is not None else pixels
-        picture = Image.fromarray(eight_bits(rgba))
-        if self.photo.profile is not None:
-            picture.info["icc_profile"] = self.photo.profile
-        return picture
-
-    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Writes a PNG with the bits, the profile and the metadata of the photo.
-
-        Args:
-            file: File, or an open file.
-        """
-        if isinstance(file, str | os.PathLike):
-            documents.save_png(Path(file), self.photo)
-        else:
-            documents.write_png(file, self.photo)
+        raise ValueError("join layers by include=[(x, y), ...] or box=(left, top, right, bottom)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +95,7 @@ class Layers:
         alphas: (K,H,W) in [0,1], adding up to 1 at every pixel, largest layer first.
         features: (h,w,3) in [0,1], the features that the layers follow, at the working size.
         superpixels: (h,w) ids 0..S-1, at the working size.
+        selector: Cuts things out of the photo by clicks.
         seconds: Seconds per stage: "reading", "network", the stages of
             `softfeat.matting.soft_segmentation`, and "enlarging".
     """
@@ -130,6 +104,7 @@ class Layers:
     alphas: NDArray[np.float32]
     features: NDArray[np.float64]
     superpixels: NDArray[np.uint16]
+    selector: Selector
     seconds: dict[str, float]
 
     @property
@@ -152,14 +127,15 @@ class Layers:
         fit_colours(self.original, colours, stack)
         return colours
 
-    def _part(self, colours: NDArray[Depth], alpha: NDArray[np.float32]) -> Photo:
-        """A part of the photo with colours (H,W,3) and an alpha (H,W) in [0,1]."""
-        most = np.iinfo(colours.dtype).max
-        own = most if self.original.alpha is None else self.original.alpha
-        opacity = np.rint(alpha * np.float32(1) * own).astype(colours.dtype)
-        return replace(self.original, pixels=colours, alpha=opacity)
+    def select(self, *marks: Any, **options: Any) -> NDArray[np.float32]:
+        """Finds the matte of a thing by clicks; see `Selector.select`."""
+        return self.selector.select(*marks, **options)
 
-    def cutout(
+    def cutout(self, *marks: Any, **options: Any) -> Cutout:
+        """Cuts a thing out by clicks; see `Selector.cutout`."""
+        return self.selector.cutout(*marks, **options)
+
+    def join(
         self,
         include: Sequence[Sequence[int]] | None = None,
         box: Sequence[int] | None = None,
@@ -178,9 +154,7 @@ class Layers:
             ValueError: Neither or both are given, or they are not on the photo.
         """
         _check_one_of(include, box)
-        matte = select(self.alphas, include or None, box)
-        both = np.stack([matte, 1 - matte])  # (2,H,W)
-        return Cutout(matte, self._part(layer_colours(self.original, both)[0], matte))
+        return self.selector.cut(select(self.alphas, include or None, box))
 
     def save(
         self,
@@ -200,7 +174,7 @@ class Layers:
         Args:
             folder: Folder to write to; it is made if it does not exist.
             bits: 8 or 16, bits of the `alpha_<k>.png`.
-            cutout: Result of `cutout`, written as `selection.png` and `cutout.png`.
+            cutout: Result of `cutout` or `join`, written as `selection.png` and `cutout.png`.
             entries: Further entries of the summary.
             masks: Whether layers of the Photoshop document have masks that can be edited, instead
                 of transparent colours.
@@ -229,7 +203,7 @@ class Layers:
         with watch("documents"):
             for k, (alpha, own) in enumerate(zip(self.alphas, colours, strict=True), 1):
                 documents.write_alpha(folder / f"alpha_{k}.png", alpha, bits)
-                documents.save_png(folder / f"layer_{k}.png", self._part(own, alpha))
+                documents.save_png(folder / f"layer_{k}.png", part_of(photo, own, alpha))
             if cutout is not None:
                 documents.write_alpha(folder / "selection.png", cutout.matte, bits)
                 cutout.save(folder / "cutout.png")
@@ -268,6 +242,8 @@ class Segmenter:
     (2, 300, 451)
     >>> layers.cutout(include=[(225, 150)]).image.size
     (451, 300)
+    >>> Segmenter("general").open(chelsea()).select(preview=True).shape  # the subject
+    (300, 451)
 
     Args:
         weights: Name of shipped weights ("general", "road"), a file of weights, or the directory of
@@ -319,11 +295,32 @@ class Segmenter:
         self.seed, self.backend = seed, backend
         self.device = _device(device)
         self.checkpoint = checkpoint_file(os.fspath(weights))
-        self.extractor = load_extractor(self.checkpoint).to(self.device)
+        content = read_checkpoint(self.checkpoint)
+        self.extractor = extractor_of(content).eval().to(self.device)
+        self.clicks = click_network_of(content)
 
     def read(self, source: PhotoSource) -> Photo:
         """Reads a photo of up to `max_pixels`; see `read_photo`."""
         return read_photo(source, self.max_pixels)
+
+    def check(
+        self,
+        photo: Photo,
+        include: Sequence[Sequence[int]] = (),
+        exclude: Sequence[Sequence[int]] = (),
+        box: Sequence[int] | None = None,
+    ) -> None:
+        """Finds out whether a thing can be cut out of a photo, before its features are computed.
+
+        Raises:
+            ValueError: The photo cannot be segmented, clicks or box are not on it, or the weights
+                answer no clicks.
+        """
+        height, width = photo.pixels.shape[:2]
+        working_size(height, width, self.size)
+        Selector.check(photo, include, exclude, box)
+        if self.clicks is None:
+            raise ValueError(NO_CLICKS)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -349,6 +346,18 @@ class Segmenter:
         """
         layers = self.layers if layers is None else layers
         _check_layers(layers)
+        return self.open(photo).layers(layers)
+
+    def open(self, photo: Photo | PhotoSource) -> "OpenPhoto":
+        """Computes the features of a photo, from which things are cut and layers are made.
+
+        Args:
+            photo: Photo, or what `read_photo` reads.
+
+        Raises:
+            FileNotFoundError, ValueError: The photo is missing, damaged, too small, too large or
+                too stretched.
+        """
         watch = Stopwatch()
         with watch("reading"):
             original = photo if isinstance(photo, Photo) else self.read(photo)
@@ -357,20 +366,72 @@ class Segmenter:
             small = resize_image(pixels, working_size(height, width, self.size))  # (h,w,3)
         with watch("network"):
             maps = features_of(self.extractor, small, self.features_sizes)  # (h,w,D)
-        soft = soft_segment(
-            to_float(small, np.float64),
-            maps,
-            layers,
-            self.seed,
-            device=self.device,
-            backend=self.backend,
-        )
+            selector = Selector.of(original, small, maps, self.clicks, self.backend)
+        return OpenPhoto(selector, self.seed, self.device, self.backend, maps, watch.seconds)
+
+
+class OpenPhoto:
+    """A photo with its features. Things are cut from it at once, and layers after some seconds.
+
+    Args:
+        selector: Cuts things out of the photo by clicks.
+        seed: Random seed of the eigenvectors.
+        device: Device of the sparsifications.
+        backend: Library that computes the superpixels.
+        maps: (h,w,D) features of the photo.
+        seconds: Seconds per stage so far.
+    """
+
+    def __init__(
+        self,
+        selector: Selector,
+        seed: int,
+        device: torch.device,
+        backend: Backend,
+        maps: NDArray[np.float32],
+        seconds: Mapping[str, float],
+    ) -> None:
+        self.selector, self.seed, self.device, self.backend = selector, seed, device, backend
+        self._maps: NDArray[np.float32] | None = maps
+        self._seconds = dict(seconds)
+
+    def select(self, *marks: Any, **options: Any) -> NDArray[np.float32]:
+        """Finds the matte of a thing by clicks; see `Selector.select`."""
+        return self.selector.select(*marks, **options)
+
+    def cutout(self, *marks: Any, **options: Any) -> Cutout:
+        """Cuts a thing out by clicks; see `Selector.cutout`."""
+        return self.selector.cutout(*marks, **options)
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """What all numbers of layers have in common, computed at the first access.
+
+        It takes some seconds, and some hundred megabytes as long as this object lives.
+        """
+        assert self._maps is not None
+        image = to_float(self.selector.small, np.float64)
+        found = analyse(image, self._maps, self.seed, device=self.device, backend=self.backend)
+        self._maps = None  # as large as the photo, 128 times
+        return found
+
+    def layers(self, layers: LayerCount = 5) -> "Layers":
+        """Divides the photo into soft layers. Another number of layers re-uses the analysis.
+
+        Args:
+            layers: Number of layers, or "auto"; see `Segmenter`.
+
+        Raises:
+            ValueError: The number of layers is out of range.
+        """
+        _check_layers(layers)
+        watch, original = Stopwatch(), self.selector.original
+        soft = layers_of(self.analysis, layers)
         with watch("enlarging"), torch.inference_mode():
-            guide = to_tensor(pixels)[0]  # (3,H,W)
+            guide = to_tensor(original.srgb)[0]  # (3,H,W)
             alphas = upsample_alphas(torch.from_numpy(soft.alphas), guide).numpy()  # (K,H,W)
-        seconds = {stage: watch.seconds[stage] for stage in ("reading", "network")}
-        seconds |= soft.seconds | {"enlarging": watch.seconds["enlarging"]}
-        return Layers(original, alphas, soft.features, soft.superpixels, seconds)
+        seconds = self._seconds | soft.seconds | watch.seconds
+        return Layers(original, alphas, soft.features, soft.superpixels, self.selector, seconds)
 
 
 def _check_layers(layers: LayerCount) -> None:

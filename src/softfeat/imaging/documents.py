@@ -7,6 +7,7 @@ Legend: H W pixels of the photo, K layers.
 """
 
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -130,9 +131,12 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def save_png(path: Path, photo: Photo) -> None:
-    """Writes a photo to a PNG file, see `write_png`."""
-    with path.open("wb") as file:
+def save_png(file: str | os.PathLike[str] | BinaryIO, photo: Photo) -> None:
+    """Writes a photo to a PNG file, or to one that is open for writing; see `write_png`."""
+    if isinstance(file, str | os.PathLike):
+        with Path(file).open("wb") as opened:
+            write_png(opened, photo)
+    else:
         write_png(file, photo)
 
 

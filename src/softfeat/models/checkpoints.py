@@ -26,8 +26,12 @@ from softfeat.ops.labels import CONTRAST
 WEIGHTS = Path(str(resources.files("softfeat.weights")))
 SUMS = "SHA256SUMS"
 _HEADER = "softfeat"
-_EXPORTED = ("extractor.", "head.")  # prefixes of the state; the rest is for training only
-_REBUILDS = ("extractor", "hard_segmentation", "class_names")
+_EXPORTED = (
+    "extractor.",
+    "head.",
+    "clicks.",
+)  # prefixes of the state; the rest is for training only
+_REBUILDS = ("extractor", "hard_segmentation", "class_names", "clicks")
 # Arguments that a file may contain, by the name of the network. See `Extractor.hparams`.
 _EXTRACTOR = {
     "bottleneck": ("network", "widths", "blocks", "dim", "readout_scale", "level_norm"),
@@ -35,9 +39,11 @@ _EXTRACTOR = {
 }
 _LISTS = ("widths", "blocks", "level_channels")
 _HEAD = ("num_classes", "head")
+_CLICKS = ("dim", "channels", "layers")
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.int64)
 _MOST_HEADER = 2**22  # bytes; the shipped weights have 50,000
 _MOST_BLOCKS = 1000  # of a network, which is planned before its sizes are compared with the weights
+_CLICKS_BESIDE_FEATURES = 6  # inputs of the click network for each superpixel
 _MOST_CHANNELS = 2**20  # of a layer; more overflows the size of a tensor
 # Values of keys that older files lack
 _OLDER = {"network": "bottleneck", "level_norm": 0.0}
@@ -123,7 +129,8 @@ def read_checkpoint(checkpoint: str | Path) -> dict[str, Any]:
 
     Returns:
         Dictionary with `extractor`, the arguments of `build_extractor`, and `state_dict`, tensors
-        in float32. With a head also `hard_segmentation`, the arguments of the head, and
+        in float32. With a click network also `clicks`, its arguments. With a head also
+        `hard_segmentation`, the arguments of the head, and
         `class_names`. Exported weights also have `about`, the description that was exported. `file`
         is the path of the file.
 
@@ -246,6 +253,17 @@ def _check(content: dict[str, Any], num_bytes: int) -> None:
             or min(numbers, default=0) < 0
         ):
             raise ValueError(f"{key} is not a size of a network that this version can build")
+    if "clicks" in content:
+        _only(content["clicks"], _CLICKS)
+        dim, channels, layers = (content["clicks"][name] for name in _CLICKS)
+        built = {name.split(".")[2] for name in state if name.startswith("clicks.layers.")}
+        scores = state.get("clicks.score.weight")
+        fits = all(type(size) is int and size > 0 for size in (dim, channels, layers))
+        # The network is as large as these numbers say, and they may be a stranger's.
+        if not fits or len(built) != layers or scores is None or scores.shape != (1, channels):
+            raise ValueError("the weights of the click network do not have its sizes")
+        if dim != len(state.get("clicks.photo.weight", scores)[0]) - _CLICKS_BESIDE_FEATURES:
+            raise ValueError("the weights of the click network do not have its sizes")
     if "hard_segmentation" in content:
         head, names = content["hard_segmentation"], content["class_names"]
         _only(head, _HEAD)

@@ -8,7 +8,7 @@ Legend: B photos, S superpixels, D feature channels, N clicks, C channels of the
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from softfeat.ops.superpixel_graph import Neighbours, neighbour_mean
 from softfeat.ops.superpixels import batch_index, superpixel_mean
 
 _FEATURE_UNIT, _COLOUR_UNIT = 4.0, 50.0  # bring features and Lab colours to the size of 1
+_PREFIX = "clicks."  # of the weights in a checkpoint
 _GATE = 3.0  # distance of features at which neighbours stop being alike
 # Distances from clicks are seen as exp(-d / s): s for features, Lab colours and positions.
 _SCALES = ((1.5, 5.0), (10.0, 35.0), (0.08, 0.35))
@@ -234,3 +235,30 @@ def _closeness(nodes: Nodes, prompt: Prompt) -> tuple[Tensor, Tensor]:
         hits = hits.scatter_reduce(1, prompt.clicks, (signs == sign).to(hits), "amax")
         clicked.append(hits)
     return torch.stack(near, -1), torch.stack(clicked, -1)
+
+
+def click_network_of(content: Mapping[str, Any]) -> ClickNetwork | None:
+    """Build the click network of a checkpoint, in eval mode on the CPU.
+
+    Args:
+        content: Result of `read_checkpoint`.
+
+    Returns:
+        The network; None if the checkpoint has none.
+
+    Raises:
+        ValueError: If the weights do not fit.
+    """
+    if "clicks" not in content:
+        return None
+    network = ClickNetwork(**content["clicks"])
+    state = {
+        name.removeprefix(_PREFIX): value
+        for name, value in content["state_dict"].items()
+        if name.startswith(_PREFIX)
+    }
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"the weights of the click network do not fit: {error}") from error
+    return network.requires_grad_(False).eval()
