@@ -46,7 +46,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt")
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "best.ckpt", clicks=True)
 
 
 @pytest.fixture
@@ -209,18 +209,53 @@ def test_standard_input(command: Command, here: Path) -> None:
 
 
 def test_a_cutout(command: Command, here: Path) -> None:
-    done = command("cutout", "a.png", "--include", "40,30", "--include", "5,5")
+    done = command("cutout", "a.png", "--include", "40,30", "--exclude", "5,5", "--matte", "m.png")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "wrote cutout.png\n")
-    saved = Image.open(here / "cutout.png")
-    assert (saved.mode, saved.size) == ("RGBA", (80, 60))
-    assert min(saved.getpixel((40, 30))[3], saved.getpixel((5, 5))[3]) >= 51
+    saved, matte = Image.open(here / "cutout.png"), Image.open(here / "m.png")
+    assert (saved.mode, saved.size, matte.mode) == ("RGBA", (80, 60), "L")
+    np.testing.assert_array_equal(np.asarray(saved)[..., 3], np.asarray(matte))
+    assert matte.getpixel((40, 30)) > 220
+    assert matte.getpixel((5, 5)) < 35
     done = command("cutout", "-", "--box", "0,0,80,60", "-o", "-", stdin=Path("a.png").read_bytes())
     assert done.exit_code == 0
     whole = Image.open(BytesIO(done.stdout_bytes))
     assert (whole.format, whole.size) == ("PNG", (80, 60))
-    assert np.asarray(whole)[..., 3].min() == 255  # every layer is inside the box
-    assert command("cutout", "a.png", "--include", "1,1", "-o", "new/b.png").exit_code == 0
+    assert command("cutout", "a.png", "-o", "new/b.png").exit_code == 0  # the subject
     assert (here / "new" / "b.png").is_file()
+
+
+def test_a_cutout_before_a_background(command: Command, here: Path) -> None:
+    clicks = ["--include", "40,30", "--exclude", "5,5"]
+    Image.new("RGB", (10, 30), (9, 8, 200)).save(here / "blue.png")
+    for background, corner in (("#102030", (16, 32, 48)), ("blue.png", (9, 8, 200))):
+        done = command("cutout", "a.png", *clicks, "--background", background)
+        assert done.exit_code == 0, done.stderr
+        saved = Image.open(here / "cutout.png")
+        assert (saved.mode, saved.size) == ("RGB", (80, 60))
+        assert np.abs(np.subtract(saved.getpixel((5, 5)), corner)).max() <= 20
+    done = command("cutout", "a.png", *clicks, "--background", "nothing.png")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: nothing.png: no such file")
+
+
+def test_the_border_of_a_cutout_can_be_moved(command: Command, here: Path) -> None:
+    def area(*options: str) -> float:
+        done = command("cutout", "a.png", "--include", "40,30", "--exclude", "5,5", *options)
+        assert done.exit_code == 0, done.stderr
+        return float(np.asarray(Image.open(here / "cutout.png"))[..., 3].mean())
+
+    assert area("--grow", "-3") < area() < area("--grow", "3")
+    assert area("--feather", "5") == pytest.approx(area(), abs=12)
+
+
+def test_weights_without_a_click_network_are_named(
+    here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = write_checkpoint(tmp_path_factory.mktemp("other") / "best.ckpt")
+    done = CliRunner().invoke(main, ["cutout", "a.png", "--weights", str(other)])
+    assert done.exit_code == 1
+    assert "answer no clicks" in done.stderr
+    assert not (here / "cutout.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -265,8 +300,11 @@ def test_cutouts_that_fail(
         (["segment", "a.png", "--\x1b[31m"], r"--\x1b[31m"),
         (["cutout", "", "--include", "1,1"], "it is empty"),
         (["cutout", "a.png", "--include", "1,1", "-o", ""], "it is empty"),
-        (["cutout", "a.png"], "--include X,Y or --box"),
-        (["cutout", "a.png", "--include", "1,1", "--box", "0,0,5,5"], "--include X,Y or --box"),
+        (["cutout", "a.png", "--matte", "m.jpg"], "choose a name in .png"),
+        (["cutout", "a.png", "--matte", "a.png"], "is the photo"),
+        (["cutout", "a.png", "--matte", "cutout.png"], "are the same file"),
+        (["cutout", "a.png", "--background", "a.png", "-o", "a.png"], "is the photo"),
+        (["cutout", "a.png", "--feather", "-1"], "-1.0 is not in the range"),
         (["cutout", "a.png", "--include", "1"], "'1' is not X,Y in whole pixels"),
         (["cutout", "a.png", "--box", "1,2,3,x"], "'1,2,3,x' is not L,T,R,B"),
         (["cutout", "a.png", "--include", "1,1", "-o", "b.jpg"], "choose a name in .png"),
@@ -332,7 +370,7 @@ def test_the_version() -> None:
 def test_the_reader_of_photos_warns_in_one_line(command: Command, here: Path) -> None:
     picture().convert("CMYK").save(here / "new\nline.jpg")
     before = warnings.showwarning
-    done = command("cutout", "new\nline.jpg", "--include", "1,1", "-k", "1")
+    done = command("cutout", "new\nline.jpg", "--include", "1,1")
     assert done.exit_code == 0, done.stderr
     assert done.stderr.startswith("warning: new\\nline.jpg: CMYK without a colour profile")
     assert warnings.showwarning is before
@@ -343,7 +381,7 @@ def test_the_limit_of_megapixels(command: Command, here: Path) -> None:
     assert done.exit_code == 1
     assert "80x60" in done.stderr
     assert "--max-megapixels" in done.stderr
-    whole = command("cutout", "a.png", "--include", "1,1", "-k", "1", "--max-megapixels", "0.0048")
+    whole = command("cutout", "a.png", "--include", "1,1", "--max-megapixels", "0.0048")
     assert whole.exit_code == 0
     default = {option.name: option.default for option in cli.segment.params}["max_megapixels"]
     assert round(default * 1e6) == MAX_PIXELS

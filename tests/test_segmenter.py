@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from softfeat.imaging.photo import Photo, read_photo
 from softfeat.matting.colours import layer_colours
 from softfeat.matting.layers import select
 from softfeat.matting.soft_segmentation import STAGES
-from softfeat.segmenter import Layers, Segmenter, check_cutout, working_size
+from softfeat.segmenter import Layers, Segmenter, check_join, working_size
 from tests.helpers.photos import picture, write_checkpoint
 
 
@@ -114,7 +115,8 @@ def test_colours_are_computed_once(layers: Layers, monkeypatch: pytest.MonkeyPat
         return layer_colours(*arguments)
 
     monkeypatch.setattr("softfeat.segmenter.layer_colours", counted)
-    fresh = Layers(layers.original, layers.alphas, layers.features, layers.superpixels, {})
+    parts = layers.original, layers.alphas, layers.features, layers.superpixels, layers.selector
+    fresh = Layers(*parts, {})
     assert not calls
     assert (fresh.colours.shape, fresh.colours.dtype) == ((*layers.alphas.shape, 3), np.uint8)
     assert fresh.colours is fresh.colours
@@ -128,7 +130,7 @@ def test_saved_layers(layers: Layers, tmp_path: Path, first: str) -> None:
     fresh = Layers(*(getattr(layers, name) for name in Layers.__dataclass_fields__))
     if first == "colours":
         assert fresh.colours.any()
-    cutout = fresh.cutout(include=[(40, 30)])
+    cutout = fresh.join(include=[(40, 30)])
     folder = tmp_path / "deep" / "out"
     summary = fresh.save(folder, bits=16, cutout=cutout, entries={"photo": "a"})
     assert [p.name for p in folder.parent.iterdir()] == ["out"]
@@ -169,7 +171,7 @@ def test_files_keep_bits_profile_alpha_and_metadata(
     profile = rgb_profile("P3", P3_PRIMARIES)
     photo = Photo(pixels, own, profile, Metadata((300, 300), "me", "Ann"))
     odd = Layers(photo, *(getattr(layers, n) for n in list(Layers.__dataclass_fields__)[1:]))
-    cutout = odd.cutout(include=[(70, 30)])
+    cutout = odd.join(include=[(70, 30)])
     odd.save(tmp_path / "out", cutout=cutout)
     total = np.zeros((60, 80))
     for k, alpha in enumerate(layers.alphas, 1):
@@ -245,16 +247,87 @@ def test_saving_what_cannot_be_saved(layers: Layers, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_cutting_out(layers: Layers) -> None:
+def test_joining_layers(layers: Layers) -> None:
     corner, centre = (2, 2), (40, 30)
-    one = layers.cutout(include=[corner])
+    one = layers.join(include=[corner])
     np.testing.assert_array_equal(one.matte, select(layers.alphas, corner))
     assert (one.image.mode, one.image.size) == ("RGBA", (80, 60))
     assert np.array_equal(np.asarray(one.image)[..., 3], np.rint(one.matte * 255))
-    both = layers.cutout(include=[corner, centre]).matte
-    assert (both >= np.maximum(one.matte, layers.cutout([centre]).matte)).all()
+    both = layers.join(include=[corner, centre]).matte
+    assert (both >= np.maximum(one.matte, layers.join([centre]).matte)).all()
     box = (0, 0, 40, 30)
-    np.testing.assert_array_equal(layers.cutout(box=box).matte, select(layers.alphas, box=box))
+    np.testing.assert_array_equal(layers.join(box=box).matte, select(layers.alphas, box=box))
+
+
+def test_layers_go_to_a_file_and_back(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = tmp_path_factory.mktemp("clicks")
+    segmenter = Segmenter(write_checkpoint(run / "best.ckpt", clicks=True), layers=3, size=48)
+    pixels = np.asarray(picture()).astype(np.uint16) * 257
+    alpha = np.full((60, 80), 40000, np.uint16)
+    profile = rgb_profile("P3", P3_PRIMARIES)
+    photo = Photo(pixels, alpha, profile, Metadata((72.0, 72.0), "mine", "me"))
+    layers = segmenter(photo)
+    file = tmp_path / "photo.npz"
+    segmenter.dump(layers, file)
+    again = segmenter.load(file)
+    assert again.original.metadata == photo.metadata
+    assert again.original.profile == profile
+    np.testing.assert_array_equal(again.original.pixels, pixels)
+    np.testing.assert_array_equal(again.original.alpha, alpha)
+    np.testing.assert_allclose(again.alphas, layers.alphas, atol=2e-5)
+    np.testing.assert_allclose(again.alphas.sum(0), 1, atol=1e-6)
+    assert again.seconds == layers.seconds
+    clicks: dict[str, Any] = {"include": [(40, 30)], "exclude": [(5, 5)]}
+    np.testing.assert_array_equal(again.select(**clicks), layers.select(**clicks))
+    again.save(tmp_path / "layers")
+    other = Segmenter(run / "best.ckpt", size=48, features_sizes=64)
+    with pytest.raises(ValueError, match="made with other weights"):
+        other.load(file)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.npz: no such file"):
+        segmenter.load(tmp_path / "nothing.npz")
+    with pytest.raises(ValueError, match=r"larger than a photo|do not fit"):
+        Segmenter(run / "best.ckpt", size=48, max_pixels=4799).load(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("pixels", lambda a: a[:-1]),
+        ("pixels", lambda a: a.astype(np.float64)),
+        ("opacity", lambda a: a[:, :-1]),
+        ("alphas", lambda a: a * 0),
+        ("alphas", lambda a: a[:, :-1]),
+        ("features", lambda a: a * np.float16(np.nan)),
+        ("superpixels", lambda a: a.T),
+        ("clickable", lambda a: a + np.uint16(1)),
+        ("means", lambda a: a * np.float32(np.inf)),
+        ("means", lambda a: np.array([print], object)),
+        ("header", lambda a: a[:-1]),
+        ("header", lambda _: np.frombuffer(b'{"version": 9}', np.uint8)),
+        ("strange", lambda _: np.zeros(3)),
+        ("small", lambda _: None),
+        ("", lambda _: None),
+    ],
+)
+def test_damaged_files_of_layers_are_not_believed(
+    segmenter: Segmenter, layers: Layers, tmp_path: Path, name: str, change: Any
+) -> None:
+    file = tmp_path / "photo.npz"
+    photo = replace(layers.original, alpha=np.full((60, 80), 9, np.uint8))
+    segmenter.dump(replace(layers, original=photo), file)
+    with np.load(file) as content:
+        arrays = dict(content)
+    if not name:
+        file.write_bytes(file.read_bytes()[:-200])
+    else:
+        changed = change(arrays.pop(name, None))
+        if changed is not None:
+            arrays[name] = changed
+        np.savez_compressed(file, **arrays)
+    with pytest.raises(ValueError, match=r"photo\.npz cannot be opened: .*Segment the photo again"):
+        segmenter.load(file)
 
 
 @pytest.mark.parametrize(
@@ -267,11 +340,11 @@ def test_cutting_out(layers: Layers) -> None:
         ({"box": (5, 1, 85, 3)}, "not inside the photo"),
     ],
 )
-def test_bad_cutouts(layers: Layers, arguments: dict, message: str) -> None:
+def test_layers_that_cannot_be_joined(layers: Layers, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        layers.cutout(**arguments)
+        layers.join(**arguments)
     with pytest.raises(ValueError, match=message):
-        check_cutout(layers.original, **arguments)
+        check_join(layers.original, **arguments)
 
 
 @pytest.mark.parametrize(

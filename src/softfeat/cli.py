@@ -464,8 +464,8 @@ def cutout(
     with _named(name):
         original = segmenter.read(source)
         segmenter.check(original, include, exclude, box)  # before the work
-    behind: Any = None
-    if background is not None and (behind := colour_of(background)) is None:
+    behind: Any = background
+    if background is not None and colour_of(background) is None:
         with _named(background):
             behind = segmenter.read(Path(background))
     for written in outputs.values():

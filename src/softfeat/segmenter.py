@@ -1,5 +1,6 @@
 """Photos to soft layers: `Segmenter("general")("photo.jpg").save("layers")`."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from softfeat.imaging.photo import MAX_PIXELS, Photo, PhotoSource, read_photo
 from softfeat.imaging.raster import Depth
 from softfeat.imaging.slic import Superpixels
 from softfeat.imaging.stacking import fit_colours, stacking_alphas
+from softfeat.layers_file import read_layers, write_layers
 from softfeat.matting.colours import layer_colours
 from softfeat.matting.layers import select, upsample_alphas
 from softfeat.matting.soft_segmentation import (
@@ -29,12 +31,12 @@ from softfeat.matting.soft_segmentation import (
     analyse,
     layers_of,
 )
-from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
+from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, sha256
 from softfeat.models.click_network import click_network_of
 from softfeat.models.extractor import extractor_of
 from softfeat.models.photo_features import FEATURES_SIZES, features_of
 from softfeat.results import replacing, write_summary
-from softfeat.selection import NO_CLICKS, Cutout, Selector, part_of
+from softfeat.selection import NO_CLICKS, Cutout, Selector, cut_out, part_of
 from softfeat.stopwatch import Stopwatch
 
 LayerCount = int | Literal["auto"]
@@ -154,7 +156,7 @@ class Layers:
             ValueError: Neither or both are given, or they are not on the photo.
         """
         _check_one_of(include, box)
-        return self.selector.cut(select(self.alphas, include or None, box))
+        return cut_out(self.original, select(self.alphas, include or None, box))
 
     def save(
         self,
@@ -332,6 +334,36 @@ class Segmenter:
             "backend": self.backend,
             "features_sizes": self.features_sizes,
         }
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the weights and of the sizes at which the network sees photos."""
+        digest = hashlib.sha256(sha256(self.checkpoint).encode())
+        digest.update(repr(self.features_sizes).encode())
+        return digest.hexdigest()
+
+    def dump(self, layers: "Layers", file: str | os.PathLike[str]) -> None:
+        """Writes layers to one file, from which `load` gets them back, for more clicks.
+
+        Alphas are rounded to 16 bits.
+
+        Args:
+            layers: Layers of this segmenter.
+            file: File to write, as `photo.npz`.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_layers(file, layers, self.identity)
+
+    def load(self, file: str | os.PathLike[str]) -> "Layers":
+        """Reads layers from a file of `dump`. Nothing in it is executed.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is damaged, or was made with other weights.
+        """
+        return read_layers(file, self.clicks, self.identity, self.max_pixels)
 
     def __call__(self, photo: Photo | PhotoSource, layers: LayerCount | None = None) -> Layers:
         """Divides a photo into soft layers.

@@ -94,9 +94,9 @@ class Cutout:
             colour = colour_of(background)
             if colour is None:
                 raise ValueError(f"background={background}: choose a colour such as #ff8800")
-            behind: NDArray[np.float32] = np.full((height, width, 3), colour, np.float32)
+            behind = np.full((height, width, 3), colour, np.float64)
         else:
-            behind = _covering(background.srgb, height, width).astype(np.float32) / 255
+            behind = _covering(background.srgb, height, width) / 255
         if not isinstance(background, str) or np.ptp(behind[0, 0]):
             opacity = None if part.alpha is None else eight_bits(part.alpha)
             part = Photo(replace(part, alpha=None).srgb, opacity, None, part.metadata)
@@ -147,6 +147,21 @@ def part_of(photo: Photo, colours: NDArray[Depth], alpha: NDArray[np.float32]) -
     own = most if photo.alpha is None else photo.alpha
     opacity = np.rint(alpha * np.float32(1) * own).astype(colours.dtype)
     return replace(photo, pixels=colours, alpha=opacity)
+
+
+def cut_out(photo: Photo, matte: NDArray[np.float32], decontaminate: bool = True) -> Cutout:
+    """Cuts out what a matte covers.
+
+    Args:
+        photo: The photo.
+        matte: (H,W) in [0,1].
+        decontaminate: Whether pixels of the border get the part's own colours, without those of
+            its surroundings.
+    """
+    colours = photo.pixels
+    if decontaminate:
+        colours = layer_colours(photo, np.stack([matte, 1 - matte]))[0]
+    return Cutout(matte, part_of(photo, colours, matte))
 
 
 def shift_border(matte: NDArray[np.float32], pixels: float) -> NDArray[np.float32]:
@@ -277,7 +292,7 @@ class Selector:
         selected = (self._probability(*marks, box, mask) > 0.5)[self.superpixels]
         width = _BAND * (selected.size / len(self.features)) ** 0.5
         with torch.inference_mode():
-            matte = refine_border(self.small, self._laplacian, selected, width)
+            matte = refine_border(self.small, self._laplacian, selected, width, self._marked(marks))
             if not preview:
                 pair = torch.from_numpy(np.stack([matte, 1 - matte]))  # (2,h,w)
                 matte = upsample_alphas(pair, to_tensor(self.original.srgb)[0])[0].numpy()
@@ -311,14 +326,7 @@ class Selector:
             ValueError: See `select`.
         """
         matte = self.select(include, exclude, box, mask, grow=grow, feather=feather)
-        return self.cut(matte, decontaminate)
-
-    def cut(self, matte: NDArray[np.float32], decontaminate: bool = True) -> Cutout:
-        """Cuts out what a matte (H,W) in [0,1] covers; see `cutout`."""
-        colours = self.original.pixels
-        if decontaminate:
-            colours = layer_colours(self.original, np.stack([matte, 1 - matte]))[0]
-        return Cutout(matte, part_of(self.original, colours, matte))
+        return cut_out(self.original, matte, decontaminate)
 
     @cached_property
     def _nodes(self) -> Nodes:
@@ -380,13 +388,24 @@ class Selector:
         answer[0, prompt.clicks[0]] = (prompt.signs[0] + 1) / 2
         return answer[0].numpy()
 
-    def _clicked(self, points: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The superpixels at points (n,2)."""
+    def _places(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and columns (n,) of the reduced photo at points (n,2)."""
         height, width = self.superpixels.shape
         scale = width / self.original.pixels.shape[1], height / self.original.pixels.shape[0]
-        x, y = (points * scale).astype(int).T
-        ids = self.superpixels[y.clip(0, height - 1), x.clip(0, width - 1)]
-        return np.unique(ids).astype(np.int64)
+        x, y = (points * scale).astype(np.int64).T
+        return y.clip(0, height - 1), x.clip(0, width - 1)
+
+    def _clicked(self, points: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The superpixels at points (n,2)."""
+        return np.unique(self.superpixels[self._places(points)]).astype(np.int64)
+
+    def _marked(self, marks: Sequence[Sequence[NDArray[np.float64]]]) -> NDArray[np.bool_]:
+        """(h,w) the pixels of all clicks and scribbles."""
+        mask = np.zeros(self.superpixels.shape, bool)
+        for each in marks:
+            for points in each:
+                mask[self._places(points)] = True
+        return mask
 
     def _mask_shares(self, mask: NDArray) -> Tensor:
         """The share (1,S) of each superpixel in a mask."""
@@ -425,7 +444,7 @@ def _scribbles(
         if not inside.all():  # false for NaN
             x, y = points[~inside.all(1)][0]
             raise ValueError(
-                f"{name}: point {x:g}, {y:g} is outside the photo of {width}x{height} pixels: "
+                f"point {x:g}, {y:g} is outside the photo of {width}x{height} pixels: "
                 f"choose x in 0..{width - 1} and y in 0..{height - 1}"
             )
         drawn.append(_line(points))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from softfeat.models.click_network import ClickNetwork
 from softfeat.models.extractor import BottleneckExtractor
 
 
@@ -28,9 +29,14 @@ def picture(height: int = 60, width: int = 80, seed: int = 0) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def write_checkpoint(path: Path) -> Path:
+def write_checkpoint(path: Path, clicks: bool = False) -> Path:
     torch.manual_seed(0)
     extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8, readout_scale=1.0)
+    content = {"extractor": extractor.hparams}
     state = {f"extractor.{name}": value for name, value in extractor.state_dict().items()}
-    torch.save({"extractor": extractor.hparams, "state_dict": state}, path)
+    if clicks:
+        network = ClickNetwork(dim=8, channels=8, layers=1)
+        content["clicks"] = network.hparams
+        state |= {f"clicks.{name}": value for name, value in network.state_dict().items()}
+    torch.save(content | {"state_dict": state}, path)
     return path

@@ -40,6 +40,7 @@ def refine_border(
     laplacian: sparse.csr_array,
     selected: NDArray[np.bool_],
     radius: float,
+    certain: NDArray[np.bool_] | None = None,
     trust: float = 0.01,
     iterations: int = 25,
     tolerance: float = 1e-2,
@@ -54,6 +55,7 @@ def refine_border(
         laplacian: (N,N) matting Laplacian of the photo.
         selected: (H,W) the selected pixels.
         radius: Half the width of the band, in pixels.
+        certain: (H,W) pixels that stay as they are, even near the border.
         trust: Weight of the selection.
         iterations: Largest number of conjugate-gradient steps. A few are enough to follow hair; the
             solution itself leaks where the photo has no edge.
@@ -63,7 +65,10 @@ def refine_border(
         (H,W) in [0,1].
     """
     alpha = selected.astype(np.float64).ravel()  # (N,)
-    unknown = np.flatnonzero(unknown_band(selected, radius))  # (U,)
+    band = unknown_band(selected, radius)
+    if certain is not None:
+        band &= ~certain
+    unknown = np.flatnonzero(band)  # (U,)
     if not len(unknown):
         return alpha.reshape(selected.shape).astype(np.float32)
     mask = torch.from_numpy(selected.astype(np.float32))[None, None]
