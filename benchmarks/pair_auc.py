@@ -15,9 +15,9 @@ from softfeat.data.datamodule import SegmentationData
 from softfeat.data.dataset import Batch
 from softfeat.data.layouts import Layout
 from softfeat.imaging.slic import Superpixels
-from softfeat.metrics.baselines import colour_features
 from softfeat.metrics.pair_auc import PairAUC
 from softfeat.models.extractor import build_extractor, load_extractor
+from softfeat.ops.colour_features import colour_features
 from softfeat.training.baselines import POSITION_WEIGHT
 from softfeat.training.soft_features import SoftFeatureModule
 

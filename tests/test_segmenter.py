@@ -25,10 +25,11 @@ from softfeat.imaging.colour import P3_PRIMARIES, rgb_profile
 from softfeat.imaging.formats import PhotoWarning
 from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo, read_photo
+from softfeat.layers import Layers, check_join
 from softfeat.matting.colours import layer_colours
 from softfeat.matting.layers import select
 from softfeat.matting.soft_segmentation import STAGES
-from softfeat.segmenter import Layers, Segmenter, check_join, working_size
+from softfeat.segmenter import Segmenter, working_size
 from tests.helpers.photos import picture, write_checkpoint
 
 
@@ -114,7 +115,7 @@ def test_colours_are_computed_once(layers: Layers, monkeypatch: pytest.MonkeyPat
         calls.append(arguments)
         return layer_colours(*arguments)
 
-    monkeypatch.setattr("softfeat.segmenter.layer_colours", counted)
+    monkeypatch.setattr("softfeat.layers.layer_colours", counted)
     parts = layers.original, layers.alphas, layers.features, layers.superpixels, layers.selector
     fresh = Layers(*parts, {})
     assert not calls

@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from softfeat.layers import Layers
     from softfeat.models.extractor import load_extractor
-    from softfeat.segmenter import Layers, Segmenter
+    from softfeat.segmenter import Segmenter
 
     __version__: str
 
@@ -13,7 +14,7 @@ __all__ = ["Layers", "Segmenter", "__version__", "load_extractor"]
 
 # These names are imported when they are first used, because importing torch takes seconds.
 _MODULES = {
-    "Layers": "softfeat.segmenter",
+    "Layers": "softfeat.layers",
     "Segmenter": "softfeat.segmenter",
     "load_extractor": "softfeat.models.extractor",
 }

@@ -19,9 +19,10 @@ from rich.text import Text
 from softfeat.imaging.images import file_identity
 from softfeat.imaging.photo_files import is_folder
 from softfeat.interrupt import Interrupted
+from softfeat.layers import check_bits, check_join
 from softfeat.names import printable
 from softfeat.results import SUMMARY, claimed, is_finished, read_summary, remove_unfinished
-from softfeat.segmenter import Segmenter, check_bits, check_join
+from softfeat.segmenter import Segmenter
 
 VERSION = 5  # version of the files of a photo; files of another version are written again
 _MOST_NAMED = 10  # files that are no photos, named in a line

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from softfeat.atomic import replaced
 from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo
+from softfeat.layers import Layers
 from softfeat.models.click_network import ClickNetwork
 from softfeat.selection import Selector
-
-if TYPE_CHECKING:
-    from softfeat.segmenter import Layers
 
 _VERSION = 1
 _LEVELS = 65535  # of alphas
@@ -45,7 +43,7 @@ _DTYPES: dict[str, tuple[type, ...]] = {
 _OPTIONAL = {"profile", "opacity"}
 
 
-def write_layers(file: str | os.PathLike[str], layers: "Layers", weights: str) -> None:
+def write_layers(file: str | os.PathLike[str], layers: Layers, weights: str) -> None:
     """Writes layers to a file, which is complete or not there.
 
     Args:
@@ -80,7 +78,7 @@ def write_layers(file: str | os.PathLike[str], layers: "Layers", weights: str) -
 
 def read_layers(
     file: str | os.PathLike[str], network: ClickNetwork | None, weights: str, max_pixels: int
-) -> "Layers":
+) -> Layers:
     """Reads layers from a file of `write_layers`.
 
     Args:
@@ -93,8 +91,6 @@ def read_layers(
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, of another version, or belongs to other weights.
     """
-    from softfeat.segmenter import Layers
-
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from softfeat.metrics.baselines import colour_features
+from softfeat.ops.colour_features import colour_features
 from softfeat.ops.superpixel_graph import Neighbours, neighbour_mean
 from softfeat.ops.superpixels import batch_index, superpixel_mean
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from softfeat.data.dataset import Batch
-from softfeat.metrics.baselines import colour_features
 from softfeat.models.extractor import build_extractor
+from softfeat.ops.colour_features import colour_features
 from softfeat.ops.pyramid import pyramid_superpixel_mean
 
 BASELINES = ("untrained", "lab", "lab_position")

@@ -1,4 +1,4 @@
-"""Superpixel features without training, which a trained network has to beat."""
+"""Colours and positions of superpixels, which are features without training."""
 
 import torch
 from kornia.color import rgb_to_lab

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from skimage.color import rgb2lab
 
-from softfeat.metrics.baselines import colour_features
+from softfeat.ops.colour_features import colour_features
 
 
 def test_colour_is_the_mean_lab_of_the_pixels() -> None:
