@@ -124,7 +124,7 @@ def grabcut(photo: NDArray[np.uint8], include: Points, exclude: Points, box: Box
 
     Without a box it begins with wide discs around the clicks on the thing.
     """
-    import cv2  # type: ignore[import-not-found]
+    import cv2
 
     mask = np.full(photo.shape[:2], cv2.GC_PR_BGD, np.uint8)
     mask[_disc(photo.shape, include, max(photo.shape) * _FIRST_GUESS)] = cv2.GC_PR_FGD
@@ -137,7 +137,7 @@ def grabcut(photo: NDArray[np.uint8], include: Points, exclude: Points, box: Box
     models = np.zeros((1, 65)), np.zeros((1, 65))
     if np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).all():  # there is nothing to model beside it
         return np.ones(mask.shape)
-    cv2.grabCut(photo[..., ::-1].copy(), mask, None, *models, 5, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(photo[..., ::-1].copy(), mask, (0, 0, 1, 1), *models, 5, cv2.GC_INIT_WITH_MASK)
     return np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float64)
 
 
@@ -173,7 +173,7 @@ def walker(photo: NDArray[np.uint8], include: Points, exclude: Points, box: Box 
             tol=1e-3,
             channel_axis=-1,
             return_full_prob=True,
-        )[0]
+        )[0].clip(0, 1)
 
 
 def nearest_click(

@@ -17,9 +17,10 @@ import pytest
 import torch
 import wandb
 from filelock import FileLock
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from softfeat.commands.train import make_extractor, train
+from softfeat.commands.train import make_extractor, numbers_of_sets, train
 from softfeat.data.layouts import DataError
 from softfeat.models.extractor import build_extractor, load_extractor
 from softfeat.training.loggers import finish_wandb
@@ -118,6 +119,7 @@ def test_the_same_seed_gives_the_same_run(folder_root: Path, tmp_path: Path) -> 
         ("soft, classifier", 0),
         ("soft, sampled pixels and classifier", 0),
         ("soft, classifier, average", 0),
+        ("clicks", 2),
     ],
 )
 def test_two_epochs_equal_one_and_a_resume(
@@ -137,7 +139,14 @@ def test_two_epochs_equal_one_and_a_resume(
     if "average" in system:
         options += ["callbacks/average=ema", "callbacks.average.decay=0.5"]
 
+    if system == "clicks":
+        options += ["model=clicks", "model.features_checkpoint=null", "optimized_metric=val/iou"]
+        options += ["model.channels=8", "model.layers=1", "model.clicks=[1,1]"]
+        options += ["callbacks.guided_filter=null", "callbacks.pictures=null"]
+
     def configured(run: Path, *more: str) -> DictConfig:
+        if system == "clicks":
+            return tiny_run(root, run, *options, *more)
         if system.startswith("soft"):
             return tiny_run(root, run, *options, *more)
         return tiny_hard_run(folder_root, run, None, *options, *more)
@@ -170,6 +179,16 @@ def test_two_epochs_equal_one_and_a_resume(
     )
     for key in expected.keys() - {"seconds/fit"}:
         assert got[key] == pytest.approx(expected[key]), key
+
+
+def test_sets_without_a_subject_are_sets_of_the_data(mixture_root: Path, tmp_path: Path) -> None:
+    options = ["experiment=clicks_objects", f"data.root={mixture_root}", f"run_dir={tmp_path}/run"]
+    cfg = compose_train(*options, "model.no_subject=[hair_figaro]")
+    data = instantiate(cfg.data)
+    assert numbers_of_sets(cfg, data) == [4]
+    cfg.model.no_subject = ["hair"]
+    with pytest.raises(ValueError, match=r"no_subject: hair is not in the data's sets: voc2012"):
+        numbers_of_sets(cfg, data)
 
 
 def test_a_resumed_head_keeps_the_extractor_it_had(folder_root: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from softfeat.imaging.images import resize_image
 from softfeat.imaging.slic import Superpixels
 from softfeat.models.extractor import BottleneckExtractor
 from softfeat.ops.pyramid import pooling_weights
+from softfeat.ops.superpixel_graph import find_neighbours
 
 SIZE = (32, 40)
 SLIC = Superpixels(count=20)
@@ -172,6 +173,15 @@ def test_collate_builds_the_pooling_of_the_batch(folder_root: Path) -> None:
         for tensor, other in zip(level, same, strict=True):
             assert torch.equal(tensor, other)
     assert "pooling" not in Collate(20)([dataset[0]])
+
+
+def test_collate_finds_touching_superpixels_on_demand(folder_root: Path) -> None:
+    dataset = SegmentationDataset(Folder(folder_root).records("train"), SIZE, SLIC)
+    batch = Collate(20, neighbours=True)([dataset[0], dataset[1]])
+    expected = find_neighbours(batch["superpixels"], 20)
+    for tensor, other in zip(batch["neighbours"], expected, strict=True):
+        assert torch.equal(tensor, other)
+    assert "neighbours" not in Collate(20)([dataset[0]])
 
 
 @pytest.mark.parametrize("size", [(32, 40), (33, 47), (1, 5)])

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from softfeat.models.checkpoints import (
 )
 from softfeat.models.extractor import BottleneckExtractor, load_extractor
 from softfeat.training.hard_segmentation import HardSegmentationModule, load_hard_segmentation
+from tests.helpers.photos import write_checkpoint as write_photo_checkpoint
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "dim": 8}
 
@@ -172,3 +174,35 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must end in"):
         write_weights(tmp_path / "a.ckpt", content(module), {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"dim": 8, "channels": 8, "layers": 10**9},
+        {"dim": 8, "channels": 10**9, "layers": 1},
+        {"dim": 10**9, "channels": 8, "layers": 1},
+        {"dim": 8, "channels": 8, "layers": 0},
+        {"dim": 8, "channels": 8.0, "layers": 1},
+        {"dim": 8, "channels": 8, "layers": True},
+        {"dim": 8, "channels": 8, "layers": 1, "_target_": "os.system"},
+        {"dim": 8},
+        [8, 8, 1],
+    ],
+)
+def test_a_click_network_has_the_sizes_of_its_weights(tmp_path: Path, sizes: Any) -> None:
+    file = write_photo_checkpoint(tmp_path / "best.ckpt", clicks=True)
+    content = torch.load(file, weights_only=True)
+    assert read_checkpoint(file)["clicks"] == {"dim": 8, "channels": 8, "layers": 1}
+    torch.save(content | {"clicks": sizes}, file)
+    with pytest.raises(ValueError, match="is not a usable checkpoint"):
+        read_checkpoint(file)
+
+
+def test_a_click_network_without_its_weights_is_refused(tmp_path: Path) -> None:
+    file = write_photo_checkpoint(tmp_path / "best.ckpt", clicks=True)
+    content = torch.load(file, weights_only=True)
+    del content["state_dict"]["clicks.photo.weight"]
+    torch.save(content, file)
+    with pytest.raises(ValueError, match="do not have its sizes"):
+        read_checkpoint(file)
