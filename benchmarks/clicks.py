@@ -17,9 +17,11 @@ import torch
 from kornia.color import rgb_to_lab
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.data import coffee
 from skimage.segmentation import random_walker
 
 from benchmarks.mattes import photo_mattes
+from benchmarks.measure import timed
 from benchmarks.objects import Job, draw_objects, largest_objects, reduced_label
 from softfeat.data.held_back import is_held_back
 from softfeat.data.layouts import Folder
@@ -411,4 +413,51 @@ def click_mattes(
         "rows": rows,
         "ratios": {},
         "settings": {"photos": len(pairs), "size": size},
+    }
+
+
+def click_times(
+    checkpoint: str, sizes: Sequence[Sequence[int]], rounds: int, name: str = "click_times"
+) -> dict[str, Any]:
+    """Times the analysis of a photo and the clicks after it.
+
+    Args:
+        checkpoint: Weights with a click network.
+        sizes: Width and height of the photos, which are a free photo of scikit-image, enlarged.
+        rounds: Number of clicks of each kind; the table shows medians, and the slowest click.
+        name: Name of the result file.
+
+    Returns:
+        Result with one row per size.
+    """
+    segmenter, picture = Segmenter(checkpoint), coffee()
+    segmenter.open(picture).select(preview=True)  # compiles and warms up
+    rows = []
+    for width, height in sizes:
+        photo = resize_image(picture, (height, width))
+        opened, opening = timed(partial(segmenter.open, photo))
+        _, preparing = timed(opened.selector.prepare)
+        rng = np.random.default_rng(0)
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for preview, seconds in times.items():
+            for number in range(rounds if preview else max(1, rounds // 5)):
+                x, y = rng.uniform(0.3, 0.6, 2) * (width, height)
+                beside = [(width - 5, height - 5)] * (number % 2)
+                click = partial(opened.select, [(x, y)], beside, preview=preview)
+                seconds.append(timed(click)[1])
+        rows.append(
+            {
+                "photo": f"{width}x{height}",
+                "analysis (s)": f"{opening + preparing:.2f}",
+                "click, preview (ms)": f"{1000 * np.median(times[True]):.0f}",
+                "slowest (ms)": f"{1000 * max(times[True]):.0f}",
+                "click, whole photo (ms)": f"{1000 * np.median(times[False]):.0f}",
+            }
+        )
+    return {
+        "name": name,
+        "title": "Seconds of the analysis and milliseconds of a click",
+        "rows": rows,
+        "ratios": {},
+        "settings": {"clicks": rounds, "threads": torch.get_num_threads()},
     }

@@ -66,6 +66,28 @@ def test_a_click_twice_is_a_click(opened: OpenPhoto) -> None:
     np.testing.assert_array_equal(once, floats)
 
 
+def test_answers_do_not_depend_on_earlier_questions(segmenter: Segmenter) -> None:
+    clicks: dict[str, Any] = {"include": [(10, 10), (30, 20)], "exclude": [(70, 50)]}
+    fresh = segmenter.open(picture()).select(**clicks, preview=True)
+    asked = segmenter.open(picture())
+    asked.select([(10, 10)])
+    asked.select([(10, 10)], [(70, 50)])
+    asked.select([(10, 10)], [(70, 50)], box=(0, 0, 40, 40))
+    np.testing.assert_array_equal(asked.select(**clicks, preview=True), fresh)
+    # One more click costs one more answer.
+    answered = len(asked.selector._answers)
+    asked.select(clicks["include"], [*clicks["exclude"], (5, 50)])
+    assert len(asked.selector._answers) == answered + 1
+
+
+def test_few_answers_are_remembered(segmenter: Segmenter) -> None:
+    opened = segmenter.open(picture())
+    for x in range(0, 80, 4):
+        for y in range(0, 60, 4):
+            opened.select([(x, y)], preview=True)
+    assert len(opened.selector._answers) <= 256
+
+
 def test_a_mask_of_either_size_is_the_same_hint(opened: OpenPhoto) -> None:
     large = np.zeros((60, 80))
     large[20:40, 20:60] = 1

@@ -6,7 +6,7 @@ channels.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import BinaryIO, Literal
@@ -45,6 +45,7 @@ NO_CLICKS = (
     "(python -m src.train experiment=clicks_objects model.features_checkpoint=...)"
 )
 _PIXELS_PER_SUPERPIXEL = 16  # at least, in small photos
+_REMEMBERED = 256  # answers of a photo
 _BAND = 0.8  # half the width of the soft border, in sides of a superpixel
 Point = Sequence[float]
 Box = Sequence[float]
@@ -212,6 +213,7 @@ class Selector:
     superpixels: NDArray[np.uint16]
     features: NDArray[np.float32]
     network: ClickNetwork | None
+    _answers: dict[tuple[object, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -362,31 +364,49 @@ class Selector:
         mask: NDArray | None,
     ) -> NDArray[np.float32]:
         """Computes the probability (S,) of each superpixel to belong to the thing."""
-        network, nodes, count = self._click_network, self._nodes, len(self.features)
-        prompt = no_prompt(nodes)
+        prompt = no_prompt(self._nodes)
+        said: tuple[object, ...] = ()  # so far
         if box is not None:
             scale = self.small.shape[1] / self.original.pixels.shape[1]
             inside = [round(edge * scale) for edge in box]
-            shares = box_shares(ids_tensor(self.superpixels), count, [inside])
-            prompt = prompt._replace(box=shares)
+            shares = box_shares(ids_tensor(self.superpixels), len(self.features), [inside])
+            prompt, said = prompt._replace(box=shares), (*said, tuple(inside))
         if mask is not None:
-            prompt = prompt._replace(prior=2 * self._mask_shares(mask) - 1)
+            prior = 2 * self._mask_shares(mask) - 1
+            prompt, said = prompt._replace(prior=prior), (*said, prior.numpy().tobytes())
         answer = None
-        if box is not None or mask is not None or not (include or exclude):
-            answer = network(nodes, prompt, self._described).sigmoid()
-        for places, sign in _in_turn(include, exclude):
-            clicked = torch.from_numpy(self._clicked(places))[None]  # (1,N)
+        if said or not (include or exclude):
+            answer = self._answer(said, prompt)
+        for points, sign in _in_turn(include, exclude):
+            places = self._clicked(points)
+            clicked = torch.from_numpy(places)[None]  # (1,N)
             prompt = Prompt(
                 torch.cat([prompt.clicks, clicked], 1),
                 torch.cat([prompt.signs, torch.full(clicked.shape, sign)], 1),
                 prompt.box,
                 prompt.prior if answer is None else 2 * answer - 1,
             )
-            answer = network(nodes, prompt, self._described).sigmoid()
+            said = (*said, (places.tobytes(), sign))
+            answer = self._answer(said, prompt)
         assert answer is not None
         # Whatever the network thinks, clicked places are what the user says.
-        answer[0, prompt.clicks[0]] = (prompt.signs[0] + 1) / 2
-        return answer[0].numpy()
+        certain = answer.clone()
+        certain[0, prompt.clicks[0]] = (prompt.signs[0] + 1) / 2
+        return certain[0].numpy()
+
+    def _answer(self, said: tuple[object, ...], prompt: Prompt) -> Tensor:
+        """The network's answer (1,S) to a prompt. Each click builds on the answer before it.
+
+        Args:
+            said: What the user said, in order, by which answers are remembered.
+            prompt: The same for the network.
+        """
+        if said not in self._answers:
+            if len(self._answers) >= _REMEMBERED:
+                self._answers.pop(next(iter(self._answers)))  # the oldest
+            scores = self._click_network(self._nodes, prompt, self._described)
+            self._answers[said] = scores.sigmoid()
+        return self._answers[said]
 
     def _places(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows and columns (n,) of the reduced photo at points (n,2)."""

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from benchmarks.clicks import (
     after,
     click_mattes,
+    click_times,
     clicks,
     clicks_to,
     deepest_point,
@@ -160,3 +161,10 @@ def test_results_of_mattes(tmp_path: Path, checkpoint: str) -> None:
     errors = {row["method"]: float(row["SAD"]) for row in result["rows"]}
     assert errors["GrabCut"] < 0.1
     assert "GrabCut + guided filter" in errors
+
+
+def test_times_of_clicks(checkpoint: str) -> None:
+    result = click_times(checkpoint, [(80, 60), (160, 120)], rounds=2)
+    assert [row["photo"] for row in result["rows"]] == ["80x60", "160x120"]
+    assert all(float(row["slowest (ms)"]) >= 0 for row in result["rows"])
+    assert "clicks: 2" in markdown(result | {"machine": {}})
