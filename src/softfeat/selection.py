@@ -24,7 +24,7 @@ from softfeat.imaging.images import resize_image
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.raster import Depth
 from softfeat.imaging.slic import Superpixels
-from softfeat.matting.border import refine_border
+from softfeat.matting.border import Guide, refine_border
 from softfeat.matting.colours import layer_colours
 from softfeat.matting.laplacian import matting_laplacian
 from softfeat.matting.layers import upsample_alphas
@@ -255,7 +255,7 @@ class Selector:
 
     def prepare(self) -> "Selector":
         """Computes now what the first click would compute, in half a second."""
-        self._laplacian, self._described  # noqa: B018
+        self._laplacian, self._guide, self._described  # noqa: B018
         return self
 
     def select(
@@ -294,7 +294,9 @@ class Selector:
         selected = (self._probability(*marks, box, mask) > 0.5)[self.superpixels]
         width = _BAND * (selected.size / len(self.features)) ** 0.5
         with torch.inference_mode():
-            matte = refine_border(self.small, self._laplacian, selected, width, self._marked(marks))
+            matte = refine_border(
+                self._guide, self._laplacian, selected, width, self._marked(marks)
+            )
             if not preview:
                 pair = torch.from_numpy(np.stack([matte, 1 - matte]))  # (2,h,w)
                 matte = upsample_alphas(pair, to_tensor(self.original.srgb)[0])[0].numpy()
@@ -350,6 +352,10 @@ class Selector:
     @torch.inference_mode()
     def _described(self) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         return self._click_network.describe(self._nodes)
+
+    @cached_property
+    def _guide(self) -> Guide:
+        return Guide(self.small)
 
     @cached_property
     def _laplacian(self) -> sparse.csr_array:
