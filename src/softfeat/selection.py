@@ -288,9 +288,10 @@ class Selector:
         Raises:
             ValueError: Something is not on the photo, or the weights have no click network.
         """
-        self.check(self.original, include, exclude, box)
         size = self.original.pixels.shape[:2]
         marks = _scribbles("include", include, *size), _scribbles("exclude", exclude, *size)
+        if box is not None:
+            _check_box(box, *size)
         selected = (self._probability(*marks, box, mask) > 0.5)[self.superpixels]
         width = _BAND * (selected.size / len(self.features)) ** 0.5
         with torch.inference_mode():
