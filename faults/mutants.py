@@ -4,6 +4,7 @@ A sample of all small changes of some modules is tried in a copy of the project.
 only the tests that mirror its module, and the examples in the module itself.
 """
 
+import gc
 import hashlib
 import math
 import os
@@ -30,7 +31,8 @@ _COPIED = ("src", "tests", "conf", "weights", "benchmarks", "faults", "docs", "p
 _HEAVY = (
     "torch", "torch.utils.data", "pytorch_lightning", "torchmetrics", "kornia", "hydra", "numpy",
     "scipy.sparse.linalg", "scipy.ndimage", "skimage.segmentation", "skimage.data", "PIL.Image",
-    "matplotlib.figure", "pymatting", "psd_tools", "rich.progress", "pytest", "xdist",
+    "matplotlib.figure", "pymatting", "psd_tools", "rich.progress", "pytest", "hypothesis",
+    "_hypothesis_pytestplugin", "scipy.cluster.hierarchy", "tifffile", "imagecodecs",
 )  # fmt: skip
 _OWN = ("softfeat", "tests", "benchmarks", "src")
 _MEMORY = 12 << 30  # bytes of address space that a change may take in addition
@@ -189,6 +191,8 @@ class _Copy:
         own = [f"src/softfeat/{module}"]
         options = ["-x", "-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider"]
         options += ["--basetemp", str(temporary), "--durations=0", "--no-header", "--tb=line"]
+        # The tests need no other plugin, and importing and collecting garbage takes a second.
+        options += ["-p", "_hypothesis_pytestplugin", "-p", "no:unraisableexception"]
         order = _QuickFirst(self.durations.get(module, {}))
         tested = self._pytest([*options, *tests, *own], math.ceil(limit), order)
         return run(tested, self.folder, log, _PATIENCE * limit)
@@ -199,6 +203,8 @@ class _Copy:
             import torch
 
             torch.set_num_threads(1)
+            gc.freeze()  # what all trials share
+            os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
             sys.dont_write_bytecode = True  # its time stamps are too coarse for quick changes
             used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
             resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, used + _MEMORY))

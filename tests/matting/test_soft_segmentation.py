@@ -30,6 +30,8 @@ from softfeat.metrics.matte import best_union, matte_errors
 from softfeat.ops.guided_filter import guided_filter
 from softfeat.ops.pca import normalise, pca
 
+LARGE = (100, 101)  # large enough for superpixels' functions and a sample of the pixels
+
 
 def picture(height: int = 64, width: int = 72, blur: float = 1.5) -> tuple[np.ndarray, ...]:
     """A disc and a band that blend into a ground; features that know them, roughly.
@@ -150,7 +152,7 @@ def test_what_comes_along(segmented: tuple[SoftSegmentation, np.ndarray]) -> Non
 
 
 def test_the_same_every_time() -> None:
-    image, features, _ = picture(112, 112)  # large enough for superpixels' functions and a sample
+    image, features, _ = picture(*LARGE)
     first, second = (soft_segment(image, features, 3).alphas for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
@@ -163,7 +165,7 @@ def test_superpixels_without_a_compiler(segmented: tuple[SoftSegmentation, np.nd
 
 
 def test_another_seed_is_nearly_the_same() -> None:
-    image, features, _ = picture(112, 112)
+    image, features, _ = picture(*LARGE)
     first, second = (soft_segment(image, features, 3, seed=s) for s in (0, 1))
     assert distance(first.alphas, second.alphas) < 0.01
 
@@ -231,7 +233,7 @@ def test_as_many_layers_as_the_features_have() -> None:
     assert len(soft_segment(image, features, "auto").alphas) == 3
 
 
-@pytest.mark.parametrize("size", [(40, 48), (112, 112)])
+@pytest.mark.parametrize("size", [(40, 48), LARGE])
 def test_every_number_of_layers_is_cut_from_one_analysis(size: tuple[int, int]) -> None:
     image, features, _ = picture(*size)
     analysis = analyse(image, features)
@@ -245,7 +247,7 @@ def test_every_number_of_layers_is_cut_from_one_analysis(size: tuple[int, int]) 
 
 
 def test_stages_can_be_called_alone() -> None:
-    image, features, _ = picture(112, 112)
+    image, features, _ = picture(*LARGE)
     analysis = analyse(image, features)
     reduced = reduce_features(image, features)
     np.testing.assert_array_equal(reduced, analysis.features)
