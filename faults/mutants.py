@@ -4,9 +4,11 @@ A sample of all small changes of some modules is tried in a copy of the project.
 only the tests that mirror its module, and the examples in the module itself.
 """
 
+import gc
 import hashlib
 import math
 import os
+import re
 import resource
 import shutil
 import sys
@@ -29,12 +31,13 @@ _COPIED = ("src", "tests", "conf", "weights", "benchmarks", "faults", "docs", "p
 _HEAVY = (
     "torch", "torch.utils.data", "pytorch_lightning", "torchmetrics", "kornia", "hydra", "numpy",
     "scipy.sparse.linalg", "scipy.ndimage", "skimage.segmentation", "skimage.data", "PIL.Image",
-    "matplotlib.figure", "pymatting", "psd_tools", "rich.progress", "pytest", "xdist",
+    "matplotlib.figure", "pymatting", "psd_tools", "rich.progress", "pytest", "hypothesis",
+    "_hypothesis_pytestplugin", "scipy.cluster.hierarchy", "tifffile", "imagecodecs",
 )  # fmt: skip
 _OWN = ("softfeat", "tests", "benchmarks", "src")
 _MEMORY = 12 << 30  # bytes of address space that a change may take in addition
 _PATIENCE = 10
-_FAILURES = (1, 2)  # exit statuses of pytest: a failed test, or a module that cannot be imported
+_DURATION = re.compile(r"^([\d.]+)s (?:setup|call|teardown)\s+(\S.*)$", re.MULTILINE)
 
 
 class Mutants:
@@ -91,6 +94,7 @@ class Mutants:
             if ended.code:
                 raise RuntimeError(f"{tests} fail without a change, too: {ended.out[-3000:]}")
             self._limits[module] = max(self.seconds, self.slower * ended.seconds)
+            self._copy.durations[module] = _durations(ended.out)
         file = self._copy.folder / "src" / "softfeat" / module
         original = ROOT / "src" / "softfeat" / module
         source = original.read_text("utf-8")
@@ -99,8 +103,9 @@ class Mutants:
             ended = self._copy.run_tests(module, tests, folder, self._limits[module])
         finally:
             shutil.copy2(original, file)
-        noticed = ended.code is None or ended.code < 0 or ended.code in _FAILURES
-        verdict = "killed" if noticed else "survived"
+        # Without the change the status is 0. Any other one is due to the change: failed tests, a
+        # module or a conftest.py that cannot be imported, a signal, or None after the time limit.
+        verdict = "survived" if ended.code == 0 else "killed"
         return Outcome(case.name, module, verdict, case.settings["where"])
 
     @cached_property
@@ -158,6 +163,7 @@ class _Copy:
 
     def __init__(self) -> None:
         self.folder = Path(mkdtemp(prefix="softfeat-mutants-"))
+        self.durations: dict[str, dict[str, float]] = {}  # seconds of tests, by module and test
         for name in _COPIED:
             source = ROOT / name
             if source.is_dir():
@@ -171,7 +177,7 @@ class _Copy:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run_tests(self, module: str, tests: list[str], folder: Path, limit: float) -> Ended:
-        """Runs tests up to the first failure, in a fork.
+        """Runs tests up to the first failure, in a fork. Known quick tests come first.
 
         Args:
             module: Module whose examples are tested too.
@@ -185,15 +191,20 @@ class _Copy:
         own = [f"src/softfeat/{module}"]
         options = ["-x", "-q", "-m", "not slow and not gpu", "-p", "no:cacheprovider"]
         options += ["--basetemp", str(temporary), "--durations=0", "--no-header", "--tb=line"]
-        tested = self._pytest([*options, *tests, *own], math.ceil(limit))
+        # The tests need no other plugin, and importing and collecting garbage takes a second.
+        options += ["-p", "_hypothesis_pytestplugin", "-p", "no:unraisableexception"]
+        order = _QuickFirst(self.durations.get(module, {}))
+        tested = self._pytest([*options, *tests, *own], math.ceil(limit), order)
         return run(tested, self.folder, log, _PATIENCE * limit)
 
-    def _pytest(self, arguments: list[str], limit: int) -> Callable[[], None]:
+    def _pytest(self, arguments: list[str], limit: int, order: "_QuickFirst") -> Callable[[], None]:
         def call() -> None:
             import pytest
             import torch
 
             torch.set_num_threads(1)
+            gc.freeze()  # what all trials share
+            os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
             sys.dont_write_bytecode = True  # its time stamps are too coarse for quick changes
             used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
             resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, used + _MEMORY))
@@ -204,9 +215,36 @@ class _Copy:
             sys.meta_path.insert(0, _Finder(self.folder))  # type: ignore[arg-type]
             sys.path[:] = [str(self.folder), *(p for p in sys.path if p not in ("", str(ROOT)))]
             os.environ["PYTHONPATH"] = f"{self.folder / 'src'}{os.pathsep}{self.folder}"
-            raise SystemExit(int(pytest.main(arguments)))
+            raise SystemExit(int(pytest.main(arguments, [order])))
 
         return call
+
+
+def _durations(out: str) -> dict[str, float]:
+    r"""Reads the seconds of each test from the output of `pytest --durations=0`.
+
+    >>> _durations("0.10s call     tests/a.py::test[b c]\n0.02s setup    tests/a.py::test[b c]")
+    {'tests/a.py::test[b c]': 0.12}
+    """
+    seconds: dict[str, float] = {}
+    for number, name in _DURATION.findall(out):
+        seconds[name] = round(seconds.get(name, 0.0) + float(number), 3)
+    return seconds
+
+
+class _QuickFirst:
+    """A plugin of pytest that puts quick tests first, because most changes fail many tests.
+
+    Args:
+        seconds: Seconds of the tests by their names. Others take no time.
+    """
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """See pytest's reference of hooks."""
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
 
 
 class _Finder:

@@ -254,3 +254,31 @@ def test_a_stop_says_how_to_continue(
     assert "a.png" in printed.out
     assert [p.name for p in output.iterdir()] == ["a"]  # nothing half written
     assert statuses(run(fake, photos, output)) == ["skipped", "segmented", "segmented"]
+
+
+def test_a_second_signal_leaves_nothing_that_counts_as_finished(
+    tmp_path: Path, fake: FakeSegmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the first one removes the files of the photo that is not finished."""
+    photos, output = make(tmp_path / "in", "a.png", "b.png"), tmp_path / "out"
+
+    def work() -> None:
+        if len(interrupted.calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    def remove(folder: Path, **_: object) -> None:
+        if folder.exists():  # not yet moved
+            signal.raise_signal(signal.SIGINT)
+
+    interrupted = FakeSegmenter(tmp_path / "log", work)
+    with monkeypatch.context() as patch:
+        patch.setattr("softfeat.results.shutil.rmtree", remove)
+        with pytest.raises(Interrupted) as stopped, interruptible():
+            report(segment_photos(cast(Segmenter, interrupted), photos, output), 2)
+    assert stopped.value.status == 130
+    assert "1 of 2 photos are finished" in str(stopped.value)
+    left = [p.name for p in output.iterdir() if p.name != "a"]
+    assert left  # the removal was cut short
+    assert all(name.startswith(".") for name in left)
+    assert statuses(run(fake, photos, output)) == ["skipped", "segmented"]
+    assert sorted(p.name for p in output.iterdir()) == ["a", "b"]

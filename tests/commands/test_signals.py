@@ -85,6 +85,39 @@ def test_a_training_saves_its_step_and_says_how_to_go_on(
     assert not (run / "running.lock").exists()
 
 
+def test_a_second_signal_ends_a_training_in_the_middle_of_a_step(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = [
+        *options(folder_root, tmp_path),
+        "+trainer.val_check_interval=1",  # with a checkpoint before the validation
+        "data.steps_per_epoch=2",
+        "++callbacks.pace._target_=tests.helpers.pace.Pace",
+        f"++callbacks.pace.file={run / 'pace'}",
+        "++callbacks.pace.seconds=3",
+    ]
+    process = start("softfeat.commands.train", *arguments)
+    assert process.stderr is not None
+    deadline = time.monotonic() + 600
+    while not (run / "pace").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    line = ""
+    while "the same signal again stops at once" not in line:
+        line = process.stderr.readline()
+        assert line, "the training has ended"
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=600)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert "continue with" not in error  # the step was not finished
+    # The checkpoint is that of the last validation, and whole.
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 1
+    assert not (run / "metrics.json").exists()
+
+
 def test_precompute_ends_quietly_and_keeps_what_it_has(folder_root: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     arguments = ["data=scenes", "data.layout.counts={train:4000,val:1,test:1}"]

@@ -1,5 +1,6 @@
 """The store of frozen features: what it gives, when it is believed, what its key hangs on."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,33 @@ def test_a_damaged_store_is_refused(folder_root: Path) -> None:
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(DataError, match=r"damaged.*delete the folder"):
         data.features["train"].__getitems__([0])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "",
+        "{}",
+        '{"shapes": 3}',
+        '{"shapes": [[16, 20]]}',
+        '{"shapes": [[16, 20, 0]]}',
+        '{"shapes": [[16, 20, -6]]}',
+        '{"shapes": [[16, 20.0, 6]]}',
+        '{"shapes": [[16, 20, 99999999]]}',
+    ],
+)
+def test_a_damaged_index_is_refused(folder_root: Path, index: str) -> None:
+    store = stored(folder_root).features["train"]
+    (store.path / "index.json").write_text(index)
+    with pytest.raises(DataError, match=r"index\.json was damaged.*delete the folder"):
+        store.__getitems__([0])
+
+
+def test_the_index_says_what_is_stored(folder_root: Path) -> None:
+    store = stored(folder_root).features["train"]
+    index = json.loads((store.path / "index.json").read_text(encoding="utf-8"))
+    assert index["shapes"] == [[16, 20, 6], [8, 10, 3]]
+    assert index["photos"] == [str(record.image) for record in store.dataset.records]
 
 
 def test_features_too_large_for_half_precision_are_refused(folder_root: Path) -> None:

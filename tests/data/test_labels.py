@@ -93,6 +93,7 @@ def test_raw_ids_are_not_train_ids() -> None:
     assert label_map(np.array([[0, 26, 255]], np.uint8)).tolist() == [[255, 13, 255]]
     assert label_map(np.array([[0, 7, 11]], np.uint8)).tolist() == [[255, 0, 2]]
     assert "train ids" in str(label_map.doubt([0, 7, 18]))
+    assert "train ids" in str(label_map.doubt([*range(19), 255]))
     assert label_map.doubt([7, 26]) is None
 
 

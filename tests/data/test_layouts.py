@@ -184,8 +184,9 @@ def test_cityscapes_photos_need_their_names(cityscapes_root: Path) -> None:
     folder = cityscapes_root / "leftImg8bit" / "train" / "ulm"
     photo = sorted(folder.iterdir())[0]
     photo.rename(folder / "renamed.png")
-    with pytest.warns(UserWarning, match=r"skipped 1 photo \(renamed\.png\)"):
+    with pytest.warns(UserWarning, match=r"skipped 1 photo \(renamed\.png\)") as warned:
         assert len(Cityscapes(cityscapes_root).records("train")) == 3
+    assert warned[0].filename == __file__  # the warning points to the line that lists the photos
 
 
 def test_cityscapes_prefers_files_of_train_ids_if_they_are_asked_for(cityscapes_root: Path) -> None:
@@ -204,3 +205,51 @@ def test_one_of_each_kind_of_problem_is_listed() -> None:
     assert "images/7.jpg is truncated" in message
     assert message.count("is missing") == 5
     assert message.endswith("... and 95 more")
+
+
+def test_at_most_twenty_problems_are_listed() -> None:
+    lines = [f"{'a' * kind} is wrong" for kind in range(1, 31)]  # all of different kinds
+    message = str(DataError("problems", lines))
+    assert message.splitlines() == ["problems", *(f"  - {line}" for line in lines[:20]),
+                                    "  ... and 10 more"]  # fmt: skip
+    assert str(DataError("problems", lines[:20])).endswith(lines[19])
+
+
+@pytest.mark.parametrize("count", [1, 254])
+def test_as_many_classes_as_labels_have_ids(folder_root: Path, count: int) -> None:
+    (folder_root / "classes.txt").unlink()
+    layout = Folder(folder_root, num_classes=count)
+    assert layout.class_names == tuple(map(str, range(count)))
+
+
+@pytest.mark.parametrize("count", [0, 255])
+def test_more_or_fewer_classes_than_labels_have_ids_are_refused(
+    folder_root: Path, count: int
+) -> None:
+    (folder_root / "classes.txt").unlink()
+    with pytest.raises(ValueError, match=rf"data\.layout\.num_classes={count}.*from 1 to 254"):
+        Folder(folder_root, num_classes=count)
+
+
+def test_an_ade20k_list_of_another_length_is_refused(ade20k_root: Path) -> None:
+    info = ade20k_root / "objectInfo150.txt"
+    rows = info.read_text().splitlines()
+    info.write_text("\n".join(rows[:-1]))
+    with pytest.raises(DataError, match=r"objectInfo150\.txt lists 149 classes instead of 150"):
+        ADE20K(ade20k_root)
+
+
+@pytest.mark.parametrize("part", ["leftImg8bit", "gtFine"])
+def test_a_cityscapes_folder_without_one_of_its_parts(cityscapes_root: Path, part: str) -> None:
+    (cityscapes_root / part).rename(cityscapes_root / "unused")
+    with pytest.raises(DataError, match=rf"{part} is missing.*(?s:.*)cityscapes-dataset"):
+        Cityscapes(cityscapes_root)
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_a_missing_val_split_names_the_ways_to_validate(folder_root: Path, split: str) -> None:
+    (folder_root / "images" / split).rename(folder_root / "unused")
+    with pytest.raises(DataError, match="choose a split that exists there") as error:
+        Folder(folder_root).records(split)
+    assert ("data.hold_back=true" in str(error.value)) == (split == "val")
+    assert "unused" not in str(error.value).partition("exists there")[2]

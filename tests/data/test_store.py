@@ -1,9 +1,11 @@
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,9 @@ def test_everything_that_decides_a_packed_row_is_in_its_key(
     (folder_root / "classes.txt").write_text("a\nb\nc\nd\n")  # another table of labels
     paths.add(make(folder_root, cache, pack=True).path)
     assert len(paths) == 7
+    records = [replace(record, upright=False) for record in changed.records]
+    paths.add(SampleStore(cache, records, (32, 24), SLIC, True).path)
+    assert len(paths) == 8
 
 
 def test_a_second_run_computes_nothing(
@@ -294,6 +299,10 @@ def test_a_truncated_store_names_the_remedy(
         damaged.prepare(0)
     with pytest.raises(DataError, match="Delete the folder"):
         damaged[0]
+    (store.path / "checksums.u64").unlink()
+    rows.write_bytes(rows.read_bytes() + bytes(100))
+    with pytest.raises(DataError, match=r"checksums\.u64 has 0 bytes instead of 32"):
+        damaged.prepare(0)
 
 
 @pytest.mark.parametrize(
@@ -428,3 +437,39 @@ def test_identical_pixels_make_a_map(tmp_path: Path) -> None:
     store = make(root, tmp_path / "cache")
     store.prepare(0)
     assert store[0]["superpixels"].max() < 20
+
+
+@pytest.mark.parametrize(("field", "last"), [("superpixels", 19), ("label", 2), ("label", 255)])
+def test_ids_of_a_store_exist(folder_root: Path, tmp_path: Path, field: str, last: int) -> None:
+    """The rows are changed before the checksums are made, as a faulty version might do."""
+    store = make(folder_root, tmp_path / "cache", pack=True)
+    store.prepare(0)
+    for value, exists in ((0, True), (last, True), (20 if field == "superpixels" else 3, False)):
+        rows = np.memmap(store.path / "rows.u8", store.dtype, "r+")
+        rows[1][field][...] = value
+        rows.flush()
+        (store.path / "checksums.u64").write_bytes(bytes(8 * len(store)))  # 0: compared before
+        opened = make(folder_root, tmp_path / "cache", pack=True)
+        if exists:
+            assert (opened[1][field] == value).all()
+        else:
+            with pytest.raises(DataError, match=r"rows\.u8 has ids that do not exist"):
+                opened[1]
+
+
+def test_rows_that_were_not_written_are_no_finished_store(
+    folder_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_write", lambda *_: None)  # a disk that loses everything
+    store = make(folder_root, tmp_path / "cache")
+    with pytest.raises(DataError, match=r"not all rows of .* were written"):
+        store.prepare(0)
+    assert not store.complete
+
+
+def test_the_index_says_what_is_stored(folder_root: Path, tmp_path: Path) -> None:
+    store = make(folder_root, tmp_path / "cache")
+    store.prepare(0)
+    index = json.loads((store.path / "index.json").read_text(encoding="utf-8"))
+    assert index["image_size"] == [32, 24]
+    assert index["photos"] == [str(record.image) for record in store.records]

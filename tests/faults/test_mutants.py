@@ -1,9 +1,11 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from faults.cases import Outcome
 from faults.mutants import Mutants, mirror_of
+from faults.processes import Ended
 from tests.helpers.paths import ROOT
 
 
@@ -35,6 +37,24 @@ def test_too_few_noticed_changes_are_a_failure() -> None:
     assert summary["failed"] == 2
     assert summary["rows"][-1]["share"] == "80.0 %"
     assert summary["tables"]["Not noticed"][0]["change"] == "`line 3`"
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [(0, "survived"), (1, "killed"), (4, "killed"), (-9, "killed"), (None, "killed")],
+)
+def test_only_tests_that_pass_have_noticed_nothing(
+    tmp_path: Path, code: int | None, verdict: str
+) -> None:
+    """pytest ends with 4 if a change keeps its conftest.py from being imported."""
+    (tmp_path / "src/softfeat/ops").mkdir(parents=True)
+    codes = [0, code]  # without the change, and with it
+    mutants = part("ops/distance.py")
+    mutants.__dict__["_copy"] = SimpleNamespace(
+        folder=tmp_path, durations={}, run_tests=lambda *_: Ended(codes.pop(0), 1.0, "", "", 0)
+    )
+    case = mutants.cases(0)[0]
+    assert mutants.attempt(case, 0, tmp_path).verdict == verdict
 
 
 @pytest.mark.slow

@@ -12,12 +12,13 @@ class Pace(pl.Callback):
 
     Args:
         file: File to write.
+        seconds: Wait in every step.
     """
 
-    def __init__(self, file: str) -> None:
-        self.file = Path(file)
+    def __init__(self, file: str, seconds: float = 0.05) -> None:
+        self.file, self.seconds = Path(file), seconds
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == 2:
             self.file.touch()
-        time.sleep(0.05)
+        time.sleep(self.seconds)

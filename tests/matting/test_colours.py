@@ -128,6 +128,17 @@ def test_a_layer_too_faint_to_be_seen_takes_nothing_from_the_others() -> None:
     np.testing.assert_allclose(colours[0], 40_000, atol=2)
 
 
+@pytest.mark.parametrize("own", [255, 128])
+def test_many_faint_layers_leave_their_share_to_the_others(own: int) -> None:
+    """39 layers with an alpha of 1/520 are 7.5 percent of the photo, and of any opacity."""
+    pixels = np.full((40, 33, 3), [60, 128, 180], np.uint8)
+    alphas = np.full((40, 40, 33), 1 / 520, np.float32)
+    alphas[0] = 1 - 39 / 520
+    photo = Photo(pixels, np.full((40, 33), own, np.uint8))
+    found = layer_colours(photo, alphas)
+    assert np.abs(found[0].astype(int) - pixels).max() <= 1
+
+
 def test_a_flat_photo() -> None:
     pixels = np.full((50, 70, 3), [0, 255, 90], np.uint8)
     ramp = np.linspace(0, 1, 70, dtype=np.float32)[None].repeat(50, 0)

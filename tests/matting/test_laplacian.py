@@ -26,7 +26,9 @@ def test_against_a_loop(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).random((*shape, 3))
     laplacian = matting_laplacian(image)
     np.testing.assert_allclose(laplacian.toarray(), reference(image), atol=1e-8)
-    assert laplacian.nnz <= 25 * image[..., 0].size
+    # Entries for all pixels at most two rows and two columns apart, and for no others.
+    rows, columns = (np.abs(np.subtract.outer(i, i)) for i in np.indices(shape).reshape(2, -1))
+    assert laplacian.nnz == ((rows <= 2) & (columns <= 2)).sum()
 
 
 def test_against_pymatting() -> None:
@@ -64,3 +66,14 @@ def test_alphas_affine_in_colour_cost_nothing() -> None:
 def test_too_small() -> None:
     with pytest.raises(ValueError, match="at least 3x3 pixels, not 2x5"):
         matting_laplacian(np.zeros((2, 5, 3)))
+
+
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-4])
+def test_epsilon_matters_where_colours_hardly_differ(epsilon: float) -> None:
+    image = 0.5 + 1e-3 * np.random.default_rng(5).random((6, 7, 3))
+    found = matting_laplacian(image, epsilon).toarray()
+    np.testing.assert_allclose(found, reference(image, epsilon), atol=1e-8)
+    if epsilon == 1e-7:
+        np.testing.assert_array_equal(found, matting_laplacian(image).toarray())
+    else:
+        assert np.abs(found - reference(image)).max() > 1e-3

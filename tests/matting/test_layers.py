@@ -30,6 +30,24 @@ def test_best_count_is_that_of_the_clouds() -> None:
     assert SegmentTree(CLOUDS[:40]).best_count() == 2
 
 
+def test_best_count_is_at_most_eight() -> None:
+    corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3), -1).reshape(-1, 3)  # 8 of a cube
+    clouds = np.concatenate([c + 0.01 * RNG.standard_normal((5, 3)) for c in corners])
+    assert SegmentTree(clouds).best_count() == 8
+    far = np.concatenate([clouds, 9 + 0.01 * RNG.standard_normal((5, 3))])
+    assert SegmentTree(far).best_count() == 2
+    nine = np.stack(np.meshgrid([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]), -1).reshape(-1, 2)
+    clouds = np.concatenate([c + 0.01 * RNG.standard_normal((5, 2)) for c in nine])
+    assert len(set(SegmentTree(clouds).cut(9).reshape(9, 5)[:, 0])) == 9
+    assert 2 <= SegmentTree(clouds).best_count() <= 8
+
+
+def test_few_superpixels() -> None:
+    line = np.array([[0.0], [0.1], [1.0], [1.1]])
+    assert [SegmentTree(line[:n]).best_count() for n in (1, 2, 3, 4)] == [1, 1, 1, 2]
+    assert sorted(SegmentTree(line).cut(5)) == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("features", [np.full((9, 3), 0.5), np.full((1, 3), 0.5)])
 def test_equal_superpixels_are_one_segment(features: np.ndarray) -> None:
     tree = SegmentTree(features)
@@ -74,6 +92,13 @@ def test_upsampling_prefers_no_side(factor: float) -> None:
         torch.testing.assert_close(mirrored, straight, atol=1e-4, rtol=0)
 
 
+def test_a_photo_without_detail_adds_nothing_to_bilinear_upsampling() -> None:
+    alphas = torch.rand(3, 6, 5).softmax(0)
+    large = upsample_alphas(alphas, torch.full((3, 15, 20), 0.4))
+    expected = torch.nn.functional.interpolate(alphas[None], (15, 20), mode="bilinear")[0]
+    torch.testing.assert_close(large, expected)
+
+
 def test_nothing_to_upsample() -> None:
     alphas = torch.rand(2, 5, 6)
     assert upsample_alphas(alphas, torch.rand(3, 5, 6)) is alphas
@@ -97,6 +122,35 @@ def test_select_by_several_points() -> None:
     np.testing.assert_allclose(both, ALPHAS[0] + ALPHAS[1], rtol=1e-6)
     with pytest.raises(ValueError, match="outside"):
         select(ALPHAS, point=[(15, 3), (20, 3)])
+
+
+def test_a_point_selects_layers_from_a_fifth_on() -> None:
+    alphas = np.array([0.5, 0.2, 0.19, 0.11])[:, None, None] * np.ones((4, 3, 5))
+    np.testing.assert_allclose(select(alphas, point=(4, 2)), 0.7)
+    even = np.full((10, 3, 5), 0.1)
+    np.testing.assert_allclose(select(even, point=(0, 0)), 0.1)  # the first of the largest
+
+
+@pytest.mark.parametrize("point", [(0, 0), (19, 0), (0, 9), (19, 9)])
+def test_corners_are_inside_the_photo(point: tuple[int, int]) -> None:
+    layer = ALPHAS[0 if point[0] == 0 else 1]
+    np.testing.assert_array_equal(select(ALPHAS, point=point), layer)
+    for outside in ((20, 0), (0, 10), (-1, 0), (0, -1)):
+        with pytest.raises(ValueError, match=r"choose x in 0\.\.19 and y in 0\.\.9"):
+            select(ALPHAS, point=outside)
+
+
+def test_a_box_of_the_whole_photo_selects_everything() -> None:
+    np.testing.assert_allclose(select(ALPHAS, box=(0, 0, 20, 10)), 1)
+    for box in ((-1, 0, 20, 10), (0, -1, 20, 10), (0, 0, 20, 11), (0, 4, 3, 4)):
+        with pytest.raises(ValueError, match="empty or not inside"):
+            select(ALPHAS, box=box)
+
+
+def test_half_of_a_layer_in_a_box_is_not_enough() -> None:
+    halves = np.zeros((2, 4, 8), np.float32)
+    halves[0, :, :4], halves[1, :, 4:] = 1, 1
+    np.testing.assert_array_equal(select(halves, box=(2, 0, 8, 4)), halves[1])
 
 
 def test_select_by_box() -> None:

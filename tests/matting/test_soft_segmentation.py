@@ -14,6 +14,7 @@ from softfeat.matting.soft_segmentation import (
     STAGES,
     SoftSegmentation,
     Solver,
+    _sample_pixels,
     analyse,
     build_graph,
     compute_eigenvectors,
@@ -28,6 +29,8 @@ from softfeat.matting.soft_segmentation import (
 from softfeat.metrics.matte import best_union, matte_errors
 from softfeat.ops.guided_filter import guided_filter
 from softfeat.ops.pca import normalise, pca
+
+LARGE = (100, 101)  # large enough for superpixels' functions and a sample of the pixels
 
 
 def picture(height: int = 64, width: int = 72, blur: float = 1.5) -> tuple[np.ndarray, ...]:
@@ -52,6 +55,73 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     """Mean absolute difference of layers, matched."""
     costs = np.abs(a[:, None] - b[None]).mean((2, 3))
     return costs[linear_sum_assignment(costs)].mean()
+
+
+def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
+    """Maps (1,C,H,W) of arrays (H,W,C)."""
+    return [torch.tensor(a.transpose(2, 0, 1).copy()).float()[None] for a in arrays]
+
+
+def test_reduced_features_are_mixtures_of_filtered_ones() -> None:
+    """At full resolution, and with the published window of 11 pixels."""
+    image, features, _ = picture(80, 97)
+    guide, maps = tensors(image, features)
+    found = preprocess_features(maps, guide).flatten(2)[0].T.double()  # (N,3)
+    filtered = guided_filter(maps, guide, 11, 0.01).flatten(2)[0].T.double()  # (N,6)
+    mixed = torch.cat([filtered, torch.ones(len(filtered), 1)], 1)
+    residual = found - mixed @ torch.linalg.lstsq(mixed, found).solution
+    assert residual.abs().max() < 1e-4
+    other = guided_filter(maps, guide, 13, 0.01).flatten(2)[0].T.double()
+    mixed = torch.cat([other, torch.ones(len(other), 1)], 1)
+    assert (found - mixed @ torch.linalg.lstsq(mixed, found).solution).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("side", ["bottom", "right"])
+def test_reduced_features_see_all_rows_and_columns(side: str) -> None:
+    """Also the last ones of sizes that four does not divide."""
+    features = np.zeros((67, 67, 6))
+    features[64:] = [2, -1, 0.5, 0, 0, 0]
+    image = np.full((67, 67, 3), 0.1)
+    image[64:] = 0.9
+    if side == "right":
+        image, features = image.transpose(1, 0, 2), features.transpose(1, 0, 2)
+    guide, maps = tensors(image, features)
+    found = preprocess_features(maps, guide)[0, 0]
+    strip, rest = (found[-2:], found[:50]) if side == "bottom" else (found[:, -2:], found[:, :50])
+    assert (strip.mean() - rest.mean()).abs() > 0.9
+
+
+def test_number_of_superpixels_and_segments() -> None:
+    """A superpixel has 16 pixels or more in small photos, and there are up to 40 segments."""
+    rng = np.random.default_rng(0)
+    image, features = rng.random((32, 40, 3)), rng.random((32, 40, 3))
+    graph = build_graph(image, features)
+    count = graph.superpixels.max() + 1
+    assert 0.7 * 32 * 40 / 16 <= count <= 32 * 40 / 16
+    assert graph.matting.shape == graph.laplacian.shape == (1280, 1280)
+    _, segments = find_segments(graph.superpixels, features)
+    assert sorted(set(segments)) == list(range(40))
+
+
+def test_sampled_pixels_are_those_of_all_superpixels() -> None:
+    superpixels = np.repeat(np.arange(5), [40, 80, 20, 200, 60]).reshape(20, 20).astype(np.uint16)
+    sample = _sample_pixels(superpixels, 40).numpy()
+    assert (np.diff(sample) > 0).all()
+    shares = np.bincount(superpixels.ravel()[sample])
+    assert shares.tolist() == [4, 8, 2, 20, 6]
+
+
+def test_the_defaults_of_all_functions_agree() -> None:
+    image, features, _ = picture(20, 24)
+    analysis = analyse(image, features)
+    whole = soft_segment(image, features)
+    assert len(whole.alphas) == 5
+    np.testing.assert_array_equal(layers_of(analysis).alphas, whole.alphas)
+    np.testing.assert_array_equal(sparsify_relaxed(analysis), whole.alphas)
+    graph = build_graph(image, analysis.features)
+    values, _ = compute_eigenvectors(image, graph)
+    np.testing.assert_array_equal(values, analysis.eigenvalues)
+    assert analysis.solver == Solver()
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +152,7 @@ def test_what_comes_along(segmented: tuple[SoftSegmentation, np.ndarray]) -> Non
 
 
 def test_the_same_every_time() -> None:
-    image, features, _ = picture(112, 112)  # large enough for superpixels' functions and a sample
+    image, features, _ = picture(*LARGE)
     first, second = (soft_segment(image, features, 3).alphas for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
@@ -95,7 +165,7 @@ def test_superpixels_without_a_compiler(segmented: tuple[SoftSegmentation, np.nd
 
 
 def test_another_seed_is_nearly_the_same() -> None:
-    image, features, _ = picture(112, 112)
+    image, features, _ = picture(*LARGE)
     first, second = (soft_segment(image, features, 3, seed=s) for s in (0, 1))
     assert distance(first.alphas, second.alphas) < 0.01
 
@@ -141,9 +211,7 @@ def test_features_of_three_dimensions_are_taken_as_they_are() -> None:
 
 def test_features_are_the_principal_components_of_filtered_ones() -> None:
     image, features, _ = picture(80, 96)
-    guide, maps = (
-        torch.tensor(v.transpose(2, 0, 1).copy()).float()[None] for v in (image, features)
-    )
+    guide, maps = tensors(image, features)
     found = preprocess_features(maps, guide)
     expected = normalise(pca(guided_filter(maps, guide, 11, 0.01)))
     torch.testing.assert_close(found.amin((2, 3)), torch.zeros(1, 3))
@@ -165,7 +233,7 @@ def test_as_many_layers_as_the_features_have() -> None:
     assert len(soft_segment(image, features, "auto").alphas) == 3
 
 
-@pytest.mark.parametrize("size", [(40, 48), (112, 112)])
+@pytest.mark.parametrize("size", [(40, 48), LARGE])
 def test_every_number_of_layers_is_cut_from_one_analysis(size: tuple[int, int]) -> None:
     image, features, _ = picture(*size)
     analysis = analyse(image, features)
@@ -179,7 +247,7 @@ def test_every_number_of_layers_is_cut_from_one_analysis(size: tuple[int, int]) 
 
 
 def test_stages_can_be_called_alone() -> None:
-    image, features, _ = picture(112, 112)
+    image, features, _ = picture(*LARGE)
     analysis = analyse(image, features)
     reduced = reduce_features(image, features)
     np.testing.assert_array_equal(reduced, analysis.features)

@@ -242,3 +242,42 @@ def test_relaxed_layers_of_a_pixel_without_any() -> None:
     found = relaxed_sparsification(laplacian, alphas, torch.zeros(64))
     assert found.isfinite().all()
     torch.testing.assert_close(found.sum(1), torch.ones(64), atol=0.02, rtol=0)
+
+
+def test_conjugate_gradients_stop_at_the_tolerance_or_the_limit() -> None:
+    matrix = torch.diag(torch.logspace(0, 6, 300, dtype=torch.float64))
+    right = torch.ones(300, 1, dtype=torch.float64)
+    calls = []
+
+    def operator(x: Tensor) -> Tensor:
+        calls.append(x)
+        return matrix @ x
+
+    def residual(x: Tensor) -> float:
+        return float((right - matrix @ x).norm() / right.norm())
+
+    zeros = torch.zeros_like(right)
+    for limit in (0, 1, 7):
+        calls.clear()
+        conjugate_gradients(operator, right, zeros, max_iterations=limit)
+        assert len(calls) == 1 + limit  # the first is for the residual of the guess
+    inverse = lambda r: r / (matrix.diagonal()[:, None] + 1)  # noqa: E731
+    for tolerance in (1e-2, 1e-4):
+        found = conjugate_gradients(operator, right, zeros, inverse, tolerance, 1000)
+        assert 1e-3 * tolerance < residual(found) <= tolerance
+    assert residual(conjugate_gradients(operator, right, zeros, inverse)) <= 1e-6
+
+
+def test_block_jacobi_without_coupling_divides() -> None:
+    diagonal = torch.rand(6, 4, dtype=torch.float64) + 0.1
+    torch.testing.assert_close(block_jacobi(diagonal, 0)(diagonal), torch.ones_like(diagonal))
+
+
+def test_relaxed_layers_start_from_rounded_alphas() -> None:
+    """Without a Laplacian, each pixel keeps what it is closest to: 0, 1, or its own alphas."""
+    alphas = torch.tensor([[0.95, 0.05], [0.09, 0.91], [0.5, 0.5]], dtype=torch.float64)
+    nothing = sparse.csr_array(np.zeros((3, 3)))
+    found = relaxed_sparsification(nothing, alphas, torch.zeros(3), 3, 200, 2000, 1e-12)
+    expected = relaxed_reference(np.zeros((3, 3)), alphas.numpy(), np.zeros(3), 3)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-8)
+    torch.testing.assert_close(found[:2], torch.eye(2, dtype=torch.float64), atol=0.02, rtol=0)

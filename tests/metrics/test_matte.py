@@ -25,6 +25,16 @@ def test_errors_of_known_mattes() -> None:
     assert found.gradient > 0
 
 
+def test_errors_of_a_missing_edge() -> None:
+    truth = np.zeros((50, 40))
+    truth[:, 20:] = 1
+    found = matte_errors(np.zeros((50, 40)), truth)
+    # The slope of a blurred step is a Gaussian of 1.4 pixels, whose square sums up to this.
+    assert found.gradient == pytest.approx(50 / (2 * 1.4 * np.sqrt(np.pi)) / 1000, rel=0.03)
+    truth[:, 19] = 0.75
+    assert matte_errors(np.zeros((50, 40)), truth).soft == pytest.approx(0.75)
+
+
 def test_gradient_error_sees_blur_that_moves_no_mean() -> None:
     truth = (RNG.random((40, 40)) > 0.5).astype(float)
     errors = [matte_errors(truth * s + (1 - s) * 0.5, truth).gradient for s in (1.0, 0.7, 0.2)]

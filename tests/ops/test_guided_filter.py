@@ -104,3 +104,42 @@ def test_a_guide_of_another_range_is_refused() -> None:
         guided_filter(features, torch.rand(1, 3, 8, 8), kernel_size=0)
     with pytest.raises(ValueError, match="upsample the features"):
         guided_filter(features, torch.rand(1, 3, 16, 16))
+
+
+def test_the_defaults_of_both_functions_are_the_same_filter() -> None:
+    image, features = torch.rand(1, 3, 13, 12), torch.randn(1, 2, 13, 12)
+    expected, slopes = reference(features[0], image[0], radius=5, eps=0.01)  # as in MATLAB
+    torch.testing.assert_close(guided_filter(features, image)[0], expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(guided_slopes(features, image)[0], slopes, rtol=1e-3, atol=1e-3)
+
+
+def test_a_window_of_one_pixel_changes_nothing() -> None:
+    image, features = torch.rand(1, 3, 6, 7), torch.randn(1, 2, 6, 7)
+    torch.testing.assert_close(guided_filter(features, image, kernel_size=1), features)
+    slopes = guided_slopes(features, image, kernel_size=1)
+    torch.testing.assert_close(slopes, torch.zeros(1, 2, 3, 6, 7), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("kernel_size", 10_000), ("eps", 0.0), ("eps", 1.5e6), ("subsample", 0), ("subsample", 10_000),
+     ("chunk", 0)],
+)  # fmt: skip
+def test_parameters_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"guided_filter\.{name}={value}"):
+        guided_filter(torch.rand(1, 2, 8, 8), torch.rand(1, 3, 8, 8), **{name: value})
+
+
+def test_a_small_eps_and_a_guide_that_rounding_left_outside_are_accepted() -> None:
+    image, features = torch.rand(1, 3, 8, 8), torch.rand(1, 2, 8, 8)
+    image[0, :, 0, 0], image[0, :, 4, 4] = 1 + 5e-4, -5e-4  # such as a resized photo
+    assert guided_filter(features, image, eps=1e-4).isfinite().all()
+    for value in (1.01, -0.01):
+        image[0, 0, 0, 0] = value
+        with pytest.raises(ValueError, match="divide by 255"):
+            guided_filter(features, image)
+
+
+def test_features_of_another_batch_are_refused() -> None:
+    with pytest.raises(ValueError, match="differ in batch"):
+        guided_filter(torch.rand(2, 2, 8, 8), torch.rand(1, 3, 8, 8))

@@ -334,6 +334,8 @@ def test_unknown_options_are_refused() -> None:
         npair_loss(features, labels, negative="other")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="pairs"):
         npair_loss(features, labels, balance="other")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="across_images=yes"):
+        npair_loss(features, labels, across_images="yes")  # type: ignore[arg-type]
 
 
 def test_compiled_equals_eager() -> None:

@@ -77,3 +77,26 @@ def test_gradcheck() -> None:
     pyramid = [torch.randn(1, 2, s, s, dtype=torch.float64, requires_grad=True) for s in (3, 1)]
     pixels = torch.tensor([[0, 5, 5, 24]])
     assert torch.autograd.gradcheck(lambda *p: pyramid_at_pixels(p, pixels, (5, 5)), pyramid)
+
+
+def test_a_single_pixel_of_a_single_class() -> None:
+    pixels, labels = sample_pixels(label_map()[1:2], num_classes=1, num_samples=1, repetitions=1)
+    assert pixels.shape == labels.shape == (1, 1, 1)
+    assert label_map()[1].flatten()[pixels.item()] == labels.item()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_classes", 0), ("num_classes", 257), ("num_samples", 0), ("num_samples", 1_500_000),
+     ("repetitions", 0), ("repetitions", 1_500_000)],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=rf"model\.sample_pixels\.{name}={value}"):
+        sample_pixels(label_map(), **{name: value})
+
+
+def test_the_last_pixel_of_a_label_can_be_drawn_and_none_after_it() -> None:
+    label = torch.tensor([[[1, 1, 2, 2]]])
+    pixels, labels = sample_pixels(label, 2, 200, 5)
+    assert pixels[labels == 1].unique().tolist() == [0, 1]
+    assert pixels[labels == 2].unique().tolist() == [2, 3]

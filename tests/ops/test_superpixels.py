@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from softfeat.ops.superpixels import (
+    NO_SUPERPIXEL,
     superpixel_counts,
     superpixel_majority,
     superpixel_mean,
@@ -119,3 +120,10 @@ def test_compiled_equals_eager() -> None:
 
     for eager, compiled in zip(run(features), torch.compile(run)(features), strict=True):
         torch.testing.assert_close(eager, compiled)
+
+
+def test_padding_belongs_to_no_superpixel() -> None:
+    superpixels = torch.tensor([[[0, 1, NO_SUPERPIXEL]]])
+    assert superpixel_counts(superpixels, 3).tolist() == [[1, 1, 0]]
+    labels = torch.tensor([[[4, 5, 6]]])
+    assert superpixel_majority(labels, superpixels, 3).tolist() == [[4, 5, 255]]
