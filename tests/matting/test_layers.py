@@ -30,6 +30,25 @@ def test_best_count_is_that_of_the_clouds() -> None:
     assert SegmentTree(CLOUDS[:40]).best_count() == 2
 
 
+def test_best_count_does_not_depend_on_the_number_of_superpixels() -> None:
+    assert SegmentTree(CLOUDS.repeat(20, axis=0)).best_count() == 3
+
+
+def test_best_count_leaves_faint_patterns_of_a_thing_together() -> None:
+    things = np.repeat(np.eye(2) * 4, 30, axis=0)  # (60,2)
+    pattern = things + np.resize([[0.0, 0.0], [0.5, 0.5]], things.shape)
+    assert SegmentTree(pattern).best_count() == 2
+
+
+def test_best_count_of_a_plain_photo_is_small() -> None:
+    noise = 0.05 * np.random.default_rng(0).standard_normal((500, 8))
+    assert SegmentTree(noise).best_count() == 2
+
+
+def test_best_count_is_at_most_eight() -> None:
+    assert SegmentTree(3 * np.eye(12).repeat(5, axis=0)).best_count() == 8
+
+
 @pytest.mark.parametrize("features", [np.full((9, 3), 0.5), np.full((1, 3), 0.5)])
 def test_equal_superpixels_are_one_segment(features: np.ndarray) -> None:
     tree = SegmentTree(features)
