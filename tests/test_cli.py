@@ -208,6 +208,28 @@ def test_standard_input(command: Command, here: Path) -> None:
     assert bad.stderr.startswith("error: standard input: unreadable")
 
 
+def test_several_processes_write_the_same(command: Command, here: Path) -> None:
+    for seed in (1, 2):
+        picture(seed=seed).save(here / f"{seed}.png")
+    Path("broken.jpg").write_bytes(b"\xff\xd8 nothing")
+    names = ["a.png", "1.png", "broken.jpg", "2.png"]
+    one = command("segment", *names, "-o", "one", "--json")
+    many = command("segment", *names, "-o", "many", "--json", "-j", "2")
+    assert (one.exit_code, many.exit_code) == (1, 1)
+    assert many.stderr.count("broken.jpg") == one.stderr.count("broken.jpg")
+    expected, found = (
+        {line["photo"]: line for line in map(json.loads, done.stdout.splitlines())}
+        for done in (one, many)
+    )
+    assert set(found) == set(expected) == set(names)
+    for name in ("a.png", "1.png", "2.png"):
+        assert found[name]["coverage"] == expected[name]["coverage"]
+        alphas = (here / folder / Path(name).stem / "alpha_1.png" for folder in ("one", "many"))
+        assert len({file.read_bytes() for file in alphas}) == 1
+    again = command("segment", *names, "-o", "many", "--json", "-j", "2")
+    assert [json.loads(line)["status"] for line in again.stdout.splitlines()].count("skipped") == 3
+
+
 def test_a_cutout(command: Command, here: Path) -> None:
     done = command("cutout", "a.png", "--include", "40,30", "--exclude", "5,5", "--matte", "m.png")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "wrote cutout.png\n")

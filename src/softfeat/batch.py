@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from softfeat.imaging.photo_files import is_folder
 from softfeat.interrupt import Interrupted
 from softfeat.layers import check_bits, check_join
 from softfeat.names import printable
+from softfeat.processes import ProcessDiedError, map_in_processes
 from softfeat.results import SUMMARY, claimed, is_finished, read_summary, remove_unfinished
 from softfeat.segmenter import Segmenter
 
@@ -52,7 +54,7 @@ class Result:
         """The reason of a failure in one line; empty without one."""
         if self.error is None:
             return ""
-        readable = isinstance(self.error, ValueError | OSError | ImportError)
+        readable = isinstance(self.error, ValueError | OSError | ImportError | ProcessDiedError)
         text = str(self.error) if readable else repr(self.error)
         if isinstance(self.error, OSError) and self.error.strerror:
             text = self.error.strerror  # without the path, which is the photo's
@@ -99,6 +101,7 @@ def segment_photos(
     box: list[int] | None = None,
     overwrite: bool = False,
     masks: bool = True,
+    processes: int = 1,
 ) -> Iterator[Result]:
     """Writes the layers of each photo to a folder of its own.
 
@@ -115,6 +118,8 @@ def segment_photos(
         box: Left, top, right, bottom of such a part, in place of `point`.
         overwrite: Whether to segment finished photos again.
         masks: Whether Photoshop documents get layer masks, see `Layers.save`.
+        processes: Number of processes that work on photos. A photo whose process dies has failed,
+            and the others go on.
 
     Returns:
         The result for each photo, once it is known.
@@ -137,7 +142,7 @@ def segment_photos(
     }
 
     renewed = time.time() if overwrite else 0
-    return _Folders(segmenter, output, origin, renewed).results(photos)
+    return _Folders(segmenter, output, origin, renewed).results(photos, processes)
 
 
 @dataclass(frozen=True)
@@ -156,11 +161,11 @@ class _Folders:
     origin: Mapping[str, Any]
     renewed: float
 
-    def results(self, photos: Sequence[Source]) -> Iterator[Result]:
+    def results(self, photos: Sequence[Source], processes: int) -> Iterator[Result]:
         """Writes the layers of each photo; those that another process works on come last."""
         busy = []
-        for photo in photos:
-            if (result := self._result(photo, wait=False)) is None:
+        for photo, result in self._first_results(photos, processes):
+            if result is None:
                 busy.append(photo)
             else:
                 yield result
@@ -171,8 +176,23 @@ class _Folders:
             if result := self._result(photo, wait=True):
                 yield result
 
+    def _first_results(
+        self, photos: Sequence[Source], processes: int
+    ) -> Iterator[tuple[Source, Result | None]]:
+        """Each photo with its result; None if another command works on it."""
+        if processes == 1:
+            for photo in photos:
+                yield photo, self._result(photo, wait=False)
+            return
+        work = partial(self._result, wait=False)
+        for photo, result in map_in_processes(work, photos, min(processes, len(photos))):
+            if isinstance(result, ProcessDiedError):
+                yield photo, Result(_name(photo), None, "failed", error=result)
+            else:
+                yield photo, result
+
     def _result(self, photo: Source, wait: bool) -> Result | None:
-        name = str(photo) if isinstance(photo, Path) else photo.name
+        name = _name(photo)
         try:
             return self._segment(photo, name, wait)
         except Exception as error:  # of this photo: the others go on
@@ -213,6 +233,10 @@ class _Folders:
                 reason = error.strerror or str(error)
                 raise ValueError(f"{folder} cannot be written: {reason}") from error
             return Result(name, folder, "segmented", summary)
+
+
+def _name(photo: Source) -> str:
+    return str(photo) if isinstance(photo, Path) else photo.name
 
 
 def report(

@@ -311,6 +311,14 @@ def main() -> None:
     help="Layers of the PSD with masks to edit, or with baked transparency.",
 )
 @click.option("--overwrite", is_flag=True, help="Segment finished photos again.")
+@click.option(
+    "-j",
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that work on photos, each with one thread.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per photo.")
 def segment(
     photos: tuple[str, ...],
@@ -318,6 +326,7 @@ def segment(
     bits: str,
     masks: bool,
     overwrite: bool,
+    processes: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -331,6 +340,7 @@ def segment(
     Examples:
       softfeat segment photo.jpg
       softfeat segment photos/ -o layers/ -k auto --bits 16
+      softfeat segment photos/ -j 4
       softfeat segment -o layers/ -- *.jpg
       curl -s https://example.org/photo.jpg | softfeat segment - --json
 
@@ -341,13 +351,21 @@ def segment(
       2    wrong usage
       130  stopped by Ctrl-C (143: by SIGTERM)
     """  # noqa: D301
+    if processes > 1:
+        options["threads"] = options["threads"] or 1
     segmenter = _segmenter(**options)
     found, others = _find_photos(photos)
     from softfeat.batch import report, segment_photos
 
     try:
         results = segment_photos(
-            segmenter, found, output, bits=int(bits), masks=masks, overwrite=overwrite
+            segmenter,
+            found,
+            output,
+            bits=int(bits),
+            masks=masks,
+            overwrite=overwrite,
+            processes=processes,
         )
     except ValueError as error:
         raise _UsageError(str(error)) from error
