@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -371,6 +372,26 @@ def test_a_stopped_command_continues(
     assert "ed: 1 of 2 photos are finished; the same command continues" in done.stderr
     assert [p.name for p in (here / "layers").iterdir()] == ["a"]
     assert command("segment", "a.png", "b.png").exit_code == 0
+
+
+@pytest.mark.slow
+def test_several_processes_stop_together(checkpoint: Path, here: Path) -> None:
+    for seed in range(12):
+        picture(300, 400, seed).save(here / f"{seed}.png")
+    options = ["--weights", str(checkpoint), "-j", "2", "-o", "layers"]
+    command = [sys.executable, "-m", "softfeat", "segment", *options, "."]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        assert run.stderr.readline().startswith("1/13 ")  # the first photo is finished
+        workers = psutil.Process(run.pid).children(recursive=True)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "of 13 photos are finished; the same command continues" in errors
+    psutil.wait_procs(workers, timeout=20)
+    assert not [worker for worker in workers if worker.is_running()]
 
 
 def test_a_pipe_that_nobody_reads(checkpoint: Path, here: Path) -> None:
