@@ -14,6 +14,7 @@ from softfeat.imaging.photo import Photo
 from softfeat.segmenter import OpenPhoto, Segmenter
 from softfeat.selection import (
     Cutout,
+    Selector,
     colour_of,
     cut_out,
     feather_border,
@@ -78,6 +79,49 @@ def test_answers_do_not_depend_on_earlier_questions(segmenter: Segmenter) -> Non
     answered = len(asked.selector._answers)
     asked.select(clicks["include"], [*clicks["exclude"], (5, 50)])
     assert len(asked.selector._answers) == answered + 1
+
+
+def test_specks_and_small_holes_are_left_out(
+    opened: OpenPhoto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network's answer is a block with a hole and a speck."""
+    ids = opened.selector.superpixels  # (36,48)
+    block = np.zeros(ids.shape, bool)
+    block[8:30, 8:34] = True
+    hole, speck = ids[18, 20], ids[4, 44]
+    answer = np.zeros(ids.max() + 1, np.float32)
+    answer[np.unique(ids[block])] = 1
+    answer[hole], answer[speck] = 0, 1
+    monkeypatch.setattr(Selector, "_probability", lambda *_: answer.copy())
+
+    def ids_of(x: int, y: int) -> tuple[float, float]:
+        return x * 80 / 48 + 0.5, y * 60 / 36 + 0.5
+
+    def chosen(**marks: Any) -> NDArray[np.bool_]:
+        lists = [[np.array([m]) for m in marks.get(k, [])] for k in ("include", "exclude")]
+        return opened.selector._selected(*lists, None, None)
+
+    clean = chosen(include=[ids_of(10, 10)])
+    assert clean[hole]
+    assert not clean[speck]
+    assert clean[ids[10, 10]]
+    # What the user has clicked on stays as it is.
+    said = chosen(include=[ids_of(44, 4)], exclude=[ids_of(20, 18)])
+    assert not said[hole]
+    assert said[speck]
+    # What touches the border of the photo is no hole.
+    answer[:] = 1
+    answer[ids[0, 0]] = 0
+    assert not chosen()[ids[0, 0]]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_or_nothing_is_an_answer(
+    opened: OpenPhoto, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    count = len(opened.selector.features)
+    monkeypatch.setattr(Selector, "_probability", lambda *_: np.full(count, value, np.float32))
+    assert (opened.select() == value).all()
 
 
 def test_few_answers_are_remembered(segmenter: Segmenter) -> None:

@@ -36,7 +36,7 @@ from softfeat.models.click_network import (
     make_nodes,
     no_prompt,
 )
-from softfeat.ops.superpixel_graph import find_neighbours
+from softfeat.ops.superpixel_graph import connected_components, find_neighbours
 from softfeat.ops.superpixels import superpixel_mean
 
 SUPERPIXELS = 1000
@@ -45,6 +45,7 @@ NO_CLICKS = (
     "(python -m src.train experiment=clicks_objects model.features_checkpoint=...)"
 )
 _PIXELS_PER_SUPERPIXEL = 16  # at least, in small photos
+_SMALL = 0.1  # specks and holes, as a share of the thing
 _REMEMBERED = 256  # answers of a photo
 _BAND = 0.8  # half the width of the soft border, in sides of a superpixel
 Point = Sequence[float]
@@ -292,7 +293,7 @@ class Selector:
         marks = _scribbles("include", include, *size), _scribbles("exclude", exclude, *size)
         if box is not None:
             _check_box(box, *size)
-        selected = (self._probability(*marks, box, mask) > 0.5)[self.superpixels]
+        selected = self._selected(*marks, box, mask)[self.superpixels]
         width = _BAND * (selected.size / len(self.features)) ** 0.5
         with torch.inference_mode():
             matte = refine_border(
@@ -401,6 +402,34 @@ class Selector:
         certain[0, prompt.clicks[0]] = (prompt.signs[0] + 1) / 2
         return certain[0].numpy()
 
+    @torch.inference_mode()
+    def _selected(
+        self,
+        include: Sequence[NDArray[np.float64]],
+        exclude: Sequence[NDArray[np.float64]],
+        box: Box | None,
+        mask: NDArray | None,
+    ) -> NDArray[np.bool_]:
+        """Finds the superpixels (S,) of the thing, without specks and small holes.
+
+        Regions that the user has clicked on stay as they are, and so does what touches the border
+        of the photo.
+        """
+        nodes = self._nodes
+        selected = torch.from_numpy(self._probability(include, exclude, box, mask) > 0.5)  # (S,)
+        marked = torch.zeros_like(selected)
+        for points in (*include, *exclude):
+            marked[torch.from_numpy(self._clicked(points))] = True
+        region = connected_components(selected.long()[None], nodes.neighbours)[0]  # (S,)
+        area = torch.zeros(len(region)).index_add_(0, region, nodes.counts[0].float())  # by region
+        area = area[region]  # (S,)
+        kept = _any_in(region, marked)
+        whole = nodes.counts[0][selected].sum()
+        largest = torch.where(selected, area, 0).max()
+        hole = ~selected & ~kept & ~_any_in(region, nodes.border[0] > 0) & (area < _SMALL * whole)
+        speck = selected & ~kept & (area < _SMALL * largest)
+        return ((selected | hole) & ~speck).numpy()
+
     def _answer(self, said: tuple[object, ...], prompt: Prompt) -> Tensor:
         """The network's answer (1,S) to a prompt. Each click builds on the answer before it.
 
@@ -453,6 +482,12 @@ class Selector:
             torch.from_numpy(small)[None, None], ids_tensor(self.superpixels), len(self.features)
         )
         return shares[..., 0]
+
+
+def _any_in(region: Tensor, mask: Tensor) -> Tensor:
+    """For each superpixel (S,), whether the mask (S,) is true anywhere in its region (S,)."""
+    count = torch.zeros(len(region)).index_add_(0, region, mask.float())
+    return count[region] > 0
 
 
 def _scribbles(
