@@ -10,6 +10,7 @@ from softfeat.commands.train import train
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint
 from softfeat.models.extractor import BottleneckExtractor, build_extractor, load_extractor
 from softfeat.training.hard_segmentation import HardSegmentationModule, load_hard_segmentation
+from tests.helpers.photos import write_checkpoint
 from tests.helpers.trainings import tiny_hard_run, tiny_run
 
 
@@ -122,3 +123,16 @@ def test_another_suffix_is_an_error(tmp_path: Path) -> None:
     torch.save({"extractor": extractor.hparams, "state_dict": state}, tmp_path / "a.ckpt")
     with pytest.raises(ValueError, match=r"must end in \.safetensors or \.onnx"):
         export(f"checkpoint={tmp_path}/a.ckpt", "output=a.pt")
+
+
+def test_another_level_norm_leaves_out_the_click_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_checkpoint(tmp_path / "clicks.ckpt", clicks=True)
+    export(f"checkpoint={file}", f"output={tmp_path}/kept.safetensors")
+    assert read_checkpoint(tmp_path / "kept.safetensors")["clicks"]["layers"] == 1
+    export(f"checkpoint={file}", f"output={tmp_path}/other.safetensors", "level_norm=0.5")
+    assert "click network is left out" in capsys.readouterr().out
+    content = read_checkpoint(tmp_path / "other.safetensors")
+    assert "clicks" not in content
+    assert not [name for name in content["state_dict"] if name.startswith("clicks.")]

@@ -6,7 +6,8 @@ A `.safetensors` file contains the weights in half precision. Every command acce
 An `.onnx` file contains the network for other programs. Its input `image` (B,3,H,W) is RGB in [0,1]
 of any size. Its outputs are `features` (B,128,H,W) and, with a head, `scores` (B,K,H,W).
 
-`level_norm=` sets a parameter of the network that has no effect in training (see `Extractor`).
+`level_norm=` sets a parameter of the network that has no effect in training (see `Extractor`). A
+click network is left out then.
 """
 
 import logging
@@ -135,6 +136,14 @@ def write_onnx(checkpoint: Path, path: Path) -> list[str]:
     return names
 
 
+def _leave_out_clicks(content: dict[str, Any]) -> None:
+    """Remove the click network, which was trained on the features as they were."""
+    if content.pop("clicks", None) is not None:
+        state = content["state_dict"].items()
+        content["state_dict"] = {k: v for k, v in state if not k.startswith("clicks.")}
+        print("the click network is left out: it was trained on features of another level_norm")
+
+
 @command("export", text=("checkpoint", "output"))
 def main(cfg: DictConfig) -> None:
     """Write the file, and print its size with its hash or its outputs."""
@@ -154,6 +163,7 @@ def main(cfg: DictConfig) -> None:
         if cfg.level_norm is not None:
             number("level_norm", cfg.level_norm, 0, 1)
             content["extractor"]["level_norm"] = float(cfg.level_norm)
+            _leave_out_clicks(content)
         written = {"sha256": write_weights(output, content, about(checkpoint))}
     else:
         raise ValueError(f"output={output}: the name must end in .safetensors or .onnx")
