@@ -64,14 +64,20 @@ def test_an_hour_later(sessions: Sessions, clock: Clock) -> None:
     sessions.expire()
     assert len(sessions) == 1
     assert len(files(sessions)) == 1
+
+
+def test_what_browsers_have_sent_is_deleted(sessions: Sessions) -> None:
+    shown = sessions.get("a").picture(PIXELS)
     uploaded = sessions.root / "hash" / "photo.jpg"
-    uploaded.parent.mkdir()
+    uploaded.parent.mkdir(parents=True)
     uploaded.write_bytes(b"x")
     sessions.expire()
     assert uploaded.is_file()
-    os.utime(uploaded, times=(time.time() - 200,) * 2)
+    for path in (uploaded, shown):
+        os.utime(path, times=(time.time() - 700,) * 2)
     sessions.expire()
     assert not uploaded.exists()
+    assert Path(shown).exists()  # as long as the session
 
 
 def test_the_one_unused_for_longest_is_closed(sessions: Sessions, clock: Clock) -> None:

@@ -93,7 +93,9 @@ class Events:
             yield [status(text), self._picture(session), *self._layers(session, None)]
 
     def _take(self, uploaded: Any) -> bytes:
-        """Reads a file that the page has sent, and deletes it.
+        """Reads a file that the page has sent. `Sessions.expire` deletes it.
+
+        Not this function: the same photo from another page would be the same file.
 
         Raises:
             ValueError: It is too large, or none that the page has sent.
@@ -101,13 +103,10 @@ class Events:
         path = Path(str(uploaded.get("path", "") if isinstance(uploaded, dict) else "")).resolve()
         if not (path.is_relative_to(self.sessions.root.resolve()) and path.is_file()):
             raise ValueError(_LEFT_OUT)
-        try:
-            if path.stat().st_size > self.max_bytes:
-                megabytes = self.max_bytes / 1e6
-                raise ValueError(f"the file has more than {megabytes:.0f} MB: choose a smaller one")
-            return path.read_bytes()
-        finally:
-            path.unlink()
+        if path.stat().st_size > self.max_bytes:
+            megabytes = self.max_bytes / 1e6
+            raise ValueError(f"the file has more than {megabytes:.0f} MB: choose a smaller one")
+        return path.read_bytes()
 
     # The selection
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from softfeat.app.work import Work
 
 LIFETIME = 3600.0  # seconds
+UPLOADS = 600.0  # seconds that files from browsers live; they are read within this time
 MOST_SESSIONS = 16
 _KEPT_PICTURES = 40  # files; a browser may still ask for the last ones
 NO_PHOTO = "there is no photo here: choose one first (a photo is forgotten after an hour)"
@@ -97,7 +98,7 @@ class Sessions:
     """All open pages.
 
     Args:
-        root: Folder for the files of all sessions. Old files in it are deleted.
+        root: Folder for the files of all sessions, and for those that browsers have sent.
         lifetime: Seconds after its last use at which a session is closed.
         most: Largest number of sessions. Above it, the one that was unused for the longest time is
             closed.
@@ -112,6 +113,7 @@ class Sessions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.root, self.lifetime, self.most, self.clock = root, lifetime, most, clock
+        self._folders = root / "sessions"
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
 
@@ -124,7 +126,7 @@ class Sessions:
             session = self._sessions.get(key)
             if session is None:
                 # A folder with a secret name: the key comes from the browser.
-                session = Session(self.root / "sessions" / secrets.token_urlsafe(24))
+                session = Session(self._folders / secrets.token_urlsafe(24))
                 self._sessions[key] = session
             session.used = self.clock()
             excess = sorted(self._sessions, key=lambda k: self._sessions[k].used)[: -self.most]
@@ -139,17 +141,16 @@ class Sessions:
         self._end([] if session is None else [session])
 
     def expire(self) -> None:
-        """Closes sessions that were not used for long, and deletes old files."""
+        """Closes sessions that were not used for long, and deletes what browsers have sent."""
         now = self.clock()
         with self._lock:
             old = [k for k, s in self._sessions.items() if now - s.used > self.lifetime]
             ended = [self._sessions.pop(key) for key in old]
-            in_use = {session.folder for session in self._sessions.values()}
         self._end(ended)
         for path in self.root.rglob("*"):
             with suppress(OSError):
-                old_file = time.time() - path.stat().st_mtime > self.lifetime
-                if old_file and path.is_file() and path.parent not in in_use:
+                old_file = time.time() - path.stat().st_mtime > UPLOADS
+                if old_file and path.is_file() and not path.is_relative_to(self._folders):
                     path.unlink()
 
     def close_all(self) -> None:
