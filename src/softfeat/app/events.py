@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from softfeat.segmenter import Segmenter
 
 Update = Any  # what Gradio accepts for a control
-_LEFT_OUT = "the file is not here any more: choose it again"
+NO_FILE = "the file is not here any more: choose it again"
 
 
 class Events:
@@ -102,7 +102,7 @@ class Events:
         """
         path = Path(str(uploaded.get("path", "") if isinstance(uploaded, dict) else "")).resolve()
         if not (path.is_relative_to(self.sessions.root.resolve()) and path.is_file()):
-            raise ValueError(_LEFT_OUT)
+            raise ValueError(NO_FILE)
         if path.stat().st_size > self.max_bytes:
             megabytes = self.max_bytes / 1e6
             raise ValueError(f"the file has more than {megabytes:.0f} MB: choose a smaller one")

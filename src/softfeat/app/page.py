@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from softfeat.app.choices import EXCLUDE, FILES, INCLUDE, KINDS, OVERLAYS, VIEWS
-from softfeat.app.events import Events, status
+from softfeat.app.events import NO_FILE, Events, status
 from softfeat.app.examples import example_photos
 
 _MOST_LAYERS = 20  # more are hard to tell apart on the page
@@ -41,6 +41,19 @@ _CLICKS: dict[str, Any] = {"concurrency_id": "clicks", "concurrency_limit": 1}
 def theme() -> gr.themes.Base:
     """A theme with the fonts of the system: nothing is fetched from elsewhere."""
     return gr.themes.Default(font=SANS, font_mono=MONO)
+
+
+def sent_files_only(control: gr.File) -> gr.File:
+    """Lets a control take files that the page has sent, and fetch none from other servers."""
+    move = control.async_move_resource_to_block_cache
+
+    async def checked(resource: Any) -> Any:
+        if str(resource).lower().startswith(("http:", "https:")):
+            raise gr.Error(NO_FILE, print_exception=False)
+        return await move(resource)
+
+    control.async_move_resource_to_block_cache = checked
+    return control
 
 
 class Page:
@@ -85,7 +98,7 @@ class Page:
                     self.events.open_file,
                     [source],
                     [*self.shown, source],
-                    preprocess=False,  # no path or address from outside is followed
+                    preprocess=False,
                     **_ANALYSIS,
                 )
             ]
@@ -115,7 +128,9 @@ class Page:
         return trigger(function, list(inputs), list(outputs), **options)
 
     def _source(self) -> tuple[gr.File, dict[str, gr.Button]]:
-        source = gr.File(label=f"Drop a photo here. {self.limits}", height=150, elem_id="source")
+        source = sent_files_only(
+            gr.File(label=f"Drop a photo here. {self.limits}", height=150, elem_id="source")
+        )
         examples = {}
         with gr.Row(elem_id="examples"):
             for name in example_photos():
@@ -146,7 +161,9 @@ class Page:
             list(KINDS), value="checkerboard", label="Background of cut-outs", elem_id="kind"
         )
         colour = gr.ColorPicker("#ff8800", label="Colour", elem_id="colour")
-        photo = gr.File(label="Drop a photo for the background", height=150, elem_id="backdrop")
+        photo = sent_files_only(
+            gr.File(label="Drop a photo for the background", height=150, elem_id="backdrop")
+        )
         seen = [self.view, overlays]
         for trigger in (self.view.input, overlays.input):
             self._on(trigger, self.events.show_view, seen, [self.picture], **_CLICKS)
