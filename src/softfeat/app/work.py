@@ -15,8 +15,8 @@ from PIL import Image
 
 from softfeat.imaging.naming import layer_names
 from softfeat.imaging.photo import Photo
-from softfeat.matting.colours import layer_colours
 from softfeat.layers import Layers
+from softfeat.matting.colours import layer_colours
 from softfeat.segmenter import LayerCount, OpenPhoto
 from softfeat.selection import Cutout, cut_out
 
