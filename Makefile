@@ -9,8 +9,8 @@ CONSTRAINTS := constraints.txt
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install train segment test run-tests test-slow test-fast test-lowest lint format bench \
-  bench-gpu faults coverage notebooks docs clean
+.PHONY: help install train segment app test run-tests test-slow test-fast test-lowest lint format bench \
+  bench-gpu browser faults coverage notebooks docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ train: $(INSTALLED) ## train soft features on the embedded scenes; ARGS="key=val
 segment: $(INSTALLED) ## a photo into layers, with the shipped weights; ARGS="input=PHOTO_OR_FOLDER output=FOLDER ..."
 	$(BIN)/python -m src.segment $(ARGS)
 
+app: $(INSTALLED) ## the page for a web browser, on this computer only; ARGS="--port 8080 ..."
+	$(BIN)/softfeat app $(ARGS)
+
 # The tests run in WORKERS processes of one thread each. With loadfile the tests of a file stay in one
 # process, where they share their fixtures. The slow tests are few and long, so any process takes any.
 WORKERS ?= 2
@@ -47,8 +50,12 @@ test: lint run-tests ## lint, then all tests that are not marked slow: ten minut
 run-tests: $(INSTALLED) ## the tests of make test without lint
 	$(PYTEST) --dist loadfile -m 'not slow' $(ARGS)
 
-test-slow: $(INSTALLED) ## the tests marked slow: the wheel, notebooks at full size, kills; 15 minutes
+test-slow: $(INSTALLED) ## the tests marked slow: the wheel, a browser, notebooks, kills; 20 minutes
 	$(PYTEST) --dist load -m slow $(ARGS)
+
+browser: ## Chromium for the tests of the page, by apt, if there is none
+	@command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium; } \
+	  || echo 'Chromium could not be installed: as root, run apt install chromium'
 
 test-fast: $(INSTALLED) ## the first two tests of each file and module, not slow: a minute
 	$(PYTEST) --dist loadfile -m 'not slow' --first 2 $(ARGS)
@@ -80,7 +87,7 @@ bench: $(INSTALLED) ## the benchmarks without data or trained features, an hour 
 bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, ten minutes; result in outputs/benchmarks
 	$(BIN)/python -m benchmarks suite=gpu $(ARGS)
 
-PARTS := kills corpus resources long mutants
+PARTS := kills corpus resources long pages mutants
 
 faults: $(INSTALLED) ## kills, bad files, scarce resources, long runs, wrong code: hours; ARGS="minutes=10" for a piece
 	@failed=; for part in $(PARTS); do \

@@ -1,12 +1,14 @@
 """Small data sets, photos and weights, so that a command of the product takes a second."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from softfeat.models.click_network import ClickNetwork
 from softfeat.models.extractor import BottleneckExtractor
 
 CLASSES = 3
@@ -70,22 +72,30 @@ def write_set(
     return root
 
 
-def write_checkpoint(path: Path, seed: int, fill: float | None = None) -> Path:
+def write_checkpoint(
+    path: Path, seed: int, fill: float | None = None, clicks: bool = False
+) -> Path:
     """Writes the checkpoint of a tiny network without training, and returns its file.
 
     Args:
         path: File `<name>.ckpt`.
         seed: Random seed of the weights.
         fill: Value in place of the first weight, such as NaN.
+        clicks: Whether there is also a network that answers clicks.
     """
     generator = torch.random.get_rng_state()
     torch.manual_seed(seed)
     extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8, readout_scale=1.0)
+    network = ClickNetwork(dim=8, channels=8, layers=2)
     torch.random.set_rng_state(generator)
     state = {f"extractor.{name}": value for name, value in extractor.state_dict().items()}
     if fill is not None:
         first = next(name for name in state if name.endswith("weight"))
         state[first] = state[first].clone()
         state[first].view(-1)[0] = fill
-    torch.save({"extractor": extractor.hparams, "state_dict": state}, path)
+    content: dict[str, Any] = {"extractor": extractor.hparams, "state_dict": state}
+    if clicks:
+        content["clicks"] = network.hparams
+        state |= {f"clicks.{name}": value for name, value in network.state_dict().items()}
+    torch.save(content, path)
     return path

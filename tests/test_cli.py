@@ -432,3 +432,16 @@ def test_the_limit_of_megapixels(command: Command, here: Path) -> None:
 
 def test_the_most_layers_are_those_of_soft_segmentation() -> None:
     assert cli.MOST_LAYERS == soft_segmentation.MOST_LAYERS
+
+
+def test_the_page_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softfeat.app.server.find_spec", lambda _: None)
+    done = CliRunner().invoke(main, ["app"])
+    assert done.exit_code == 2
+    assert 'pip install "softfeat[app]"' in done.stderr
+
+
+def test_the_page_is_for_this_computer_only() -> None:
+    default = {option.name: option.default for option in cli.app.params}
+    assert default["host"] == "127.0.0.1"
+    assert default["share"] is False

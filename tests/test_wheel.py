@@ -8,6 +8,7 @@ import venv
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -115,6 +116,24 @@ def test_it_brings_its_weights(installed: Path, elsewhere: Path) -> None:
 def test_it_segments_a_photo(installed: Path, elsewhere: Path) -> None:
     run([installed / "softfeat", "segment", "photo (1).jpg", "-o", "layers"], elsewhere)
     assert list((elsewhere / "layers").rglob("alpha_1.png"))
+
+
+def test_it_serves_the_page(installed: Path, elsewhere: Path) -> None:
+    pytest.importorskip("gradio", reason="needs gradio: make install")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    command = [installed / "softfeat", "app", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=elsewhere, env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        try:
+            line = process.stderr.readline()
+            assert line.startswith("the page is at "), line + process.stderr.read()
+            with urlopen(line.split()[4]) as answer:
+                assert b"softfeat" in answer.read()
+        finally:
+            process.terminate()
+        assert process.wait(120) == 143
 
 
 def test_it_trains(installed: Path, elsewhere: Path) -> None:

@@ -153,16 +153,19 @@ _SEGMENTER_OPTIONS = (
 )
 
 
-def _segmenter_options(command: Command) -> Command:
-    for option in reversed(_SEGMENTER_OPTIONS):
-        command = option(command)
-    return command
+def _options(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    """A decorator that adds several options to a command."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
-def _layers_options(command: Command) -> Command:
-    for option in reversed(_LAYERS_OPTIONS):
-        command = option(command)
-    return command
+_segmenter_options = _options(_SEGMENTER_OPTIONS)
+_layers_options = _options(_LAYERS_OPTIONS)
 
 
 class _UsageError(click.ClickException):
@@ -506,3 +509,71 @@ def cutout(
         with replaced(Path(output)) as partial:
             save_png(partial, picture)
     click.echo(f"wrote {printable(output)}", err=True)
+
+
+@main.command(context_settings=_CONTEXT)
+@click.option(
+    "--host", type=_Text(), default="127.0.0.1", show_default=True, help="Address to listen on."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=7860,
+    show_default=True,
+    help="Port; 0 for any that is free.",
+)
+@click.option(
+    "--share/--no-share",
+    default=False,
+    show_default=True,
+    help="Open a public link, through a server of Gradio.",
+)
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    default=24,
+    show_default=True,
+    help="Largest photo that is read.",
+)
+@_options(_SEGMENTER_OPTIONS[:-1])
+def app(
+    host: str, port: int, share: bool, max_megapixels: float, threads: int | None, **options: Any
+) -> None:
+    """Open a page for a web browser, to cut things out and to edit layers.
+
+    The page is for this computer only, unless you choose another --host or --share. Photos stay in
+    the memory of this computer. They are forgotten when the page is closed, or after an hour.
+
+    \b
+    Examples:
+      softfeat app
+      softfeat app --port 8080 --size 1024
+
+    \b
+    Exit codes:
+      2    wrong usage
+      130  ended by Ctrl-C (143: by SIGTERM)
+    """  # noqa: D301
+    limit_threads(threads)  # before the libraries that read it are imported
+
+    def load() -> "Segmenter":
+        from softfeat.segmenter import Segmenter
+
+        return Segmenter(max_pixels=math.ceil(max_megapixels * 1e6), **options)
+
+    from softfeat.app.server import Server
+
+    try:
+        server = Server(load, host, port, share, max_megapixels)
+    except ImportError as error:
+        raise _UsageError(str(error)) from error
+    except OSError as error:
+        raise _UsageError(f"--host {host} --port {port}: {error}; choose others") from error
+    with server:
+        click.echo(f"the page is at {server.url} (Ctrl-C ends it)", err=True)
+        if server.public_url:
+            click.echo(f"for everyone at {server.public_url}", err=True)
+        try:
+            server.wait()
+        except _BAD_INPUT as error:
+            raise _UsageError(str(error)) from error

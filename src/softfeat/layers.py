@@ -85,6 +85,17 @@ class Layers:
         fit_colours(self.original, colours, stack)
         return colours
 
+    def stacked(self, names: Sequence[str] | None = None) -> list[documents.DocumentLayer]:
+        """The layers as documents stack them, lowest first.
+
+        Args:
+            names: Names of the layers; None for names by place and colour.
+        """
+        stack = stacking_alphas(self.original, self.alphas)
+        colours = self.colours if "colours" in vars(self) else self._colours_for(stack)
+        names = layer_names(self.original, self.alphas) if names is None else names
+        return [documents.DocumentLayer(*of) for of in zip(names, colours, stack, strict=True)]
+
     def select(self, *marks: Any, **options: Any) -> NDArray[np.float32]:
         """Finds the matte of a thing by clicks; see `Selector.select`."""
         return self.selector.select(*marks, **options)
@@ -156,21 +167,17 @@ class Layers:
         photo = self.original
         coverage = [round(float(alpha.mean()), 4) for alpha in self.alphas]
         with watch("colours"):
-            stack = stacking_alphas(photo, self.alphas)
-            colours = self.colours if "colours" in vars(self) else self._colours_for(stack)
+            layers = self.stacked()
         with watch("documents"):
-            for k, (alpha, own) in enumerate(zip(self.alphas, colours, strict=True), 1):
+            for k, (alpha, layer) in enumerate(zip(self.alphas, layers, strict=True), 1):
                 documents.write_alpha(folder / f"alpha_{k}.png", alpha, bits)
-                documents.save_png(folder / f"layer_{k}.png", part_of(photo, own, alpha))
+                documents.save_png(folder / f"layer_{k}.png", part_of(photo, layer.colours, alpha))
             if cutout is not None:
                 documents.write_alpha(folder / "selection.png", cutout.matte, bits)
                 cutout.save(folder / "cutout.png")
-            names = layer_names(photo, self.alphas)
-            layers = [
-                documents.DocumentLayer(*parts) for parts in zip(names, colours, stack, strict=True)
-            ]
             documents.write_photoshop(folder / "layers", photo, layers, masks)
             documents.write_ora(folder / "layers.ora", photo, layers)
+            colours = [layer.colours for layer in layers]
             sheet = documents.overview(
                 photo, self.features, self.superpixels, colours, self.alphas, coverage
             )

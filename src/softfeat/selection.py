@@ -98,7 +98,7 @@ class Cutout:
                 raise ValueError(f"background={background}: choose a colour such as #ff8800")
             behind = np.full((height, width, 3), colour, np.float64)
         else:
-            behind = _covering(background.srgb, height, width) / 255
+            behind = covering(background.srgb, height, width) / 255
         if not isinstance(background, str) or np.ptp(behind[0, 0]):
             opacity = None if part.alpha is None else eight_bits(part.alpha)
             part = Photo(replace(part, alpha=None).srgb, opacity, None, part.metadata)
@@ -127,7 +127,7 @@ def colour_of(text: str) -> tuple[float, float, float] | None:
     return red / 255, green / 255, blue / 255
 
 
-def _covering(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+def covering(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Scales a picture until it covers a size, and crops it at its centre."""
     scale = max(height / picture.shape[0], width / picture.shape[1])
     rows, columns = (round(side * scale) for side in picture.shape[:2])

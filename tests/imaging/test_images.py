@@ -4,6 +4,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageFile
 
@@ -31,6 +32,9 @@ def test_other_photo_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 
 
 RED = (204, 0, 0)
+OLD_PILLOW = pytest.mark.skipif(
+    int(PIL.__version__.partition(".")[0]) < 13, reason="Pillow writes such files since 13"
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ RED = (204, 0, 0)
         ("L", "a.webp", (61, 61, 61)),
         ("CMYK", "a.tif", RED),
         ("CMYK", "a.jpg", RED),
-        ("YCbCr", "a.tif", RED),
+        pytest.param("YCbCr", "a.tif", RED, marks=OLD_PILLOW),
     ],
 )
 def test_colours_of_other_modes(

@@ -253,7 +253,9 @@ def _psd_layer(
     place = {
         "top": box[0].start, "left": box[1].start, "bottom": box[0].stop, "right": box[1].stop
     }  # fmt: skip
-    record = LayerRecord(**place, name=layer.name)
+    # Programs read the name in Unicode, which is stored besides this old one.
+    old_name = layer.name.encode("mac_roman", "replace").decode("mac_roman")
+    record = LayerRecord(**place, name=old_name)
     if masks:
         planes[ChannelID.USER_LAYER_MASK] = opacity
         record.mask_data = MaskData(**place, background_color=0)
@@ -349,10 +351,15 @@ def write_ora(path: Path, photo: Photo, layers: Sequence[DocumentLayer]) -> None
         write("Thumbnails/thumbnail.png", encoded.getvalue())
 
 
-def _on_checkerboard(picture: Image.Image, square: int = 10) -> Image.Image:
-    rows, columns = np.ogrid[: picture.height, : picture.width]
+def checkerboard(height: int, width: int, square: int = 10) -> NDArray[np.uint8]:
+    """Draws what is shown behind transparent pictures, (height,width,3)."""
+    rows, columns = np.ogrid[:height, :width]
     bright = (rows // square + columns // square) % 2 == 0
-    board = Image.fromarray(np.where(bright, 255, 205).astype(np.uint8)).convert("RGBA")
+    return np.repeat(np.where(bright, 255, 205)[..., None], 3, 2).astype(np.uint8)
+
+
+def _on_checkerboard(picture: Image.Image) -> Image.Image:
+    board = Image.fromarray(checkerboard(picture.height, picture.width)).convert("RGBA")
     board.alpha_composite(picture)
     return board.convert("RGB")
 
@@ -361,7 +368,7 @@ def overview(
     photo: Photo,
     features: NDArray[np.floating],
     superpixels: NDArray[np.uint16],
-    colours: NDArray[Depth],
+    colours: Sequence[NDArray[Depth]],
     alphas: NDArray[np.float32],
     coverage: Sequence[float],
 ) -> Image.Image:
@@ -371,7 +378,7 @@ def overview(
         photo: The photo.
         features: (h,w,3) in [0,1], at any size.
         superpixels: (h,w) ids, at any size.
-        colours: (K,H,W,3) of the layers, with the bits and in the colours of the photo.
+        colours: K colours (H,W,3) of the layers, with the bits and in the colours of the photo.
         alphas: (K,H,W) in [0,1] that add up to 1.
         coverage: Share of the photo that each layer covers, in [0,1].
 
@@ -413,7 +420,7 @@ def _pictures(
     photo: Photo,
     features: NDArray[np.floating],
     superpixels: NDArray[np.uint16],
-    colours: NDArray[Depth],
+    colours: Sequence[NDArray[Depth]],
     alphas: NDArray[np.float32],
     marks: NDArray[np.uint8],
     size: tuple[int, int],

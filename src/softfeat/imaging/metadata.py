@@ -57,7 +57,11 @@ def orientation_of(exif: Image.Exif) -> int:
 def is_adobe_rgb(exif: Image.Exif) -> bool:
     """Whether a photo without a profile is in Adobe RGB, as cameras write it."""
     space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
-    return space == _ADOBE_RGB or exif.get_ifd(ExifTags.IFD.Interop).get(1) == "R03"
+    try:
+        interoperability = exif.get_ifd(ExifTags.IFD.Interop).get(1)
+    except KeyError:  # Pillow before 13, if there is none
+        interoperability = None
+    return space == _ADOBE_RGB or interoperability == "R03"
 
 
 def _exif_resolution(exif: Image.Exif) -> tuple[float, float] | None:

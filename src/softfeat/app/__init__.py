@@ -1,0 +1,1 @@
+"""The page `softfeat app`: a photo becomes layers and cut-outs in a web browser."""
