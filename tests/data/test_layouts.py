@@ -69,6 +69,12 @@ def test_folder_with_a_contrast_class(folder_root: Path) -> None:
     assert mixture.contrast == (0,)
 
 
+@pytest.mark.parametrize("contrast", ["class 0", 0, {0: 1}])
+def test_contrast_classes_are_a_list(folder_root: Path, contrast: object) -> None:
+    with pytest.raises(ValueError, match=r"data\.layout\.contrast=.* set it to a list"):
+        Folder(folder_root, contrast=contrast)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("wrong", ["sky", 3])
 def test_an_unknown_contrast_class_is_named(folder_root: Path, wrong: str | int) -> None:
     choices = r"0 \(class 0\), 1 \(class 1\), 2 \(class 2\)"

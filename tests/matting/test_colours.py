@@ -95,6 +95,16 @@ def test_layers_add_up_to_the_photo() -> None:
     assert np.abs(mixed - photo.pixels).mean() < 0.5
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 7)])
+def test_coarser_levels_are_means_also_at_odd_borders(size: tuple[int, int]) -> None:
+    maps = torch.rand(2, *size)
+    half = module._half(maps)
+    assert half.shape == (2, -(-size[0] // 2), -(-size[1] // 2))
+    for y, x in np.ndindex(half.shape[1:]):
+        block = maps[:, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+        torch.testing.assert_close(half[:, y, x], block.mean((1, 2)))
+
+
 def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     photo, alphas, _ = blend_of_known_layers(np.uint8, 2)
     tiled = layer_colours(photo, alphas)

@@ -56,6 +56,20 @@ def test_the_same_every_time() -> None:
     np.testing.assert_array_equal(first, second)
 
 
+def test_another_seed_is_another_start() -> None:
+    """The vectors of both seeds are the same up to the tolerance."""
+    image = drawn_photo()
+    laplacian, matting = whole_laplacian(image)
+    basis = superpixel_basis(image, Superpixels(60)((image * 255).astype(np.uint8)))
+    for run in (
+        lambda seed: smallest_eigenvectors(laplacian, 20, seed=seed),
+        lambda seed: superpixel_eigenvectors(laplacian, matting, basis, 20, seed=seed),
+    ):
+        (values, first), (others, second) = run(1), run(2)
+        np.testing.assert_allclose(values, others, atol=1e-6)
+        assert not np.array_equal(first, second)
+
+
 def test_the_basis_is_orthonormal_and_affine_in_colour() -> None:
     image = drawn_photo()
     ids = Superpixels(20)((image * 255).astype(np.uint8))

@@ -28,6 +28,8 @@ def test_cuts_find_the_clouds_and_nest() -> None:
 def test_best_count_is_that_of_the_clouds() -> None:
     assert SegmentTree(CLOUDS).best_count() == 3
     assert SegmentTree(CLOUDS[:40]).best_count() == 2
+    for unit in (1e-3, 1e3):
+        assert SegmentTree(unit * CLOUDS).best_count() == 3
 
 
 def test_few_superpixels() -> None:
@@ -63,8 +65,8 @@ def test_equal_superpixels_are_one_segment(features: np.ndarray) -> None:
 
 
 def test_normalise() -> None:
-    alphas = torch.tensor([[0.5, 0.25], [-1.0, 2.0], [0.0, 0.0], [-0.1, -0.2]])
-    expected = torch.tensor([[2 / 3, 1 / 3], [0.0, 1.0], [0.5, 0.5], [0.5, 0.5]])
+    alphas = torch.tensor([[0.5, 0.25], [-1.0, 2.0], [0.5, 2.0], [0.0, 0.0], [-0.1, -0.2]])
+    expected = torch.tensor([[2 / 3, 1 / 3], [0.0, 1.0], [1 / 3, 2 / 3], [0.5, 0.5], [0.5, 0.5]])
     torch.testing.assert_close(normalise_alphas(alphas), expected)
 
 

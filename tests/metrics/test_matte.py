@@ -32,7 +32,9 @@ def test_errors_of_a_missing_edge() -> None:
     # The slope of a blurred step is a Gaussian of 1.4 pixels, whose square sums up to this.
     assert found.gradient == pytest.approx(50 / (2 * 1.4 * np.sqrt(np.pi)) / 1000, rel=0.03)
     truth[:, 19] = 0.75
-    assert matte_errors(np.zeros((50, 40)), truth).soft == pytest.approx(0.75)
+    found = matte_errors(np.zeros((50, 40)), truth)
+    assert found.soft == pytest.approx(0.75)
+    assert found.mse == pytest.approx((20 + 0.75**2) / 40)
 
 
 def test_gradient_error_sees_blur_that_moves_no_mean() -> None:

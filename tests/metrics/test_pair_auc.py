@@ -125,3 +125,13 @@ def test_metric_without_an_image_is_nan() -> None:
     metric = PairAUC()
     metric.update(*(x[:1] for x in inputs("everything ignored")))
     assert metric.compute()["pair_auc"].isnan()
+
+
+def test_processes_add_their_images_up() -> None:
+    features, labels = inputs("plain")
+    whole, first, second = PairAUC(), PairAUC(), PairAUC()
+    whole.update(features, labels)
+    first.update(features[:1], labels[:1])
+    second.update(features[1:], labels[1:])
+    first.merge_state(second)  # as torchmetrics does with the states of other processes
+    torch.testing.assert_close(first.compute(), whole.compute())

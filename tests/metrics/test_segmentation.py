@@ -125,5 +125,12 @@ def test_halves_add_up_to_the_whole() -> None:
     second.update(matrices[2:])
     joined = SegmentationScores(4)
     joined.update(torch.stack([first.matrix, second.matrix]))
+    first.merge_state(second)  # as torchmetrics does with the states of other processes
     for name in SCORES:
-        assert joined.compute()[name] == whole.compute()[name]
+        assert joined.compute()[name] == first.compute()[name] == whole.compute()[name]
+
+
+def test_a_photo_without_ignored_pixels_or_with_few_classes() -> None:
+    scores = F.one_hot(torch.tensor([[0, 1, 1]]), 4).movedim(-1, 0).float()
+    matrix = confusion_matrix(scores, torch.tensor([[0, 0, 1]]))
+    assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [0] * 4, [0] * 4]

@@ -51,6 +51,16 @@ def test_draws_differ_between_repetitions_and_follow_the_seed() -> None:
     assert not torch.equal(first[:, 0], first[:, 1])
 
 
+def test_draws_follow_their_generator_alone() -> None:
+    draws = []
+    for seed in (1, 1, 2):
+        generator = torch.Generator().manual_seed(seed)
+        draws.append(sample_pixels(label_map(), 3, 20, 4, generator))
+    for first, second, other in zip(*draws, strict=True):
+        assert torch.equal(first, second)
+        assert not torch.equal(first, other)
+
+
 @pytest.mark.parametrize("sizes", [[(6, 8)], [(3, 4), (2, 3), (1, 1)]])
 def test_features_are_those_of_the_upsampled_map(sizes: list[tuple[int, int]], device: str) -> None:
     pyramid = [torch.randn(2, 5, *s, device=device, requires_grad=True) for s in sizes]
