@@ -133,6 +133,10 @@ def test_command(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPat
         for extras in re.findall(r"\[(.*)\]", " ".join(words)):
             project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
             assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    elif words[0] == "docker":  # it is not built here, but has all that it copies
+        lines = re.findall(r"^COPY ([^-].*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        assert all((ROOT / name).exists() for line in lines for name in line.split())
+        assert lines
     else:
         assert words[0] in ("wandb", "sha256sum"), f"say how to check {words[0]}"
 

@@ -569,11 +569,15 @@ def app(
         raise _UsageError(str(error)) from error
     except OSError as error:
         raise _UsageError(f"--host {host} --port {port}: {error}; choose others") from error
-    with server:
-        click.echo(f"the page is at {server.url} (Ctrl-C ends it)", err=True)
-        if server.public_url:
-            click.echo(f"for everyone at {server.public_url}", err=True)
-        try:
+    try:
+        with server:
+            click.echo(f"the page is at {server.url} (Ctrl-C ends it)", err=True)
+            if server.public_url:
+                click.echo(f"for everyone at {server.public_url}", err=True)
             server.wait()
-        except _BAD_INPUT as error:
-            raise _UsageError(str(error)) from error
+    except _BAD_INPUT as error:
+        raise _UsageError(str(error)) from error
+    except Interrupted as error:
+        click.echo(error, err=True)
+        # A thread that still computes would make the usual end of Python an abort.
+        os._exit(error.status)

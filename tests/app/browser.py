@@ -7,9 +7,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from PIL import Image
 
 from softfeat.app.examples import example_photos
 from softfeat.segmenter import Segmenter
@@ -145,12 +148,18 @@ def draw_documents(folder: Path, weights: str = "general") -> None:
         tab = Tab(browser, server.url, (1280, 1000))
         tab.open(photo)
         tab.click(0.5, 0.5)
-        tab.page.screenshot(path=folder / "app_select.png")
+        _draw(tab, folder / "app_select.png")
         tab.changes(lambda: tab.page.click("#add"))
         tab.tab("Layers")
         tab.changes(lambda: tab.page.click("#solo"))
         tab.page.wait_for_timeout(1000)
-        tab.page.screenshot(path=folder / "app_layers.png")
+        _draw(tab, folder / "app_layers.png")
+
+
+def _draw(tab: Tab, path: Path) -> None:
+    """Writes what the window shows as a small PNG."""
+    with Image.open(BytesIO(tab.page.screenshot())) as picture:
+        picture.convert("RGB").quantize(128).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 
 from softfeat.data.scenes import make_scene
+from softfeat.matting import soft_segmentation
 from softfeat.matting.soft_segmentation import (
     REFERENCE,
     STAGES,
@@ -30,7 +31,7 @@ from softfeat.metrics.matte import best_union, matte_errors
 from softfeat.ops.guided_filter import guided_filter
 from softfeat.ops.pca import normalise, pca
 
-LARGE = (100, 101)  # large enough for superpixels' functions and a sample of the pixels
+SAMPLED = Solver(pixels=2_000)  # a sample of the pixels of `large` photos
 
 
 def picture(height: int = 64, width: int = 72, blur: float = 1.5) -> tuple[np.ndarray, ...]:
@@ -124,6 +125,14 @@ def test_the_defaults_of_all_functions_agree() -> None:
     assert analysis.solver == Solver()
 
 
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """The size of a photo for which the functions of superpixels are used, to save time."""
+    monkeypatch.setattr(soft_segmentation, "_SMALL_ENOUGH", 2_000)
+    monkeypatch.setattr(soft_segmentation, "_BASIS_SUPERPIXELS", 200)
+    return 50, 52
+
+
 @pytest.fixture(scope="module")
 def segmented() -> tuple[SoftSegmentation, np.ndarray]:
     image, features, alphas = picture()
@@ -151,9 +160,9 @@ def test_what_comes_along(segmented: tuple[SoftSegmentation, np.ndarray]) -> Non
     assert tuple(found.seconds) == STAGES
 
 
-def test_the_same_every_time() -> None:
-    image, features, _ = picture(*LARGE)
-    first, second = (soft_segment(image, features, 3).alphas for _ in range(2))
+def test_the_same_every_time(large: tuple[int, int]) -> None:
+    image, features, _ = picture(*large)
+    first, second = (soft_segment(image, features, 3, 0, SAMPLED).alphas for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -164,9 +173,9 @@ def test_superpixels_without_a_compiler(segmented: tuple[SoftSegmentation, np.nd
     assert distance(found.alphas, segmented[0].alphas) < 0.05
 
 
-def test_another_seed_is_nearly_the_same() -> None:
-    image, features, _ = picture(*LARGE)
-    first, second = (soft_segment(image, features, 3, seed=s) for s in (0, 1))
+def test_another_seed_is_nearly_the_same(large: tuple[int, int]) -> None:
+    image, features, _ = picture(*large)
+    first, second = (soft_segment(image, features, 3, s, SAMPLED) for s in (0, 1))
     assert distance(first.alphas, second.alphas) < 0.01
 
 
@@ -233,11 +242,13 @@ def test_as_many_layers_as_the_features_have() -> None:
     assert len(soft_segment(image, features, "auto").alphas) == 3
 
 
-@pytest.mark.parametrize("size", [(40, 48), LARGE])
-def test_every_number_of_layers_is_cut_from_one_analysis(size: tuple[int, int]) -> None:
-    image, features, _ = picture(*size)
-    analysis = analyse(image, features)
-    wholes = {count: soft_segment(image, features, count) for count in (2, 5, "auto")}
+@pytest.mark.parametrize("is_large", [False, True])
+def test_every_number_of_layers_is_cut_from_one_analysis(
+    large: tuple[int, int], is_large: bool
+) -> None:
+    image, features, _ = picture(*(large if is_large else (40, 48)))
+    analysis = analyse(image, features, 0, SAMPLED)
+    wholes = {count: soft_segment(image, features, count, 0, SAMPLED) for count in (2, 5, "auto")}
     for count, whole in wholes.items():
         cut = layers_of(analysis, count)
         np.testing.assert_array_equal(cut.alphas, whole.alphas)
@@ -247,9 +258,9 @@ def test_every_number_of_layers_is_cut_from_one_analysis(size: tuple[int, int]) 
     np.testing.assert_array_equal(again.alphas, wholes[2].alphas)
 
 
-def test_stages_can_be_called_alone() -> None:
-    image, features, _ = picture(*LARGE)
-    analysis = analyse(image, features)
+def test_stages_can_be_called_alone(large: tuple[int, int]) -> None:
+    image, features, _ = picture(*large)
+    analysis = analyse(image, features, 0, SAMPLED)
     reduced = reduce_features(image, features)
     np.testing.assert_array_equal(reduced, analysis.features)
     graph = build_graph(image, reduced)
@@ -261,7 +272,7 @@ def test_stages_can_be_called_alone() -> None:
     _, segments = find_segments(graph.superpixels, features)
     np.testing.assert_array_equal(segments, analysis.segments)
     coefficients, survivors = sparsify_constrained(
-        values, vectors, segments, graph.superpixels, Solver()
+        values, vectors, segments, graph.superpixels, SAMPLED
     )
     torch.testing.assert_close(coefficients, analysis.coefficients, rtol=0, atol=0)
     assert torch.equal(survivors, analysis.survivors)

@@ -4,7 +4,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -91,16 +91,8 @@ class Server:
         from softfeat.app.page import Page
         from softfeat.app.sessions import Sessions
 
-        self._ended, launched = threading.Event(), threading.Event()
-
-        def load_after_launch() -> "Segmenter":
-            launched.wait()
-            if self._ended.is_set():
-                raise RuntimeError("the server could not be started")
-            return load()
-
-        self._pool = ThreadPoolExecutor(1)
-        self.loading: Future[Segmenter] = self._pool.submit(load_after_launch)
+        self._ended = threading.Event()
+        self.loading: Future[Segmenter] = Future()
         self.sessions = Sessions(root)
         events = Events(self.sessions, self.loading.result, int(max_megabytes * 1e6))
         limits = f"At most {megapixels:.0f} megapixels and {max_megabytes} MB."
@@ -110,8 +102,8 @@ class Server:
         except BaseException:
             self.close()
             raise
-        finally:
-            launched.set()
+        # Not earlier: its imports would delay the page.
+        threading.Thread(target=self._load, args=(load,), daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _launch(
@@ -171,7 +163,12 @@ class Server:
         self._ended.set()
         self._page.close(verbose=False)
         self.sessions.close_all()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, load: Callable[[], "Segmenter"]) -> None:
+        try:
+            self.loading.set_result(load())
+        except BaseException as error:
+            self.loading.set_exception(error)
 
     def _watch(self) -> None:
         while not self._ended.wait(_CHECKED_EVERY):
