@@ -17,7 +17,7 @@ from softfeat.ops.guided_filter import guided_slopes
 
 Array = NDArray[np.float64]
 
-# Chosen on the photos that trainings hold back: the layers hold their objects best.
+# Chosen on photos that trainings hold back.
 _LEAST_HEIGHT = 0.25  # of a merge that joins two things, divided by the root of S
 _LEAST_SHARE = 0.12  # of its height in the largest height
 _MOST_SUGGESTED = 8  # segments
