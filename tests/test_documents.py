@@ -56,7 +56,8 @@ def spans(document: Path) -> list[str]:
         text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     else:
         text = FENCE.sub("", document.read_text("utf-8"))
-        text = "\n".join(line for line in text.splitlines() if " -> " not in line)
+        changed = re.compile(r" -> |\| `line \d+, ")  # a long change is cut before its arrow
+        text = "\n".join(line for line in text.splitlines() if not changed.search(line))
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
 
 
