@@ -179,14 +179,14 @@ def run_blocks(document: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-@named([ROOT / "README.md", ROOT / "docs" / "photos.md"])
+@named([ROOT / "README.md", ROOT / "docs" / "photos.md", ROOT / "docs" / "clicks.md"])
 def test_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("softfeat.segmenter")
     run_blocks(document, tmp_path, monkeypatch)
 
 
 def test_all_code_is_run() -> None:
-    tested = {"README.md", "photos.md", "other_networks.md"}
+    tested = {"README.md", "photos.md", "clicks.md", "other_networks.md"}
     for document in CURRENT:
         assert document.name in tested or not blocks(document.read_text("utf-8"), "python")
 

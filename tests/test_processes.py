@@ -23,9 +23,9 @@ def work(item: int) -> tuple[int, int]:
 
 
 def workers() -> list[psutil.Process]:
-    """The children of this process, without the one in which Python tracks shared resources."""
+    """The processes that were started here, and not by other tests in this process."""
     children = psutil.Process().children()
-    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 def test_each_item_once() -> None:
