@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -214,8 +215,15 @@ def _means(values: NDArray, ids: NDArray) -> NDArray:
     return np.stack(sums, 1) / count[:, None]
 
 
-def methods_for(segmenter: Segmenter, photo: NDArray[np.uint8]) -> tuple[dict[str, Method], float]:
+def methods_for(
+    segmenter: Segmenter, photo: NDArray[np.uint8], rivals: Mapping[str, Segmenter]
+) -> tuple[dict[str, Method], float]:
     """Makes the methods for a photo.
+
+    Args:
+        segmenter: Our own.
+        photo: (H,W,3) RGB.
+        rivals: Others of the same kind, by the names of their rows.
 
     Returns:
         Methods by name, and the seconds that ours takes before the first click.
@@ -229,11 +237,13 @@ def methods_for(segmenter: Segmenter, photo: NDArray[np.uint8]) -> tuple[dict[st
     y, x = np.mgrid[:height, :width] * (_POSITION / max(height, width))
     colours = _means(np.dstack([lab, x, y]), selector.superpixels)
 
-    def ours(include: Points, exclude: Points, box: Box | None) -> NDArray:
-        return selector.select(include, exclude, box, preview=True)
+    def clicked(own: Selector, include: Points, exclude: Points, box: Box | None) -> NDArray:
+        return own.select(include, exclude, box, preview=True)
 
+    others = {name: rival.open(photo).selector for name, rival in rivals.items()}
+    networks = {name: partial(clicked, own) for name, own in {_OURS: selector, **others}.items()}
     return {
-        _OURS: ours,
+        **networks,
         "nearest click, Lab + position": partial(nearest_click, selector, colours),
         "nearest click, features": partial(nearest_click, selector, selector.features),
         "random walker": partial(walker, photo),
@@ -242,7 +252,7 @@ def methods_for(segmenter: Segmenter, photo: NDArray[np.uint8]) -> tuple[dict[st
 
 
 def measure(
-    segmenter: Segmenter, size: int, most: int, job: Job
+    segmenter: Segmenter, rivals: Mapping[str, Segmenter], size: int, most: int, job: Job
 ) -> list[dict[str, dict[str, Any]]]:
     """Clicks on the objects of a photo, with every method.
 
@@ -254,7 +264,7 @@ def measure(
     photo, label = read_record(job.record)
     label = reduced_label(label, size)
     photo = resize_image(photo, (label.shape[0], label.shape[1]))
-    methods, seconds = methods_for(segmenter, photo)
+    methods, seconds = methods_for(segmenter, photo, rivals)
     masks, valid = largest_objects(label), label != IGNORE
     outcomes = []
     for class_id in job.classes:
@@ -265,7 +275,7 @@ def measure(
         outcome: dict[str, dict[str, Any]] = {}
         for name, method in methods.items():
             answers, ms = simulate(method, truth, valid, most, max(_GOALS))
-            subject = method([], [], None if name == _OURS else frame)
+            subject = method([], [], None if name in (_OURS, *rivals) else frame)
             outcome[name] = {
                 "clicks": [iou(answer, truth, valid) for answer in answers],
                 "box": iou(method([], [], box), truth, valid),
@@ -317,6 +327,7 @@ def clicks(
     most: int,
     seed: int,
     num_workers: int | None,
+    rivals: Mapping[str, str] = MappingProxyType({}),
     name: str = "clicks",
 ) -> dict[str, Any]:
     """Clicks on labelled objects.
@@ -333,6 +344,7 @@ def clicks(
         most: Largest number of clicks.
         seed: Random seed of the objects.
         num_workers: Processes; None for one per core, 0 for this process.
+        rivals: Other weights with a click network, by the names of their rows.
         name: Name of the result file.
 
     Returns:
@@ -348,7 +360,8 @@ def clicks(
         if held_back:
             records = [record for record in records if is_held_back(record.image.stem)]
         jobs += draw_objects(folder, records, count, size, seed)
-    run = partial(measure, segmenter, size, most)
+    networks = {way: Segmenter(weights) for way, weights in rivals.items()}
+    run = partial(measure, segmenter, networks, size, most)
     found = list(map_in_workers(run, jobs, worker_count(num_workers), "photos"))
     by_set = {
         folder: [
@@ -396,7 +409,7 @@ def click_mattes(
     segmenter = Segmenter(checkpoint)
     errors: dict[str, list[tuple[float, float]]] = {}
     for photo, (matte,) in list(photo_mattes(Path(root), size))[::every]:
-        methods, _ = methods_for(segmenter, photo)
+        methods, _ = methods_for(segmenter, photo, {})
         methods["GrabCut + guided filter"] = partial(soft_grabcut, photo)
         valid = (matte < 0.1) | (matte > 0.9)  # elsewhere a click says neither yes nor no
         for method_name, method in methods.items():

@@ -142,12 +142,15 @@ def test_results(tmp_path: Path, checkpoint: str) -> None:
         most=4,
         seed=0,
         num_workers=0,
+        rivals={"twin": checkpoint},
     )
     assert result["settings"]["objects"] == "2 voc2012, 2 pets_oxford"
     rows = {row["method"]: row for row in result["rows"]}
     assert float(rows["GrabCut"]["10 clicks"]) > 0.8
     assert float(rows["random walker"]["clicks to 85%"]) <= 4
     assert all(0 <= float(row[key]) <= 1 for row in rows.values() for key in ("box", "subject"))
+    scores = [{k: v for k, v in rows[n].items() if "cl" in k} for n in ("softfeat", "twin")]
+    assert {**scores[0], "ms per click": ""} == {**scores[1], "ms per click": ""}
     assert list(result["tables"]) == ["pets_oxford"]
     assert "| softfeat |" in markdown(result | {"machine": {}})
 
