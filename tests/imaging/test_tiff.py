@@ -68,7 +68,10 @@ def test_floats_become_sixteen_bits(tmp_path: Path, dtype: type) -> None:
 
 def test_twelve_bits_are_scaled(tmp_path: Path) -> None:
     values = np.array([[0, 2048, 4095]], np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", values, bitspersample=12, compression="none")
+    try:
+        tifffile.imwrite(tmp_path / "a.tif", values, bitspersample=12, compression="none")
+    except NotImplementedError:
+        pytest.skip("this imagecodecs reads packed integers, but does not write them")
     assert read_photo(tmp_path / "a.tif").pixels[0, :, 0].tolist() == [0, 32776, 65535]
 
 
