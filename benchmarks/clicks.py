@@ -138,7 +138,7 @@ def grabcut(photo: NDArray[np.uint8], include: Points, exclude: Points, box: Box
     mask[_disc(photo.shape, exclude)] = cv2.GC_BGD
     cv2.setRNGSeed(0)
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    if np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).all():  # there is nothing to model beside it
+    if np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).all():  # there is no background to model
         return np.ones(mask.shape)
     cv2.grabCut(photo[..., ::-1].copy(), mask, (0, 0, 1, 1), *models, 5, cv2.GC_INIT_WITH_MASK)
     return np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float64)
@@ -188,7 +188,7 @@ def nearest_click(
         selector: The photo.
         values: (S,V) what is compared.
         include: Points on the thing.
-        exclude: Points beside it.
+        exclude: Points that are not on it.
         box: Left, top, right and bottom of a box around it.
     """
     ids = selector.superpixels.astype(np.int64)

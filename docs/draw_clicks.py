@@ -8,22 +8,17 @@ from PIL import Image, ImageDraw
 from skimage.data import astronaut, chelsea, coffee
 
 from softfeat import Segmenter
+from softfeat.imaging.documents import checkerboard
 from softfeat.segmenter import OpenPhoto
 
 HEIGHT = 220  # pixels of a row
 GREEN, RED = (40, 200, 60), (230, 40, 40)
-# A photo, a click on a thing, and a click beside it that corrects the answer.
+# A photo, a click on a thing, and a click elsewhere that corrects the answer.
 ROWS = (
     (astronaut, [(200, 330)], [(390, 430)]),
     (coffee, [(330, 150)], [(200, 330)]),
     (chelsea, [(225, 200)], [(20, 250)]),
 )
-
-
-def checkerboard(height: int, width: int) -> NDArray[np.float64]:
-    """(H,W,1) grey squares, 0 to 255."""
-    y, x = np.mgrid[:height, :width] // 12
-    return np.where((x + y) % 2, 200.0, 235.0)[..., None]
 
 
 def cell(photo: OpenPhoto, include: list, exclude: list) -> Image.Image:

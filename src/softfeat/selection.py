@@ -30,6 +30,7 @@ from softfeat.matting.laplacian import matting_laplacian
 from softfeat.matting.layers import upsample_alphas
 from softfeat.models.click_network import (
     ClickNetwork,
+    Description,
     Nodes,
     Prompt,
     box_shares,
@@ -255,7 +256,7 @@ class Selector:
             _check_box(box, height, width)
 
     def prepare(self) -> "Selector":
-        """Computes now what the first click would compute, in half a second."""
+        """Computes now what the first click would compute, in about a second."""
         self._laplacian, self._guide, self._described  # noqa: B018
         return self
 
@@ -276,7 +277,7 @@ class Selector:
 
         Args:
             include: Points on the thing. A scribble is a list of points in place of a point.
-            exclude: Points or scribbles beside it.
+            exclude: Points or scribbles that are not on it.
             box: A box around it.
             mask: (H,W) or (h,w) in [0,1], drawn by hand, to be made exact.
             grow: Pixels by which the border moves outwards; negative to shrink.
@@ -352,7 +353,7 @@ class Selector:
 
     @cached_property
     @torch.inference_mode()
-    def _described(self) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def _described(self) -> Description:
         return self._click_network.describe(self._nodes)
 
     @cached_property
@@ -534,6 +535,6 @@ def _line(points: NDArray[np.float64]) -> NDArray[np.float64]:
 def _in_turn(
     include: Sequence[NDArray[np.float64]], exclude: Sequence[NDArray[np.float64]]
 ) -> list[tuple[NDArray[np.float64], float]]:
-    """Orders clicks with their signs: one on the thing, one beside it, the next on the thing."""
+    """Orders clicks with their signs: one that includes, one that excludes, and so on."""
     both = [[(mark, 1.0) for mark in include], [(mark, -1.0) for mark in exclude]]
     return [marks[n] for n in range(max(map(len, both))) for marks in both if n < len(marks)]

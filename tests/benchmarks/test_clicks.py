@@ -70,7 +70,7 @@ def test_the_user_clicks_into_errors_and_stops() -> None:
     seen: list[tuple[int, int]] = []
 
     def method(include: Any, exclude: Any, box: Any) -> NDArray:
-        """First everything, after a click beside the object the object, by halves."""
+        """First everything; after a click outside, half of the object; then all of it."""
         seen[:] = [len(include), len(exclude)]
         answer = np.ones(truth.shape)
         if exclude:

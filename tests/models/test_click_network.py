@@ -147,3 +147,7 @@ def test_weights_that_do_not_fit_are_named() -> None:
     del damaged["state_dict"]["clicks.score.bias"]  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="click network do not fit"):
         click_network_of(damaged)
+
+
+def test_the_default_has_as_many_parameters_as_the_documents_say() -> None:
+    assert round(sum(p.numel() for p in ClickNetwork().parameters()) / 1e6, 2) == 0.36

@@ -16,6 +16,7 @@ from softfeat.ops.superpixel_graph import (
     depth_in_region,
     find_neighbours,
     neighbour_mean,
+    neighbour_weights,
 )
 
 
@@ -65,7 +66,7 @@ def test_without_touching_superpixels_there_are_no_pairs(ids: list[list[list[int
     assert listed(pairs) == []
     assert pairs.starts.tolist() == [0, 0, 0]
     values = torch.rand(1, 3, 2)
-    assert not neighbour_mean(values, pairs, torch.ones(0)).any()
+    assert not neighbour_mean(values, pairs, neighbour_weights(torch.ones(0), pairs)).any()
     labels = torch.zeros(1, 3, dtype=torch.int64)
     assert connected_components(labels, pairs).tolist() == [[0, 1, 2]]
     assert depth_in_region(labels, pairs, 4).tolist() == [[4, 4, 4]]
@@ -90,7 +91,7 @@ def test_means_are_those_of_the_dense_matrix_with_gradients() -> None:
     matrix = dense(pairs, weights)
     total = matrix.sum(1, keepdim=True)
     expected = torch.where(total > 0, matrix @ values.flatten(0, 1) / total.clamp(min=1e-9), 0)
-    means = neighbour_mean(values, pairs, weights)
+    means = neighbour_mean(values, pairs, neighbour_weights(weights, pairs))
     torch.testing.assert_close(means.flatten(0, 1), expected)
     weigh = torch.randn_like(expected)
     (own,) = torch.autograd.grad((means.flatten(0, 1) * weigh).sum(), values, retain_graph=True)
@@ -100,9 +101,9 @@ def test_means_are_those_of_the_dense_matrix_with_gradients() -> None:
 
 def test_gradcheck() -> None:
     pairs = find_neighbours(torch.tensor([[[0, 1, 1], [2, 2, 3]]]), 5)
-    weights = symmetric_weights(pairs).double()
+    prepared = neighbour_weights(symmetric_weights(pairs).double(), pairs)
     values = torch.randn(1, 5, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: neighbour_mean(x, pairs, weights), values)
+    assert torch.autograd.gradcheck(lambda x: neighbour_mean(x, pairs, prepared), values)
 
 
 def graph(pairs: Neighbours, labels: Tensor) -> coo_array:
@@ -162,6 +163,7 @@ def test_order_of_photos_does_not_matter() -> None:
 
     def means(order: Sequence[int]) -> Tensor:
         pairs = find_neighbours(superpixels[order], 40)
-        return neighbour_mean(values[order], pairs, torch.ones(len(pairs.rows)))
+        ones = torch.ones(len(pairs.rows))
+        return neighbour_mean(values[order], pairs, neighbour_weights(ones, pairs))
 
     torch.testing.assert_close(means([1, 0])[[1, 0]], means([0, 1]))

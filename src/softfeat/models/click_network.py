@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softfeat.ops.colour_features import colour_features
-from softfeat.ops.superpixel_graph import Neighbours, neighbour_mean
+from softfeat.ops.superpixel_graph import (
+    Neighbours,
+    NeighbourWeights,
+    neighbour_mean,
+    neighbour_weights,
+)
 from softfeat.ops.superpixels import batch_index, superpixel_mean
 
 _FEATURE_UNIT, _COLOUR_UNIT = 4.0, 50.0  # bring features and Lab colours to the size of 1
@@ -24,6 +29,9 @@ _PREFIX = "clicks."  # of the weights in a checkpoint
 _GATE = 3.0  # distance of features at which neighbours stop being alike
 # Distances from clicks are seen as exp(-d / s): s for features, Lab colours and positions.
 _SCALES = ((1.5, 5.0), (10.0, 35.0), (0.08, 0.35))
+
+
+Description = tuple[Tensor, Sequence[NeighbourWeights]]  # see `ClickNetwork.describe`
 
 
 class Nodes(NamedTuple):
@@ -51,7 +59,7 @@ class Prompt(NamedTuple):
 
     Attributes:
         clicks: Clicked superpixels (B,N) int64.
-        signs: (B,N) 1 for clicks on the thing, -1 for clicks beside it, 0 for no click.
+        signs: (B,N) 1 for clicks on the thing, -1 for clicks elsewhere, 0 for no click.
         box: Share (B,S) of each superpixel inside a box around the thing, as 2 * share - 1; 0
             without a box.
         prior: (B,S) the last answer, or a rough mask, as 2 * probability - 1; 0 without one.
@@ -129,9 +137,9 @@ class _Layer(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, x: Tensor, neighbours: Neighbours, weights: tuple[Tensor, Tensor], places: Tensor
+        self, x: Tensor, neighbours: Neighbours, weights: Sequence[NeighbourWeights], places: Tensor
     ) -> Tensor:
-        """Args: values (B,S,C); two sets of weights (E,); shares (B,3,S) of photo and clicks."""
+        """Args: values (B,S,C); two sets of weights; shares (B,3,S) of photo and clicks."""
         values = self.norm(x)
         near = [values, *(neighbour_mean(values, neighbours, each) for each in weights)]
         far = (places @ values).flatten(1)  # (B,3C)
@@ -157,12 +165,12 @@ class ClickNetwork(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.score = nn.Linear(channels, 1)
 
-    def describe(self, nodes: Nodes) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def describe(self, nodes: Nodes) -> Description:
         """Compute what does not depend on the user.
 
         Returns:
             embedding: (B,S,C).
-            weights: Two sets of weights (E,) of the neighbours: all equal, and by how alike their
+            weights: Two sets of weights of the neighbours: all equal, and by how alike their
                 features are.
         """
         inputs = [
@@ -175,13 +183,14 @@ class ClickNetwork(nn.Module):
         squared = (flat[pairs.rows] - flat[pairs.columns]).square().sum(-1)  # (E,)
         # Never exactly 0, so that a superpixel unlike all its neighbours still has a mean.
         alike = (-squared / _GATE**2).exp().clamp(min=1e-6)
-        return self.photo(torch.cat(inputs, -1)), (torch.ones_like(alike), alike)
+        weights = [neighbour_weights(each, pairs) for each in (torch.ones_like(alike), alike)]
+        return self.photo(torch.cat(inputs, -1)), weights
 
     def forward(
         self,
         nodes: Nodes,
         prompt: Prompt,
-        described: tuple[Tensor, tuple[Tensor, Tensor]] | None = None,
+        described: Description | None = None,
     ) -> Tensor:
         """Compute the scores (B,S); their sigmoid is the probability of belonging to the thing.
 

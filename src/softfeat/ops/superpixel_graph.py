@@ -61,6 +61,29 @@ def find_neighbours(superpixels: Tensor, num_superpixels: int) -> Neighbours:
     return Neighbours(rows, columns, starts)
 
 
+class NeighbourWeights(NamedTuple):
+    """Weights of the pairs of a graph, for many means.
+
+    Attributes:
+        values: Weights (E,), the same for both directions of a pair.
+        totals: Sums (B*S,1) over the pairs of each node, above 0.
+    """
+
+    values: Tensor
+    totals: Tensor
+
+
+def neighbour_weights(values: Tensor, neighbours: Neighbours) -> NeighbourWeights:
+    """Prepare the weights of `neighbour_mean`.
+
+    Args:
+        values: Weights (E,), the same for both directions of a pair.
+        neighbours: Pairs of touching superpixels.
+    """
+    totals = values.new_zeros(len(neighbours.starts)).index_add_(0, neighbours.rows, values)
+    return NeighbourWeights(values, totals.clamp(min=torch.finfo(totals.dtype).tiny)[:, None])
+
+
 class _WeightedSum(torch.autograd.Function):
     """The product W x of symmetric weights of the pairs with the nodes' values x (B*S,C).
 
@@ -90,33 +113,31 @@ def _sum_of_neighbours(values: Tensor, weights: Tensor, pairs: Neighbours) -> Te
     )
 
 
-def neighbour_mean(values: Tensor, neighbours: Neighbours, weights: Tensor) -> Tensor:
+def neighbour_mean(values: Tensor, neighbours: Neighbours, weights: NeighbourWeights) -> Tensor:
     """Average the values of the neighbours of each superpixel.
 
     Args:
         values: Values (B,S,C).
         neighbours: Pairs of touching superpixels.
-        weights: Weights (E,), the same for both directions of a pair. They get no gradient.
+        weights: Weights of these pairs. They get no gradient.
 
     Returns:
         Means (B,S,C), zero where a superpixel has no neighbour or only weights of 0.
 
     >>> pairs = find_neighbours(torch.tensor([[[0, 1, 2]]]), 3)
     >>> values = torch.tensor([[[1.0], [5.0], [3.0]]])
-    >>> neighbour_mean(values, pairs, torch.ones(4)).flatten().tolist()
+    >>> neighbour_mean(values, pairs, neighbour_weights(torch.ones(4), pairs)).flatten().tolist()
     [5.0, 2.0, 5.0]
     """
-    sums = _WeightedSum.apply(values.flatten(0, 1), weights, neighbours)  # (B*S,C)
-    total = weights.new_zeros(len(sums)).index_add_(0, neighbours.rows, weights)  # (B*S,)
-    smallest = torch.finfo(total.dtype).tiny
-    return (sums / total.clamp(min=smallest)[:, None].to(sums.dtype)).view_as(values)
+    sums = _WeightedSum.apply(values.flatten(0, 1), weights.values, neighbours)  # (B*S,C)
+    return (sums / weights.totals.to(sums.dtype)).view_as(values)
 
 
 def connected_components(labels: Tensor, neighbours: Neighbours, steps: int = 12) -> Tensor:
     """Number the connected regions of superpixels with equal labels.
 
     Does not synchronise with the GPU: the number of steps is fixed. Each step joins every region
-    with the largest region beside it, and halves the way to it, so that winding regions need few
+    with the largest region that touches it, and halves the way to it. So winding regions need few
     steps, too.
 
     Args:

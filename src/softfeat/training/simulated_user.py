@@ -8,7 +8,12 @@ from torch import Tensor
 
 from softfeat.models.click_network import Nodes, Prompt
 from softfeat.ops.labels import CONTRAST, IGNORE
-from softfeat.ops.superpixel_graph import connected_components, depth_in_region, neighbour_mean
+from softfeat.ops.superpixel_graph import (
+    connected_components,
+    depth_in_region,
+    neighbour_mean,
+    neighbour_weights,
+)
 
 _SIZES = (0.01, 0.7)  # smallest and largest area of an object, as a share of the photo
 NO_ANSWER = 0.5  # "probability" where the user has seen no answer
@@ -126,9 +131,11 @@ def draw_prompts(
     box = 2 * within.all(-1).float() - 1  # (B,S)
 
     # A mask drawn by hand: the object, blurred along the graph and cut at a random height.
-    rough, ones = target[..., None], torch.ones_like(nodes.neighbours.rows, dtype=target.dtype)
+    rough = target[..., None]
+    ones = torch.ones_like(nodes.neighbours.rows, dtype=target.dtype)
+    weights = neighbour_weights(ones, nodes.neighbours)
     for _ in range(3):
-        rough = (rough + neighbour_mean(rough, nodes.neighbours, ones)) / 2
+        rough = (rough + neighbour_mean(rough, nodes.neighbours, weights)) / 2
     rough = rough.squeeze(-1) + 0.2 * (rand(*target.shape) - 0.5)
     mask = 2 * (rough > 0.3 + 0.4 * rand(batch, 1)).float() - 1
     zero = torch.zeros_like(box)
