@@ -221,7 +221,7 @@ class Segmenter:
             height, width, _ = pixels.shape
             small = resize_image(pixels, working_size(height, width, self.size))  # (h,w,3)
         with watch("network"):
-            maps = features_of(self.extractor, small, self.features_sizes)  # (h,w,D)
+            maps = features_of(self.extractor, small, self.features_sizes)
             selector = Selector.of(original, small, maps, self.clicks, self.backend)
         return OpenPhoto(selector, self.seed, self.device, self.backend, maps, watch.seconds)
 
@@ -234,7 +234,7 @@ class OpenPhoto:
         seed: Random seed of the eigenvectors.
         device: Device of the sparsifications.
         backend: Library that computes the superpixels.
-        maps: (h,w,D) features of the photo.
+        maps: Features of the photo.
         seconds: Seconds per stage so far.
     """
 
@@ -268,7 +268,7 @@ class OpenPhoto:
         assert self._maps is not None
         image = to_float(self.selector.small, np.float64)
         found = analyse(image, self._maps, self.seed, device=self.device, backend=self.backend)
-        self._maps = None  # as large as the photo, 128 times
+        self._maps = None
         return found
 
     def layers(self, layers: LayerCount = 5) -> Layers:

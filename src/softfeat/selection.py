@@ -38,6 +38,7 @@ from softfeat.models.click_network import (
     no_prompt,
 )
 from softfeat.ops.superpixel_graph import connected_components, find_neighbours
+from softfeat.ops.pyramid import pyramid_superpixel_mean
 from softfeat.ops.superpixels import superpixel_mean
 
 SUPERPIXELS = 1000
@@ -231,14 +232,14 @@ class Selector:
         Args:
             original: The photo.
             small: (h,w,3) the photo in sRGB, reduced.
-            maps: (h,w,D) features.
+            maps: Features of the photo, of any size.
             network: The network that answers clicks.
             backend: Library that computes the superpixels.
         """
         count = min(SUPERPIXELS, max(2, small.shape[0] * small.shape[1] // _PIXELS_PER_SUPERPIXEL))
         superpixels = Superpixels(count, backend=backend)(small)
         number = int(superpixels.max()) + 1
-        means, _ = superpixel_mean(to_tensor(maps), ids_tensor(superpixels), number)
+        means, _ = pyramid_superpixel_mean([to_tensor(maps)], ids_tensor(superpixels), number)
         return cls(original, small, superpixels, means[0].numpy(), network)
 
     @staticmethod

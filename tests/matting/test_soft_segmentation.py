@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
+from torch.nn.functional import interpolate
 
 from softfeat.data.scenes import make_scene
 from softfeat.matting import soft_segmentation
@@ -106,7 +107,7 @@ def test_number_of_superpixels_and_segments() -> None:
 
 def test_sampled_pixels_are_those_of_all_superpixels() -> None:
     superpixels = np.repeat(np.arange(5), [40, 80, 20, 200, 60]).reshape(20, 20).astype(np.uint16)
-    sample = _sample_pixels(superpixels, 40).numpy()
+    sample = _sample_pixels(superpixels, 40)
     assert (np.diff(sample) > 0).all()
     shares = np.bincount(superpixels.ravel()[sample])
     assert shares.tolist() == [4, 8, 2, 20, 6]
@@ -120,8 +121,8 @@ def test_the_defaults_of_all_functions_agree() -> None:
     np.testing.assert_array_equal(layers_of(analysis).alphas, whole.alphas)
     np.testing.assert_array_equal(sparsify_relaxed(analysis), whole.alphas)
     graph = build_graph(image, analysis.features)
-    values, _ = compute_eigenvectors(image, graph)
-    np.testing.assert_array_equal(values, analysis.eigenvalues)
+    values = compute_eigenvectors(image, graph).values
+    np.testing.assert_array_equal(values, analysis.eigenvectors.values)
     assert analysis.solver == Solver()
 
 
@@ -153,8 +154,6 @@ def test_what_comes_along(segmented: tuple[SoftSegmentation, np.ndarray]) -> Non
     found = segmented[0]
     assert found.features.shape == (64, 72, 3)
     assert found.superpixels.shape == (64, 72)
-    assert found.eigenvectors.shape == (100, 64, 72)
-    assert found.eigenvalues.shape == (100,)
     coverage = found.alphas.sum((1, 2))
     assert (np.diff(coverage) <= 0).all()  # largest first
     assert tuple(found.seconds) == STAGES
@@ -198,10 +197,11 @@ def test_alphas_add_up_to_one(kind: str) -> None:
 
 def test_superpixels_are_close_to_exact_eigenvectors() -> None:
     image, features, _ = picture(104, 104, blur=3)
-    fast = soft_segment(image, features, 3)
-    exact = soft_segment(image, features, 3, solver=Solver(eigenvectors="exact"))
-    assert distance(fast.alphas, exact.alphas) < 0.02
-    assert np.abs(fast.eigenvalues - exact.eigenvalues).max() > 1e-8  # other ways indeed
+    fast = analyse(image, features)
+    exact = analyse(image, features, solver=Solver(eigenvectors="exact"))
+    assert distance(layers_of(fast, 3).alphas, layers_of(exact, 3).alphas) < 0.02
+    values = fast.eigenvectors.values - exact.eigenvectors.values
+    assert np.abs(values).max() > 1e-8  # other ways indeed
 
 
 def test_close_to_the_reference() -> None:
@@ -229,6 +229,26 @@ def test_features_are_the_principal_components_of_filtered_ones() -> None:
     assert (found - expected)[:, :2].abs().max() < 0.05
 
 
+@pytest.mark.parametrize("size", [(60, 82), (45, 61), (23, 31)])
+def test_reduced_features_are_enlarged_bilinearly(size: tuple[int, int]) -> None:
+    image, features, _ = picture(60, 82)
+    guide, maps = tensors(image, features)
+    small = interpolate(maps, size, mode="bilinear", align_corners=False)
+    large = interpolate(small, (60, 82), mode="bilinear", align_corners=False)
+    found, expected = preprocess_features(small, guide), preprocess_features(large, guide)
+    assert (found - expected)[:, :2].abs().max() < 0.03  # the axes are those of a quarter
+    ways = [
+        analyse(image, maps[0].permute(1, 2, 0).numpy(), solver=SAMPLED) for maps in (small, large)
+    ]
+    means, others = (way.tree.features for way in ways)
+    signs = np.sign((means * others).sum(0))
+    np.testing.assert_allclose(means * signs, others, atol=1e-5)
+    assert distance(layers_of(ways[0], 3).alphas, layers_of(ways[1], 3).alphas) < 0.01
+    few = small[:, :3].clamp(0, 1)
+    enlarged = interpolate(few, (60, 82), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(preprocess_features(few, guide), enlarged)
+
+
 def test_wild_features_are_clamped() -> None:
     image, features, _ = picture()
     features[3, 4, 2] = 1e6
@@ -252,7 +272,6 @@ def test_every_number_of_layers_is_cut_from_one_analysis(
     for count, whole in wholes.items():
         cut = layers_of(analysis, count)
         np.testing.assert_array_equal(cut.alphas, whole.alphas)
-        np.testing.assert_array_equal(cut.eigenvectors, whole.eigenvectors)
         assert list(cut.seconds) == list(whole.seconds)
     again = layers_of(analysis, 2)  # cuts leave the analysis as it is
     np.testing.assert_array_equal(again.alphas, wholes[2].alphas)
@@ -266,13 +285,13 @@ def test_stages_can_be_called_alone(large: tuple[int, int]) -> None:
     graph = build_graph(image, reduced)
     np.testing.assert_array_equal(graph.superpixels, analysis.superpixels)
     assert (graph.laplacian != analysis.laplacian).nnz == 0
-    values, vectors = compute_eigenvectors(image, graph)
-    np.testing.assert_array_equal(values, analysis.eigenvalues)
-    np.testing.assert_array_equal(vectors, analysis.eigenvectors)
+    eigenvectors = compute_eigenvectors(image, graph)
+    np.testing.assert_array_equal(eigenvectors.values, analysis.eigenvectors.values)
+    np.testing.assert_array_equal(eigenvectors.vectors, analysis.eigenvectors.vectors)
     _, segments = find_segments(graph.superpixels, features)
     np.testing.assert_array_equal(segments, analysis.segments)
     coefficients, survivors = sparsify_constrained(
-        values, vectors, segments, graph.superpixels, SAMPLED
+        eigenvectors, segments, graph.superpixels, SAMPLED
     )
     torch.testing.assert_close(coefficients, analysis.coefficients, rtol=0, atol=0)
     assert torch.equal(survivors, analysis.survivors)
@@ -331,7 +350,8 @@ IMAGE, FEATURES = np.full((16, 16, 3), 0.5), np.zeros((16, 16, 4))
         (IMAGE * np.nan, FEATURES, 2, "NaN or infinity"),
         (IMAGE[..., 0], FEATURES, 2, r"\(H,W,3\)"),
         (IMAGE[:7], FEATURES[:7], 2, "8 or more"),
-        (IMAGE, FEATURES[:8], 2, "at the size of the image"),
+        (IMAGE, FEATURES[:8], 2, "of the whole image"),
+        (IMAGE, FEATURES.repeat(2, 0).repeat(2, 1), 2, "at its size or reduced"),
         (IMAGE, FEATURES * np.nan, 2, "NaN"),
         (IMAGE, FEATURES[..., :2] - 0.1, 2, r"as they are: in \[0,1\]"),
         (IMAGE, FEATURES, 0, r"choose 1\.\.40"),

@@ -171,7 +171,9 @@ def soft_segmentation_laplacian(
     # Move the entries from superpixels to their centroids. Two superpixels may have the same
     # centroid. Their entries then add up.
     weights = (_WEIGHT * (semantic_affinity(graph) + colour_affinity(graph))).tocoo()  # (S,S)
-    rows = graph.centroid[weights.row]
-    columns = graph.centroid[weights.col]
-    affinity = sparse.coo_array((weights.data, (rows, columns)), shape=matting.shape).tocsr()
-    return (matting + sparse.diags_array(affinity.sum(1)) - affinity).tocsr()
+    rows = graph.centroid[weights.row].astype(np.int32)
+    columns = graph.centroid[weights.col].astype(np.int32)
+    # D - W, where duplicate entries add up
+    entries = np.concatenate([weights.data, -weights.data])
+    places = (np.concatenate([rows, rows]), np.concatenate([rows, columns]))
+    return matting + sparse.coo_array((entries, places), shape=matting.shape).tocsr()

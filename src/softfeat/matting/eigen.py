@@ -1,15 +1,21 @@
 """The smallest eigenvectors of the Laplacian, computed exactly or in a space of superpixels.
 
-Legend: N pixels, S superpixels, F functions of a basis, M eigenvectors.
+Legend: N pixels, S superpixels, F functions of a basis, M eigenvectors, K columns.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigh
-from scipy.sparse.linalg import LinearOperator, eigsh, splu
+from scipy.sparse.linalg import LinearOperator, SuperLU, eigsh, splu
 
 from softfeat.matting.affinity import segment_means
+from softfeat.ops.sizes import ceil_div
 
 Array = NDArray[np.float64]
 
@@ -17,6 +23,42 @@ Array = NDArray[np.float64]
 # is only rounding.
 _LEAST_SPREAD = 3e-5
 _JACOBI_DAMPING = 0.66
+_SHIFT = 1e-6  # factor of the mass that is added before a factorisation, since L is singular
+_BLOCKS = 22  # of the Krylov space, each for a tenth of the eigenvectors
+
+
+@dataclass(frozen=True)
+class Eigenvectors:
+    """Eigenvectors as sums of sparse functions, `basis @ coordinates`.
+
+    All of them for all pixels are a large matrix (N,M), which hardly anyone needs.
+
+    Attributes:
+        values: Eigenvalues (M,), in increasing order.
+        basis: Functions (N,F).
+        coordinates: Shares (F,M) of the functions.
+    """
+
+    values: Array
+    basis: sparse.csr_array
+    coordinates: Array
+
+    @property
+    def vectors(self) -> Array:
+        """The eigenvectors (N,M)."""
+        return self.basis @ self.coordinates
+
+    def at(self, pixels: NDArray[np.int64]) -> Array:
+        """The rows (n,M) of some pixels (n,)."""
+        return self.basis[pixels] @ self.coordinates
+
+    def sums(self) -> Array:
+        """The sum (M,) of each eigenvector over all pixels."""
+        return self.basis.sum(0) @ self.coordinates
+
+    def combined(self, coefficients: Array) -> Array:
+        """The combinations (N,K) of the eigenvectors with coefficients (M,K)."""
+        return self.basis @ (self.coordinates @ coefficients)
 
 
 def smallest_eigenvectors(
@@ -24,7 +66,6 @@ def smallest_eigenvectors(
     count: int,
     mass: sparse.csr_array | None = None,
     tolerance: float = 1e-6,
-    shift: float = 1e-6,
     seed: int = 0,
 ) -> tuple[Array, Array]:
     """Compute the eigenvectors whose eigenvalues are smallest in magnitude.
@@ -38,7 +79,6 @@ def smallest_eigenvectors(
         mass: Symmetric positive definite matrix (N,N) B of a generalised problem L v = lambda B v.
             None stands for the identity.
         tolerance: Relative error of the eigenvalues.
-        shift: Factor of the mass that is added before the factorisation, since L is singular.
         seed: Random seed of the start vector.
 
     Returns:
@@ -48,28 +88,82 @@ def smallest_eigenvectors(
     size = laplacian.shape[0]
     # Lanczos needs a space that is larger than the number of eigenvectors.
     if size < 3 * count:
-        dense_mass = np.eye(size) if mass is None else mass.toarray()
-        values, vectors = eigh(laplacian.toarray(), dense_mass)
-        nearest = np.sort(np.argsort(np.abs(values), kind="stable")[:count])
-        return values[nearest], vectors[:, nearest]
-
-    # These options are for symmetric matrices. The defaults give factors with far more entries.
-    shifted = laplacian + shift * (sparse.eye_array(size) if mass is None else mass)
-    factors = splu(
-        shifted.tocsc(),
-        permc_spec="MMD_AT_PLUS_A",
-        diag_pivot_thresh=0.0,
-        options={"SymmetricMode": True},
-    )
+        return _dense_eigenvectors(laplacian, mass, count)
+    factors = _factors(laplacian, sparse.eye_array(size) if mass is None else mass)
     return eigsh(
         laplacian,
         count,
         M=mass,
-        sigma=-shift,
+        sigma=-_SHIFT,
         OPinv=LinearOperator(laplacian.shape, factors.solve, dtype=np.float64),
         tol=tolerance,
         v0=np.random.default_rng(seed).standard_normal(size),
     )
+
+
+def _dense_eigenvectors(
+    laplacian: sparse.csr_array, mass: sparse.csr_array | None, count: int
+) -> tuple[Array, Array]:
+    dense_mass = None if mass is None else mass.toarray()
+    return _nearest_to_zero(*eigh(laplacian.toarray(), dense_mass), count)
+
+
+def _nearest_to_zero(values: Array, vectors: Array, count: int) -> tuple[Array, Array]:
+    """Choose the eigenvalues of smallest magnitude."""
+    nearest = np.sort(np.argsort(np.abs(values), kind="stable")[:count])
+    return values[nearest], vectors[:, nearest]
+
+
+def _factors(laplacian: sparse.csr_array, mass: sparse.csr_array) -> SuperLU:
+    """Factorise the Laplacian, made regular by a small part of the mass."""
+    # These options are for symmetric matrices. The defaults give factors with far more entries.
+    return splu(
+        (laplacian + _SHIFT * mass).tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+
+
+def krylov_eigenvectors(
+    laplacian: sparse.csr_array, mass: sparse.csr_array, count: int, seed: int = 0
+) -> tuple[Array, Array]:
+    """Approximate the smallest eigenvectors in a block Krylov space (Golub and Underwood 1977).
+
+    The space is that of the inverse of the shifted matrix, as in `smallest_eigenvectors`, but built
+    from blocks of vectors. It takes half of the time. The last eigenvalues are off by about one
+    percent.
+
+    Args:
+        laplacian: Symmetric matrix (F,F) L.
+        mass: Symmetric positive definite matrix (F,F) B of the problem L v = lambda B v.
+        count: Number of eigenvectors M. A matrix with F < M has only F.
+        seed: Random seed of the first block.
+
+    Returns:
+        Eigenvalues (M,) in increasing order, and eigenvectors (F,M), orthonormal with respect to
+        the mass.
+    """
+    size = laplacian.shape[0]
+    width = ceil_div(count, 10)
+    if size < 2 * _BLOCKS * width:
+        return _dense_eigenvectors(laplacian, mass, count)
+    factors = _factors(laplacian, mass)
+    space = np.empty((size, _BLOCKS * width), order="F")
+    block = np.random.default_rng(seed).standard_normal((size, width))
+    for start in range(0, _BLOCKS * width, width):
+        block = factors.solve(mass @ block)  # (F,M/10)
+        before = space[:, :start]
+        for _ in range(2):  # once leaves rounding errors
+            block = block - before @ (before.T @ block)
+        block = np.linalg.qr(block)[0]
+        space[:, start : start + width] = block
+
+    # Rayleigh-Ritz method
+    values, shares = _nearest_to_zero(
+        *eigh(space.T @ (laplacian @ space), space.T @ (mass @ space)), count
+    )
+    return values, space @ shares
 
 
 def superpixel_basis(image: Array, superpixels: NDArray) -> sparse.csr_array:
@@ -86,7 +180,7 @@ def superpixel_basis(image: Array, superpixels: NDArray) -> sparse.csr_array:
         Matrix (N,F) with orthonormal columns, S <= F <= 4 S: a constant and up to three colour
         directions for each superpixel.
     """
-    ids = superpixels.astype(np.int64).ravel()  # (N,)
+    ids = superpixels.astype(np.int32).ravel()  # (N,)
     counts = np.bincount(ids)  # (S,)
     pixels = image.reshape(-1, 3)  # (N,3)
 
@@ -103,8 +197,8 @@ def superpixel_basis(image: Array, superpixels: NDArray) -> sparse.csr_array:
     entries = np.concatenate([constant, colours], 1) / np.sqrt(counts)[ids, None]  # (N,4)
 
     # Superpixel s has the columns 4 s .. 4 s + 3.
-    columns = 4 * ids[:, None] + np.arange(4)  # (N,4)
-    starts = np.arange(0, entries.size + 1, 4)  # (N+1,)
+    columns = 4 * ids[:, None] + np.arange(4, dtype=np.int32)  # (N,4)
+    starts = np.arange(0, entries.size + 1, 4, dtype=np.int32)  # (N+1,)
     basis = sparse.csr_array(
         (entries.ravel(), columns.ravel(), starts),
         shape=(len(ids), 4 * len(counts)),
@@ -123,9 +217,8 @@ def superpixel_eigenvectors(
     basis: sparse.csr_array,
     count: int,
     smoothing: int = 2,
-    tolerance: float = 1e-2,
     seed: int = 0,
-) -> tuple[Array, Array]:
+) -> Eigenvectors:
     """Approximate the smallest eigenvectors in the span of a basis (Rayleigh-Ritz method).
 
     Args:
@@ -135,20 +228,32 @@ def superpixel_eigenvectors(
         count: Number of eigenvectors M. A basis with F < M gives only F.
         smoothing: Number of damped Jacobi steps on the matting energy. They blend the functions
             across the borders of the superpixels.
-        tolerance: Relative error of the eigenvalues of the projected Laplacian.
-        seed: Random seed of the start vector.
+        seed: Random seed of the iterations.
 
     Returns:
-        Approximate eigenvalues (M,) in increasing order, and orthonormal vectors (N,M).
+        Approximate eigenvalues in increasing order, and orthonormal vectors.
     """
     # Jacobi step: basis - damping * diag(matting)^-1 matting basis
-    step = sparse.diags_array(_JACOBI_DAMPING / matting.diagonal()) @ matting  # (N,N)
+    scale = np.repeat(_JACOBI_DAMPING / matting.diagonal(), np.diff(matting.indptr))
+    step = sparse.csr_array((-scale * matting.data, matting.indices, matting.indptr), matting.shape)
+    step.setdiag(1 - _JACOBI_DAMPING)
     for _ in range(smoothing):
-        basis = basis - step @ basis
-    basis = basis.tocsr()
+        basis = _product(step, basis)
 
     # Smoothed functions overlap and are no longer orthonormal, hence the mass matrix.
-    projected = (basis.T @ (laplacian @ basis)).tocsr()  # (F,F)
-    mass = (basis.T @ basis).tocsr()  # (F,F)
-    values, coefficients = smallest_eigenvectors(projected, count, mass, tolerance, seed=seed)
-    return values, basis @ coefficients  # (M,), (N,M)
+    transposed = basis.T.tocsr()  # (F,N)
+    projected = _product(transposed, _product(laplacian, basis))  # (F,F)
+    mass = _product(transposed, basis)  # (F,F)
+    values, coordinates = krylov_eigenvectors(projected, mass, count, seed)
+    return Eigenvectors(values, basis, coordinates)
+
+
+def _product(left: sparse.csr_array, right: sparse.csr_array) -> sparse.csr_array:
+    """Multiply sparse matrices in as many threads as torch uses; SciPy uses only one."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return left @ right
+    edges = np.linspace(0, left.shape[0], threads + 1).astype(int).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(lambda rows: left[rows[0] : rows[1]] @ right, pairwise(edges))
+        return sparse.vstack(list(parts), format="csr")

@@ -96,7 +96,7 @@ def matting_laplacian(image: Array, epsilon: float = 1e-7) -> sparse.csr_array:
     pixels = np.arange(height * width, dtype=np.int32).reshape(height, width, 1)
     neighbours = pixels + dy * np.int32(width) + dx  # (H,W,25)
     ends = inside.sum(2, dtype=np.int32).ravel().cumsum(dtype=np.int32)  # (N,)
-    starts = np.concatenate([[0], ends])  # (N+1,)
+    starts = np.concatenate([ends[:1] * 0, ends])  # (N+1,), int32
     return sparse.csr_array(
         (values.transpose(1, 2, 0)[inside], neighbours[inside], starts),
         shape=(height * width, height * width),

@@ -5,10 +5,11 @@ The stages are functions that can be called alone, in the order of `STAGES`: `re
 `sparsify_relaxed`. `analyse` runs and times those that do not depend on the number of layers, and
 `layers_of` cuts any number of layers from its result. `soft_segment` is both in one call.
 
-Legend: H,W the photo's size, N pixels, D feature channels, S superpixels, M eigenvectors,
-C components, K layers.
+Legend: H,W the photo's size, N pixels, h,w the size of its features, D feature channels,
+S superpixels, M eigenvectors, C components, K layers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,16 +18,21 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 
-from softfeat.imaging.convert import to_array, to_tensor, to_uint8
+from softfeat.imaging.convert import ids_tensor, to_array, to_tensor, to_uint8
 from softfeat.imaging.slic import Superpixels
 from softfeat.matting.affinity import (
     SuperpixelGraph,
     soft_segmentation_laplacian,
     superpixel_graph,
 )
-from softfeat.matting.eigen import smallest_eigenvectors, superpixel_basis, superpixel_eigenvectors
+from softfeat.matting.eigen import (
+    Eigenvectors,
+    smallest_eigenvectors,
+    superpixel_basis,
+    superpixel_eigenvectors,
+)
 from softfeat.matting.laplacian import matting_laplacian
 from softfeat.matting.layers import SegmentTree, normalise_alphas
 from softfeat.matting.sparsify import (
@@ -38,6 +44,7 @@ from softfeat.matting.sparsify import (
 )
 from softfeat.ops.guided_filter import guided_filter
 from softfeat.ops.pca import normalise, principal_axes
+from softfeat.ops.pyramid import pyramid_superpixel_mean
 from softfeat.stopwatch import Stopwatch
 
 STAGES = ("features", "graph", "eigenvectors", "segments", "constrained", "relaxed")
@@ -115,13 +122,12 @@ class Analysis:
         features: (H,W,D) in [0,1], D <= 3; the features that the layers follow.
         superpixels: (H,W) ids 0..S-1.
         laplacian: (N,N).
-        eigenvalues: (M,).
-        eigenvectors: (N,M).
+        eigenvectors: M of them, each for N pixels.
         tree: Hierarchy of the superpixels.
         segments: (S,) initial segment of each superpixel, at most 40 of them.
         survivors: (C,) initial segments that the constrained sparsification kept.
         coefficients: (M,C) components of the constrained sparsification: their alphas are
-            eigenvectors @ coefficients.
+            eigenvectors.combined(coefficients).
         solver: Settings of the computation.
         seconds: Seconds per stage.
     """
@@ -130,8 +136,7 @@ class Analysis:
     features: NDArray[np.float64]
     superpixels: NDArray[np.uint16]
     laplacian: sparse.csr_array
-    eigenvalues: NDArray[np.float64]
-    eigenvectors: NDArray[np.float64]
+    eigenvectors: Eigenvectors
     tree: SegmentTree
     segments: NDArray[np.int64]
     survivors: Tensor
@@ -148,16 +153,12 @@ class SoftSegmentation:
         alphas: (K,H,W) float32 in [0,1], adding up to 1 at every pixel, largest layer first.
         features: (H,W,D) in [0,1], D <= 3; the features that the layers follow.
         superpixels: (H,W) ids.
-        eigenvalues: (M,).
-        eigenvectors: (M,H,W).
         seconds: Seconds per stage.
     """
 
     alphas: NDArray[np.float32]
     features: NDArray[np.float64]
     superpixels: NDArray[np.uint16]
-    eigenvalues: NDArray[np.float64]
-    eigenvectors: NDArray[np.float64]
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -165,25 +166,34 @@ def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
     """Reduces features to three dimensions in [0,1]: clamp, guided filter, PCA, scaling.
 
     The filter is linear in the features, so it does not have to filter all of them. The principal
-    axes of the filtered features are computed at a quarter of the resolution, and only the
-    projections are filtered at full resolution.
+    axes of the filtered features are computed at a quarter of the photo's resolution, and only the
+    projections are enlarged and filtered at full resolution.
 
     Args:
-        features: (1,D,H,W) features. They are returned as they are if D <= 3.
+        features: (1,D,h,w) features, at most as large as the photo.
         image: (1,3,H,W) in [0,1].
 
     Returns:
-        (1,3,H,W), or (1,D,H,W) if D <= 3. A constant component becomes 0.
+        (1,3,H,W), or (1,D,H,W) if D <= 3. These are only enlarged. A constant component becomes 0.
     """
     if features.shape[1] <= 3:
-        return features
+        return _resized(features, image.shape[2:])
     clamped = features.float().clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
     factor = max(1, min(4, min(image.shape[2:]) // 16))
-    coarse, coarse_image = (avg_pool2d(x, factor, ceil_mode=True) for x in (clamped, image))
+    coarse_image = avg_pool2d(image, factor, ceil_mode=True)
+    coarse = _resized(clamped, coarse_image.shape[2:])
     window = max(1, _WINDOW // factor)
     axes = principal_axes(guided_filter(coarse, coarse_image, window, _EPS))
     projected = torch.einsum("bdhw,bdk->bkhw", clamped, axes)
+    projected = _resized(projected, image.shape[2:])
     return normalise(guided_filter(projected, image, _WINDOW, _EPS))
+
+
+def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Enlarges maps bilinearly, or reduces them by averaging."""
+    if maps.shape[2] > size[0]:
+        return adaptive_avg_pool2d(maps, tuple(size))
+    return interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
 def _check(image: NDArray, features: NDArray) -> None:
@@ -193,9 +203,15 @@ def _check(image: NDArray, features: NDArray) -> None:
         raise ValueError("the image holds values that are no numbers (NaN or infinity): mend it")
     if image.min() < 0 or image.max() > 1:
         raise ValueError("the image must be in [0,1]: divide by 255")
-    if features.ndim != 3 or features.shape[:2] != image.shape[:2]:
+    (height, width), (rows, columns) = image.shape[:2], features.shape[:2]
+    if (
+        features.ndim != 3
+        or not (1 <= rows <= height and 1 <= columns <= width)
+        or abs(rows * width - columns * height) > height + width  # both are rounded
+    ):
         raise ValueError(
-            f"features {features.shape} must be (H,W,D) at the size of the image {image.shape}"
+            f"features {features.shape} must be (h,w,D) of the whole image {image.shape}, at its "
+            "size or reduced"
         )
     if not np.isfinite(features).all():
         raise ValueError("the features hold NaN or infinity: look at the checkpoint's training")
@@ -216,7 +232,7 @@ def reduce_features(
 
     Args:
         image: (H,W,3) in [0,1].
-        features: (H,W,D).
+        features: (h,w,D), at most as large as the image.
         device: Device of the computation.
 
     Returns:
@@ -249,22 +265,20 @@ def compute_eigenvectors(
     method: Literal["superpixels", "exact"] = "superpixels",
     seed: int = 0,
     backend: Backend = "fast_slic",
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> Eigenvectors:
     """Stage "eigenvectors": those of the Laplacian's smallest eigenvalues.
 
     Args:
         image: (H,W,3) in [0,1].
         graph: Result of `build_graph`.
         method: See `Solver.eigenvectors`.
-        seed: Random seed of the start vector.
+        seed: Random seed of the iterations.
         backend: Library that computes the superpixels.
-
-    Returns:
-        values: (M,), ascending.
-        vectors: (N,M).
     """
-    if method == "exact" or graph.superpixels.size < _SMALL_ENOUGH:
-        return smallest_eigenvectors(graph.laplacian, _EIGENVECTORS, seed=seed)
+    size = graph.superpixels.size
+    if method == "exact" or size < _SMALL_ENOUGH:
+        values, vectors = smallest_eigenvectors(graph.laplacian, _EIGENVECTORS, seed=seed)
+        return Eigenvectors(values, sparse.eye_array(size, format="csr"), vectors)
     superpixels = Superpixels(_BASIS_SUPERPIXELS, backend=backend)(to_uint8(image))  # (H,W)
     basis = superpixel_basis(image, superpixels)
     return superpixel_eigenvectors(graph.laplacian, graph.matting, basis, _EIGENVECTORS, seed=seed)
@@ -281,17 +295,15 @@ def find_segments(
 
     Args:
         superpixels: (H,W) ids 0..S-1.
-        features: (H,W,D) as given to `analyse`.
+        features: (h,w,D) as given to `analyse`.
 
     Returns:
         tree: The hierarchy.
         segments: (S,) initial segment of each superpixel.
     """
-    ids = torch.from_numpy(superpixels.ravel().astype(np.int64))  # (N,)
-    pixels = torch.from_numpy(np.asarray(features, np.float32)).flatten(0, 1)  # (N,D)
-    pixels = pixels.clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
-    means = torch.zeros(int(ids.max()) + 1, pixels.shape[1]).index_add_(0, ids, pixels)  # (S,D)
-    means = (means / ids.bincount()[:, None]).double()
+    maps = to_tensor(np.asarray(features, np.float32)).clamp(-_LARGEST_FEATURE, _LARGEST_FEATURE)
+    count = int(superpixels.max()) + 1
+    means = pyramid_superpixel_mean([maps], ids_tensor(superpixels), count)[0][0].double()  # (S,D)
     if means.shape[1] > _COMPONENTS:
         means -= means.mean(0)
         axes = torch.linalg.eigh(means.mT @ means).eigenvectors  # (D,D), by increasing variance
@@ -302,8 +314,7 @@ def find_segments(
 
 @torch.inference_mode()
 def sparsify_constrained(
-    values: NDArray[np.float64],
-    vectors: NDArray[np.float64],
+    eigenvectors: Eigenvectors,
     segments: NDArray[np.int64],
     superpixels: NDArray[np.uint16],
     solver: Solver,
@@ -312,39 +323,40 @@ def sparsify_constrained(
     """Stage "constrained": sparse components within the span of the eigenvectors (Sec. 3.4).
 
     Args:
-        values: (M,) eigenvalues.
-        vectors: (N,M) eigenvectors.
+        eigenvectors: M of them.
         segments: (S,) initial segment of each superpixel.
         superpixels: (H,W) ids 0..S-1.
         solver: Settings of the computation.
         device: Device of the computation.
 
     Returns:
-        coefficients: (M,C). The alphas of the components are vectors @ coefficients.
+        coefficients: (M,C). Alphas of the components are eigenvectors.combined(coefficients).
         survivors: (C,) initial segment of each component.
     """
-    sampled = None
-    if solver.pixels is not None and solver.pixels < superpixels.size:
-        sampled = _sample_pixels(superpixels, solver.pixels).to(device)
+    size = superpixels.size
+    pixels = np.arange(size)
+    if solver.pixels is not None and solver.pixels < size:
+        pixels = _sample_pixels(superpixels, solver.pixels)
     return constrained_sparsification(
-        torch.from_numpy(vectors).to(device, solver.precision),
-        torch.from_numpy(values).to(device),
-        torch.from_numpy(segments[superpixels.ravel()]).to(device),
-        sampled,
+        torch.from_numpy(eigenvectors.at(pixels)).to(device, solver.precision),  # (n,M)
+        torch.from_numpy(eigenvectors.values).to(device),
+        torch.from_numpy(segments[superpixels.ravel()[pixels]]).to(device),  # (n,)
+        torch.from_numpy(eigenvectors.sums()).to(device),  # (M,)
+        size / len(pixels),
         solver.iterations,
         solver.floor,
         solve_layers_dense if solver.dense else solve_layers,
     )
 
 
-def _sample_pixels(superpixels: NDArray[np.uint16], count: int) -> Tensor:
+def _sample_pixels(superpixels: NDArray[np.uint16], count: int) -> NDArray[np.int64]:
     """Indices of `count` pixels at equal steps through the superpixels, one after the other.
 
     Each superpixel gets its share.
     """
     order = np.argsort(superpixels.ravel(), kind="stable")  # (N,)
     middles = (np.arange(count) + 0.5) * (order.size / count)
-    return torch.from_numpy(np.sort(order[middles.astype(np.int64)]))
+    return np.sort(order[middles.astype(np.int64)])
 
 
 @torch.inference_mode()
@@ -374,10 +386,10 @@ def sparsify_relaxed(
     grouped = grouped[:, grouped.any(0)]  # (M,K)
 
     # Refine the sums of the groups.
-    vectors = torch.from_numpy(analysis.eigenvectors).to(device, solver.precision)  # (N,M)
+    sums = torch.from_numpy(analysis.eigenvectors.combined(grouped.cpu().numpy()))  # (N,K)
     relaxed = relaxed_sparsification(
         analysis.laplacian,
-        vectors @ grouped.to(vectors),
+        sums.to(device, solver.precision),
         torch.from_numpy(gradient_magnitude(analysis.image).ravel()),
         *solver.relaxed,
         solver.tolerance,
@@ -402,8 +414,9 @@ def analyse(
 
     Args:
         image: (H,W,3) RGB in [0,1].
-        features: (H,W,D) features of the network. Three or fewer dimensions are used as they are
-            and must be in [0,1].
+        features: (h,w,D) features of the network for the whole image, at its size or reduced, as
+            networks compute them. Three or fewer dimensions are used as they are and must be in
+            [0,1].
         seed: Random seed of the start vector of the eigenvector iterations. Nothing else is random.
         solver: Settings of the computation; `Solver()` by default.
         device: Device of the features and the sparsifications. The eigenvectors are computed on the
@@ -428,20 +441,19 @@ def analyse(
     with watch("graph"):
         graph = build_graph(image, reduced, backend)
     with watch("eigenvectors"):
-        values, vectors = compute_eigenvectors(image, graph, solver.eigenvectors, seed, backend)
+        eigenvectors = compute_eigenvectors(image, graph, solver.eigenvectors, seed, backend)
     with watch("segments"):
         tree, segments = find_segments(graph.superpixels, features)
     with watch("constrained"):
         coefficients, survivors = sparsify_constrained(
-            values, vectors, segments, graph.superpixels, solver, device
+            eigenvectors, segments, graph.superpixels, solver, device
         )
     return Analysis(
         image=image,
         features=reduced,
         superpixels=graph.superpixels,
         laplacian=graph.laplacian,
-        eigenvalues=values,
-        eigenvectors=vectors,
+        eigenvectors=eigenvectors,
         tree=tree,
         segments=segments,
         survivors=survivors,
@@ -476,8 +488,6 @@ def layers_of(analysis: Analysis, num_layers: int | Literal["auto"] = 5) -> Soft
         alphas=alphas,
         features=analysis.features,
         superpixels=analysis.superpixels,
-        eigenvalues=analysis.eigenvalues,
-        eigenvectors=analysis.eigenvectors.T.reshape(-1, *analysis.superpixels.shape),
         seconds=analysis.seconds | watch.seconds,
     )
 
@@ -495,7 +505,7 @@ def soft_segment(
 
     Args:
         image: (H,W,3) RGB in [0,1].
-        features: (H,W,D) features; see `analyse`.
+        features: (h,w,D) features; see `analyse`.
         num_layers: Number of layers K, or "auto"; see `layers_of`.
         seed: Random seed of the eigenvectors; see `analyse`.
         solver: Settings of the computation; `Solver()` by default.

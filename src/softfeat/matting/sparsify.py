@@ -155,7 +155,8 @@ def constrained_sparsification(
     eigenvectors: Tensor,
     eigenvalues: Tensor,
     labels: Tensor,
-    pixels: Tensor | None = None,
+    sums: Tensor | None = None,
+    share: float = 1.0,
     iterations: int = 40,
     floor: float = 1e-2,
     solve: Callable[[Tensor, Tensor, Tensor], Tensor] = solve_layers,
@@ -166,13 +167,17 @@ def constrained_sparsification(
     iterated reweighting (Levin et al. 2008; Aksoy et al. 2018, Eq. 8 f.). Layers without any alpha
     above 0.1 are dropped after each quarter of the iterations.
 
+    Sums over all pixels can be estimated from evenly spread ones. The smallest weight that a pixel
+    can have is counted for all pixels. Only the excess is estimated, so that no direction has
+    weight 0.
+
     Args:
-        eigenvectors: Orthonormal eigenvectors (N,M).
+        eigenvectors: Rows (n,M) of orthonormal eigenvectors (N,M), of all or some of the pixels.
         eigenvalues: Eigenvalues (M,).
-        labels: Initial segment (N,) of each pixel.
-        pixels: Indices (n,) of evenly spread pixels, from which the sums over all pixels are
-            estimated. None uses all pixels. The smallest weight that a pixel can have is counted
-            for all pixels. Only the excess is estimated, so that no direction has weight 0.
+        labels: Initial segment (n,) of each of these pixels.
+        sums: Sum (M,) of each eigenvector over all pixels, in double precision. None if all are
+            given.
+        share: N / n, the number of pixels for which one of them stands.
         iterations: Number of reweighting iterations.
         floor: Smallest distance, see `sparsity_weights`.
         solve: Solver of the linear systems, `solve_layers` or `solve_layers_dense`.
@@ -182,16 +187,14 @@ def constrained_sparsification(
             `eigenvectors @ coefficients`.
         survivors: Initial segment (K',) of each remaining layer.
     """
-    one = eigenvectors.sum(0, dtype=torch.float64)  # (M,) E^T 1, coefficients of the constant 1
-    rows = eigenvectors if pixels is None else eigenvectors[pixels]  # (n,M)
-    share = len(eigenvectors) / len(rows)  # pixels for which a sampled pixel stands
-    segments = labels if pixels is None else labels[pixels]  # (n,)
-    survivors, segments = segments.unique(return_inverse=True)  # (K,), (n,)
-    alphas = torch.nn.functional.one_hot(segments).to(rows)  # (n,K)
+    # (M,) E^T 1, coefficients of the constant 1
+    one = eigenvectors.sum(0, dtype=torch.float64) if sums is None else sums
+    survivors, segments = labels.unique(return_inverse=True)  # (K,), (n,)
+    alphas = torch.nn.functional.one_hot(segments).to(eigenvectors)  # (n,K)
     coefficients = one[:, None]  # (M,1)
     # Both terms are diagonal in the span. The smallest weight counts towards 0 and towards 1.
     energy = torch.diag(eigenvalues.double() + 2 * _LEAST_WEIGHT)  # (M,M)
-    compute_grams = _gram_function(rows)
+    compute_grams = _gram_function(eigenvectors)
     for iteration in range(1, iterations + 1):
         if alphas.shape[1] == 1:
             return one[:, None], survivors
@@ -201,10 +204,10 @@ def constrained_sparsification(
         to_one, to_zero = sparsity_weights(alphas, floor)  # (n,K) each
         grams = share * compute_grams(to_one + to_zero - 2 * _LEAST_WEIGHT) + energy  # (K,M,M)
         target = to_one[:, :-1] + to_zero[:, -1:] - 2 * _LEAST_WEIGHT  # (n,K-1)
-        right = share * (rows.mT @ target).mT.double() + 2 * _LEAST_WEIGHT * one  # (K-1,M)
+        right = share * (eigenvectors.mT @ target).mT.double() + 2 * _LEAST_WEIGHT * one  # (K-1,M)
         free = solve(grams[:-1], grams[-1], right).mT  # (M,K-1)
         coefficients = torch.cat([free, (one - free.sum(1))[:, None]], 1)  # (M,K)
-        alphas = rows @ coefficients.to(rows)  # (n,K)
+        alphas = eigenvectors @ coefficients.to(eigenvectors)  # (n,K)
         if 1 < iteration < iterations and iteration % ceil_div(iterations, 4) == 1:
             remaining = alphas.abs().amax(0) > _PRUNED_AT  # (K,)
             alphas = alphas[:, remaining]

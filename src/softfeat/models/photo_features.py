@@ -21,7 +21,8 @@ def features_of(
 ) -> NDArray[np.float32]:
     """Computes F of a photo: the mean over several sizes of the photo, and over its mirror image.
 
-    Networks are trained on small photos, so they see a large photo best when it is reduced.
+    Networks are trained on small photos, so they see a large photo best when it is reduced. Nothing
+    is gained by features finer than the finest level of the network.
 
     Args:
         extractor: The network, in eval mode, on any device.
@@ -29,7 +30,7 @@ def features_of(
         long_sides: Lengths in pixels of the long side to which a larger photo is reduced.
 
     Returns:
-        (H,W,D).
+        (h,w,D), at the size of the finest level of the network for the largest of the photos.
     """
     size = photo.shape[:2]
     scales = sorted({min(1.0, side / max(size)) for side in long_sides}, reverse=True)
@@ -43,7 +44,7 @@ def features_of(
         means = [(level[:1] + level[1:].flip(3)) / 2 for level in levels]  # (1,D_l,h_l,w_l)
         total += torch.cat([_resized(mean, total.shape[2:]) for mean in means], 1)
     assert total is not None
-    return to_array(_resized(total / len(scales), size))
+    return to_array(total / len(scales))
 
 
 def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
