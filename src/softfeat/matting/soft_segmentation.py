@@ -36,6 +36,7 @@ from softfeat.matting.eigen import (
 from softfeat.matting.laplacian import matting_laplacian
 from softfeat.matting.layers import SegmentTree, normalise_alphas
 from softfeat.matting.sparsify import (
+    LEAST_DISTANCE,
     constrained_sparsification,
     gradient_magnitude,
     relaxed_sparsification,
@@ -396,8 +397,9 @@ def sparsify_relaxed(
         solver.preconditioned,
     )  # (N,K)
 
-    # Normalise in double precision, because sums of float32 fractions are off by about 1e-7.
-    alphas = normalise_alphas(relaxed.double())
+    # A layer that is absent keeps about half of the least distance. Subtracting it makes it 0.
+    # In double precision, because sums of float32 fractions are off by about 1e-7.
+    alphas = normalise_alphas(relaxed.double() - LEAST_DISTANCE)
     alphas = alphas[:, alphas.sum(0).argsort(descending=True, stable=True)]
     return alphas.T.reshape(-1, *analysis.superpixels.shape).float().cpu().numpy()
 

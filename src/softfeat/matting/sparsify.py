@@ -30,7 +30,7 @@ _PRUNED_AT = 0.1  # layers whose alphas are nowhere greater are dropped
 # Relaxed stage
 _SUM_WEIGHT = 100.0  # weight of (sum_k alpha_k - 1)^2
 _RELAXED_SPARSITY = 0.9  # gamma where the photo has no gradient
-_LEAST_DISTANCE = 0.01  # distance to 0 and 1 below which the weights stop growing
+LEAST_DISTANCE = 0.01  # distance to 0 and 1 below which the weights stop growing
 _ROUND_DOWN_BELOW = 0.1  # alphas that start at 0
 _ROUND_UP_ABOVE = 0.9  # alphas that start at 1
 
@@ -328,7 +328,8 @@ def relaxed_sparsification(
         preconditioned: Whether to precondition with the inverse of each pixel's K x K block.
 
     Returns:
-        Alphas (N,K), not clipped. They add up to about 1.
+        Alphas (N,K), not clipped. They add up to about 1. Since the weights stop growing, alphas
+        up to `LEAST_DISTANCE` mean 0.
     """
     target = _rounded(alphas)  # (N,K)
     power = (_RELAXED_SPARSITY + gradient.to(target)).clamp(max=1)[:, None] - 2  # (N,1) gamma - 2
@@ -350,8 +351,8 @@ def relaxed_sparsification(
 
     current = target
     for _ in range(iterations):
-        to_zero = current.abs().clamp(min=_LEAST_DISTANCE) ** power  # (N,K)
-        to_one = (1 - current).abs().clamp(min=_LEAST_DISTANCE) ** power  # (N,K)
+        to_zero = current.abs().clamp(min=LEAST_DISTANCE) ** power  # (N,K)
+        to_one = (1 - current).abs().clamp(min=LEAST_DISTANCE) ** power  # (N,K)
         right = to_one + target + _SUM_WEIGHT  # (N,K)
         current = solve(to_zero + to_one + 1, right, current, steps)
     return solve(torch.ones_like(current), current + _SUM_WEIGHT, current, final_steps)
