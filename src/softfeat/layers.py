@@ -1,9 +1,9 @@
 """Soft layers of a photo, and the files that they are written to."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from softfeat.matting.soft_segmentation import STAGES
 from softfeat.results import replacing, write_summary
 from softfeat.selection import Cutout, Selector, cut_out, part_of
 from softfeat.stopwatch import Stopwatch
+from softfeat.thread_pool import map_in_threads
 
 
 def check_bits(bits: int) -> None:
@@ -164,24 +165,12 @@ class Layers:
     def _write(self, folder: Path, bits: int, cutout: Cutout | None, masks: bool) -> dict[str, Any]:
         """Writes all files except the summary, and returns the summary."""
         watch = Stopwatch()
-        photo = self.original
-        coverage = [round(float(alpha.mean()), 4) for alpha in self.alphas]
         with watch("colours"):
             layers = self.stacked()
         with watch("documents"):
-            for k, (alpha, layer) in enumerate(zip(self.alphas, layers, strict=True), 1):
-                documents.write_alpha(folder / f"alpha_{k}.png", alpha, bits)
-                documents.save_png(folder / f"layer_{k}.png", part_of(photo, layer.colours, alpha))
-            if cutout is not None:
-                documents.write_alpha(folder / "selection.png", cutout.matte, bits)
-                cutout.save(folder / "cutout.png")
-            documents.write_photoshop(folder / "layers", photo, layers, masks)
-            documents.write_ora(folder / "layers.ora", photo, layers)
-            colours = [layer.colours for layer in layers]
-            sheet = documents.overview(
-                photo, self.features, self.superpixels, colours, self.alphas, coverage
+            map_in_threads(
+                lambda write: write(), self._writers(folder, layers, bits, cutout, masks)
             )
-            documents.save_png(folder / "overview.png", Photo(np.asarray(sheet)))
         of_layers = {stage: s for stage, s in self.seconds.items() if stage in STAGES}
         own = {
             "reading": self.seconds["reading"],
@@ -190,9 +179,43 @@ class Layers:
             "enlarging": self.seconds["enlarging"],
         }
         return {
-            "size": [photo.pixels.shape[1], photo.pixels.shape[0]],
+            "size": [self.original.pixels.shape[1], self.original.pixels.shape[0]],
             "working_size": [self.features.shape[1], self.features.shape[0]],
-            "coverage": coverage,
+            "coverage": self._coverage,
             "seconds": {stage: round(s, 3) for stage, s in (own | watch.seconds).items()},
             "seconds_of_layers": {stage: round(s, 3) for stage, s in of_layers.items()},
         }
+
+    @cached_property
+    def _coverage(self) -> list[float]:
+        return [round(float(alpha.mean()), 4) for alpha in self.alphas]
+
+    def _writers(
+        self,
+        folder: Path,
+        layers: Sequence[documents.DocumentLayer],
+        bits: int,
+        cutout: Cutout | None,
+        masks: bool,
+    ) -> Iterator[Callable[[], object]]:
+        """Functions that each write a file, those that take longest first."""
+        photo = self.original
+        yield partial(documents.write_photoshop, folder / "layers", photo, layers, masks)
+        yield partial(documents.write_ora, folder / "layers.ora", photo, layers)
+        yield partial(self._write_overview, folder / "overview.png", layers)
+        if cutout is not None:
+            yield partial(cutout.save, folder / "cutout.png")
+            yield partial(documents.write_alpha, folder / "selection.png", cutout.matte, bits)
+        for k, (alpha, layer) in enumerate(zip(self.alphas, layers, strict=True), 1):
+            yield partial(self._write_layer, folder / f"layer_{k}.png", layer.colours, alpha)
+            yield partial(documents.write_alpha, folder / f"alpha_{k}.png", alpha, bits)
+
+    def _write_overview(self, file: Path, layers: Sequence[documents.DocumentLayer]) -> None:
+        colours = [layer.colours for layer in layers]
+        sheet = documents.overview(
+            self.original, self.features, self.superpixels, colours, self.alphas, self._coverage
+        )
+        documents.save_png(file, Photo(np.asarray(sheet)))
+
+    def _write_layer(self, file: Path, colours: NDArray[Depth], alpha: NDArray[np.float32]) -> None:
+        documents.save_png(file, part_of(self.original, colours, alpha))

@@ -37,8 +37,8 @@ from softfeat.models.click_network import (
     make_nodes,
     no_prompt,
 )
-from softfeat.ops.superpixel_graph import connected_components, find_neighbours
 from softfeat.ops.pyramid import pyramid_superpixel_mean
+from softfeat.ops.superpixel_graph import connected_components, find_neighbours
 from softfeat.ops.superpixels import superpixel_mean
 
 SUPERPIXELS = 1000

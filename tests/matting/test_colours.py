@@ -107,9 +107,26 @@ def test_coarser_levels_are_means_also_at_odd_borders(size: tuple[int, int]) -> 
 
 def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     photo, alphas, _ = blend_of_known_layers(np.uint8, 2)
-    tiled = layer_colours(photo, alphas)
-    monkeypatch.setattr(module, "_TILE", 1024)
-    np.testing.assert_array_equal(layer_colours(photo, alphas), tiled)
+    whole = layer_colours(photo, alphas)
+    monkeypatch.setattr(module, "_TILE_ROWS", 32)
+    monkeypatch.setattr(module, "_TILE_COLUMNS", 64)
+    np.testing.assert_array_equal(layer_colours(photo, alphas), whole)
+
+
+def test_a_tile_of_one_layer_is_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TILE_ROWS", 8)
+    monkeypatch.setattr(module, "_TILE_COLUMNS", 8)
+    rng = np.random.default_rng(0)
+    photo = Photo(rng.integers(0, 256, (33, 40, 3), np.uint8))
+    alphas = np.zeros((3, 33, 40), np.float32)
+    alphas[0, :, :12], alphas[1, :, 12:20], alphas[2, :, 20:] = 1, 1, 1
+    alphas[:2, :, 16] = 0.5
+    alphas[2] += 1e-4  # invisible
+    found = layer_colours(photo, alphas / alphas.sum(0))
+    for layer, columns in enumerate((slice(0, 16), slice(17, 20), slice(20, 40))):
+        wrong = np.abs(found[layer, :, columns].astype(int) - photo.pixels[:, columns])
+        shown = alphas[layer, :, columns] == alphas[layer].max()
+        assert wrong[shown].max() <= 1
 
 
 def test_hidden_colours_of_the_photo_have_no_influence() -> None:

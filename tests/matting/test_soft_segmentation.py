@@ -150,6 +150,12 @@ def test_layers_are_found_softly(segmented: tuple[SoftSegmentation, np.ndarray])
         assert np.abs(layer[soft] - (matte[soft] > 0.5)).mean() > 0.15  # not a hard one
 
 
+def test_absent_layers_have_alpha_zero(segmented: tuple[SoftSegmentation, np.ndarray]) -> None:
+    found, truth = segmented
+    pure = (truth > 0.999).any(0)  # pixels of one layer
+    assert ((found.alphas[:, pure] == 0).sum(0) == 2).mean() > 0.97
+
+
 def test_what_comes_along(segmented: tuple[SoftSegmentation, np.ndarray]) -> None:
     found = segmented[0]
     assert found.features.shape == (64, 72, 3)

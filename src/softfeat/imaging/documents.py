@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape
 
 import imagecodecs
 import numpy as np
+from imagecodecs import PNG
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from psd_tools.constants import ChannelID, Compression, Resource, Tag
@@ -50,7 +51,9 @@ from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.raster import Depth
 
-_COMPRESSION = 1  # level of PNG; higher levels take twice as long and save a tenth
+# Of PNG: the mean of the pixels to the left and above predicts a pixel, and zlib looks for runs of
+# equal differences only. Photos are then as small as with its level 6, in a sixth of the time.
+_COMPRESSION = {"level": 1, "strategy": PNG.STRATEGY.RLE, "filter": PNG.FILTER.AVG}
 _THUMBNAIL = 256  # pixels, limit of OpenRaster
 _LONGEST_PSD = 30_000  # pixels a side; larger documents are PSB
 _LARGEST_PSD = 2**31  # bytes
@@ -111,7 +114,7 @@ def write_png(file: BinaryIO, photo: Photo) -> None:
         photo: Photo, or a layer in the form of one.
     """
     pixels = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
-    data = imagecodecs.png_encode(np.ascontiguousarray(pixels), level=_COMPRESSION)
+    data = imagecodecs.png_encode(np.ascontiguousarray(pixels), **_COMPRESSION)
     start = 33  # bytes of the signature and the header, which all other chunks follow
     file.write(data[:start])
     if photo.profile is not None:
@@ -144,7 +147,7 @@ def write_alpha(path: Path, alpha: NDArray[np.float32], bits: int = 8) -> None:
     """Writes an alpha (H,W) in [0,1] as a grey PNG of 8 or 16 bits."""
     kind, most = (np.uint16, 65535) if bits == 16 else (np.uint8, 255)
     values = np.rint(alpha * np.float32(most)).astype(kind)
-    path.write_bytes(imagecodecs.png_encode(values, level=_COMPRESSION))
+    path.write_bytes(imagecodecs.png_encode(values, **_COMPRESSION))
 
 
 def _on_white(photo: Photo) -> NDArray[Depth]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.raster import Depth
+from softfeat.thread_pool import map_in_threads
 
 _ROWS = 128  # rows of the photo at a time, so that temporary arrays stay small
 
@@ -35,7 +36,8 @@ def stacking_alphas(photo: Photo, alphas: NDArray[np.float32]) -> NDArray[Depth]
     kind = photo.pixels.dtype
     most = float(np.iinfo(kind).max)
     stack = np.zeros(alphas.shape, kind)
-    for rows in _strips(alphas.shape[1]):
+
+    def fill(rows: slice) -> None:
         own = np.full(alphas[0, rows].shape, most) if photo.alpha is None else photo.alpha[rows]
         share = alphas[:, rows] * (own / most).astype(np.float32)  # (K,h,W)
         # Shares below half a level vanish. The others take their part, so that the sum stays.
@@ -50,10 +52,12 @@ def stacking_alphas(photo: Photo, alphas: NDArray[np.float32]) -> NDArray[Depth]
             opaque = np.where(share[k] > 0, (1 - opaque).clip(0, 1), 0)
             stack[k, rows] = np.rint(opaque * most)
             let_through *= 1 - stack[k, rows] / most
+
+    map_in_threads(fill, _strips(alphas.shape[1]))
     return stack
 
 
-def shares(stack: NDArray[Depth]) -> NDArray[np.float64]:
+def shares(stack: NDArray[Depth]) -> NDArray[np.float32]:
     """Compute the share of each layer in what a stack shows.
 
     Args:
@@ -62,7 +66,7 @@ def shares(stack: NDArray[Depth]) -> NDArray[np.float64]:
     Returns:
         Shares (K,...) in [0,1]. Their sum is the alpha of the stack.
     """
-    opaque = stack / np.iinfo(stack.dtype).max  # (K,...)
+    opaque = stack / np.float32(np.iinfo(stack.dtype).max)  # (K,...)
     through = np.cumprod(1 - opaque[::-1], 0)[::-1]  # (K,...), through a layer and those above it
     opaque[:-1] *= through[1:]
     return opaque
@@ -78,14 +82,15 @@ def fit_colours(photo: Photo, colours: NDArray[Depth], stack: NDArray[Depth]) ->
         colours: Colours (K,H,W,3) of the layers. They are changed in place.
         stack: Result of `stacking_alphas`.
     """
-    for rows in _strips(stack.shape[1]):
+
+    def fit(rows: slice) -> None:
         share = shares(stack[:, rows])  # (K,h,W)
         visible = share > 0
         count = visible.sum(0)  # (h,W)
         strip = colours[:, rows]
         np.copyto(strip, photo.pixels[rows], where=(visible & (count == 1))[..., None])
         row, column = np.nonzero(count > 1)  # (n,) each
-        part = share[:, row, column].astype(np.float32)  # (K,n)
+        part = share[:, row, column]  # (K,n)
         part /= part.sum(0)
         target = photo.pixels[rows][row, column].astype(np.float32)  # (n,3)
         blends = strip[:, row, column].astype(np.float32)  # (K,n,3)
@@ -96,6 +101,8 @@ def fit_colours(photo: Photo, colours: NDArray[Depth], stack: NDArray[Depth]) ->
             part[:, wrong],
             float(np.iinfo(colours.dtype).max),
         )
+
+    map_in_threads(fit, _strips(stack.shape[1]))
 
 
 def _fitted(

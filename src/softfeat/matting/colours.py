@@ -12,6 +12,7 @@ Legend: H W pixels of the photo, h w pixels of a level or a tile, K layers.
 """
 
 from collections.abc import Callable
+from types import EllipsisType
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from softfeat.imaging.raster import Depth
 _SMOOTHNESS = 1e-3  # eps
 _SMALL = 32  # pixels: levels up to this size cost little and get more rounds
 _ROUNDS_OF_SMALL, _ROUNDS = 10, 2
-_TILE = 64  # pixels: the maps of a tile fit the processor's cache
+_TILE_ROWS, _TILE_COLUMNS = 128, 512  # pixels: temporary maps of a tile stay small
 _INVISIBLE = 1 / 512  # less than half a level of 8 bits
 
 Crop = Callable[[slice, slice], tuple[Tensor, Tensor]]
@@ -103,8 +104,8 @@ def layer_colours(photo: Photo, alphas: NDArray[np.float32]) -> NDArray[Depth]:
     levels: list[tuple[Tensor, Tensor]] = []  # from half the size to one pixel
     if max(size) > 1:
         strips = [
-            [_half(maps) for maps in photo_crop(slice(top, top + 2 * _TILE), slice(None))]
-            for top in range(0, size[0], 2 * _TILE)
+            [_half(maps) for maps in photo_crop(slice(top, top + 2 * _TILE_ROWS), slice(None))]
+            for top in range(0, size[0], 2 * _TILE_ROWS)
         ]
         targets, coverages = zip(*strips, strict=True)
         levels.append((torch.cat(targets, 1), torch.cat(coverages, 1)))
@@ -127,7 +128,7 @@ def layer_colours(photo: Photo, alphas: NDArray[np.float32]) -> NDArray[Depth]:
 
     values = torch.from_numpy(result).permute(0, 3, 1, 2)  # (K,3,H,W)
 
-    def write(place: tuple[slice, slice, slice, slice], tile: Tensor) -> None:
+    def write(place: tuple[EllipsisType, slice, slice], tile: Tensor) -> None:
         values[place] = (tile * most).round_().to(values.dtype)
 
     _refine(photo_crop, colours, write, size)
@@ -153,7 +154,7 @@ def _twice(maps: Tensor, rows: slice, columns: slice) -> Tensor:
 def _refine(
     crop: Crop,
     coarse: Tensor,
-    write: Callable[[tuple[slice, slice, slice, slice], Tensor], None],
+    write: Callable[[tuple[EllipsisType, slice, slice], Tensor], None],
     size: tuple[int, int],
 ) -> None:
     """Compute the colours of a level, tile by tile.
@@ -166,22 +167,24 @@ def _refine(
     """
     height, width = size
     rounds = _ROUNDS_OF_SMALL if max(size) <= _SMALL else _ROUNDS
-    for top in range(0, height, _TILE):
-        for left in range(0, width, _TILE):
+    for top in range(0, height, _TILE_ROWS):
+        for left in range(0, width, _TILE_COLUMNS):
             # A round carries information one pixel far. With such a margin, the tiles do not show.
-            rows = slice(max(0, top - rounds), min(height, top + _TILE + rounds))
-            columns = slice(max(0, left - rounds), min(width, left + _TILE + rounds))
+            rows = slice(max(0, top - rounds), min(height, top + _TILE_ROWS + rounds))
+            columns = slice(max(0, left - rounds), min(width, left + _TILE_COLUMNS + rounds))
             target, alphas = crop(rows, columns)
             colours = _twice(coarse, rows, columns)
             seen = alphas.amax((1, 2)) >= _INVISIBLE  # (K,)
+            total = alphas.sum(0)  # (h,w)
             if seen.all():
                 colours = relax(colours, alphas, target, rounds)
+            elif seen.sum() == 1 and total.min() > 0:
+                colours[seen] = target / total  # what `relax` finds for a single layer
             elif seen.any():
                 visible = alphas[seen]
                 # The alphas of the other layers go to these.
-                visible *= alphas.sum(0) / visible.sum(0).clamp(min=1e-6)
+                visible *= total / visible.sum(0).clamp(min=1e-6)
                 colours[seen] = relax(colours[seen], visible, target, rounds)
-            inner_rows = slice(top - rows.start, top - rows.start + _TILE)
-            inner_columns = slice(left - columns.start, left - columns.start + _TILE)
-            place = (slice(None), slice(None), slice(top, top + _TILE), slice(left, left + _TILE))
-            write(place, colours[:, :, inner_rows, inner_columns])
+            inner = colours[:, :, top - rows.start :, left - columns.start :]
+            place = slice(top, top + _TILE_ROWS), slice(left, left + _TILE_COLUMNS)
+            write((..., *place), inner[:, :, :_TILE_ROWS, :_TILE_COLUMNS])

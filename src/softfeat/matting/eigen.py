@@ -3,7 +3,6 @@
 Legend: N pixels, S superpixels, F functions of a basis, M eigenvectors, K columns.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +15,7 @@ from scipy.sparse.linalg import LinearOperator, SuperLU, eigsh, splu
 
 from softfeat.matting.affinity import segment_means
 from softfeat.ops.sizes import ceil_div
+from softfeat.thread_pool import map_in_threads
 
 Array = NDArray[np.float64]
 
@@ -254,6 +254,5 @@ def _product(left: sparse.csr_array, right: sparse.csr_array) -> sparse.csr_arra
     if threads == 1:
         return left @ right
     edges = np.linspace(0, left.shape[0], threads + 1).astype(int).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(lambda rows: left[rows[0] : rows[1]] @ right, pairwise(edges))
-        return sparse.vstack(list(parts), format="csr")
+    parts = map_in_threads(lambda rows: left[rows[0] : rows[1]] @ right, pairwise(edges))
+    return sparse.vstack(parts, format="csr")
