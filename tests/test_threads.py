@@ -69,12 +69,13 @@ def test_what_the_user_says_comes_first(groups: Path, monkeypatch: pytest.Monkey
     for name in (*COUNTS, "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     limit_threads()
-    assert [os.environ[name] for name in COUNTS] == ["8", "8", "8"]
+    assert [os.environ[name] for name in COUNTS] == ["8", "1", "8"]
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
     limit_threads(2)
-    assert [os.environ[name] for name in COUNTS] == ["2", "2", "2"]
+    assert [os.environ[name] for name in COUNTS] == ["2", "1", "2"]
 
     monkeypatch.delenv("MKL_NUM_THREADS")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     limit_threads()
@@ -84,5 +85,14 @@ def test_what_the_user_says_comes_first(groups: Path, monkeypatch: pytest.Monkey
 
 def test_the_command_sets_them_before_any_library_reads_them() -> None:
     program = "import softfeat.cli, sys; print({'numpy', 'torch'} & sys.modules.keys())"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert loaded.stdout == b"set()\n"
+
+
+def test_no_compiler_is_imported_for_a_photo() -> None:
+    """It would take a second."""
+    program = (
+        "import softfeat.batch, softfeat.segmenter, sys; print({'torch._dynamo'} & {*sys.modules})"
+    )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert loaded.stdout == b"set()\n"

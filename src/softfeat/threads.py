@@ -10,7 +10,7 @@ from pathlib import Path
 
 _GROUPS = Path("/proc/self/cgroup")  # `hierarchy:controllers:path` in each line
 _MOUNT = Path("/sys/fs/cgroup")
-_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def usable_cores() -> int:
@@ -68,6 +68,8 @@ def limit_threads(count: int | None = None) -> None:
             `OMP_NUM_THREADS` says.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # NumPy's products are small here. More threads would wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in _COUNTS:
         if count is not None:
             os.environ[name] = str(count)

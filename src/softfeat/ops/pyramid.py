@@ -75,7 +75,6 @@ def _upsampling(size: tuple[int, int], level: tuple[int, int], dtype: np.dtype) 
     return matrix
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # SciPy
 def pooling_weights(
     superpixels: Tensor,
     num_superpixels: int,
@@ -100,6 +99,20 @@ def pooling_weights(
     Returns:
         One `PoolingWeights` for each level, on the device of `superpixels`.
     """
+    arguments = superpixels, num_superpixels, level_sizes, dtype, padded
+    if torch.compiler.is_compiling():
+        # SciPy stays outside. As a decorator, this would import the compiler at once: a second.
+        return torch.compiler.disable(_pooling_weights)(*arguments)  # type: ignore[no-any-return]
+    return _pooling_weights(*arguments)
+
+
+def _pooling_weights(
+    superpixels: Tensor,
+    num_superpixels: int,
+    level_sizes: Sequence[tuple[int, int]],
+    dtype: torch.dtype,
+    padded: bool,
+) -> list[PoolingWeights]:
     batch, height, width = superpixels.shape
     device = superpixels.device
     precision = torch.empty((), dtype=dtype).numpy().dtype
