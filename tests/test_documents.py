@@ -22,7 +22,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
-from torch.nn import functional as F
 
 from softfeat.commands.train import train
 from tests.helpers.datasets import make_folder
@@ -193,7 +192,7 @@ def test_all_code_is_run() -> None:
 
 def test_features_of_another_network() -> None:
     page = ROOT / "docs" / "other_networks.md"
-    namespace: dict[str, Any] = {"torch": torch, "F": F}
+    namespace: dict[str, Any] = {"torch": torch}
     functions, imports = blocks(page.read_text("utf-8"), "python")
     exec(imports + functions, namespace)
     torch.manual_seed(0)

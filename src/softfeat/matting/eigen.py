@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 # is only rounding.
 _LEAST_SPREAD = 3e-5
 _JACOBI_DAMPING = 0.66
+_NEGLIGIBLE = 0.005  # part of a typical entry of the basis, below which entries are left out
 _SHIFT = 1e-6  # factor of the mass that is added before a factorisation, since L is singular
 _BLOCKS = 22  # of the Krylov space, each for a tenth of the eigenvectors
 
@@ -239,6 +240,9 @@ def superpixel_eigenvectors(
     step.setdiag(1 - _JACOBI_DAMPING)
     for _ in range(smoothing):
         basis = _product(step, basis)
+    if smoothing:
+        basis.data[np.abs(basis.data) < _NEGLIGIBLE * (basis.shape[1] / basis.shape[0]) ** 0.5] = 0
+        basis.eliminate_zeros()
 
     # Smoothed functions overlap and are no longer orthonormal, hence the mass matrix.
     transposed = basis.T.tocsr()  # (F,N)

@@ -84,11 +84,11 @@ class Solver:
     """
 
     eigenvectors: Literal["superpixels", "exact"] = "superpixels"
-    pixels: int | None = 10_000
+    pixels: int | None = 5_000
     iterations: int = 10
     floor: float = 1e-2
     dense: bool = False
-    relaxed: tuple[int, int, int] = (10, 4, 50)
+    relaxed: tuple[int, int, int] = (6, 4, 50)
     tolerance: float = 1e-4
     preconditioned: bool = True
     precision: torch.dtype = torch.float32
