@@ -125,7 +125,8 @@ def _run(python: str, arguments: Sequence[object]) -> Finished:
 
 def _alphas(output: Path) -> NDArray[np.float32]:
     files = sorted(output.glob("*/alpha_*.png"))
-    return np.stack([np.asarray(Image.open(file)) for file in files]) / np.float32(255)
+    alphas = np.stack([np.asarray(Image.open(file)) for file in files])
+    return (alphas / 255).astype(np.float32)
 
 
 def _difference(now: Path, before: Path) -> str:

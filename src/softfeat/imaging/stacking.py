@@ -66,7 +66,8 @@ def shares(stack: NDArray[Depth]) -> NDArray[np.float32]:
     Returns:
         Shares (K,...) in [0,1]. Their sum is the alpha of the stack.
     """
-    opaque = stack / np.float32(np.iinfo(stack.dtype).max)  # (K,...)
+    opaque = stack.astype(np.float32)
+    opaque /= np.iinfo(stack.dtype).max  # (K,...)
     through = np.cumprod(1 - opaque[::-1], 0)[::-1]  # (K,...), through a layer and those above it
     opaque[:-1] *= through[1:]
     return opaque

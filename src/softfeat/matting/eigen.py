@@ -106,7 +106,8 @@ def _dense_eigenvectors(
     laplacian: sparse.csr_array, mass: sparse.csr_array | None, count: int
 ) -> tuple[Array, Array]:
     dense_mass = None if mass is None else mass.toarray()
-    return _nearest_to_zero(*eigh(laplacian.toarray(), dense_mass), count)
+    values, vectors = eigh(laplacian.toarray(), dense_mass)
+    return _nearest_to_zero(values, vectors, count)
 
 
 def _nearest_to_zero(values: Array, vectors: Array, count: int) -> tuple[Array, Array]:
@@ -161,9 +162,8 @@ def krylov_eigenvectors(
         space[:, start : start + width] = block
 
     # Rayleigh-Ritz method
-    values, shares = _nearest_to_zero(
-        *eigh(space.T @ (laplacian @ space), space.T @ (mass @ space)), count
-    )
+    values, shares = eigh(space.T @ (laplacian @ space), space.T @ (mass @ space))
+    values, shares = _nearest_to_zero(values, shares, count)
     return values, space @ shares
 
 

@@ -193,7 +193,7 @@ def preprocess_features(features: Tensor, image: Tensor) -> Tensor:
 def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Enlarges maps bilinearly, or reduces them by averaging."""
     if maps.shape[2] > size[0]:
-        return adaptive_avg_pool2d(maps, tuple(size))
+        return adaptive_avg_pool2d(maps, (size[0], size[1]))
     return interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
