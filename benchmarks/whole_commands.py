@@ -91,6 +91,7 @@ def whole_commands(
             "rounds": rounds,
             "photo": "enlarged, JPEG",
             "photos of the folder": photos,
+            **({} if before is None else {_BEFORE: _revision(before)}),
             "difference": "mean absolute difference of the alphas of both versions",
         },
     }
@@ -121,6 +122,13 @@ def _run(python: str, arguments: Sequence[object]) -> Finished:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {message.strip()}")
     return Finished(time.perf_counter() - started, usage.ru_maxrss * 1024)
+
+
+def _revision(python: str) -> str:
+    """The Git revision of the version that a Python imports."""
+    program = "from softfeat.revision import revision; print(revision()[:7])"
+    found = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
 
 
 def _alphas(output: Path) -> NDArray[np.float32]:

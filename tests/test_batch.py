@@ -7,18 +7,21 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from softfeat.batch import Result, report, segment_photos
+from softfeat import reporting
+from softfeat.batch import COLUMNS, Result, segment_photos
 from softfeat.imaging.photo import Photo, read_photo
 from softfeat.interrupt import Interrupted, interruptible
 from softfeat.results import replacing, write_summary
 from softfeat.segmenter import Segmenter
 from tests.helpers.photos import picture
 
+report = partial(reporting.report, columns=COLUMNS, doing="segmenting")
 FORK = multiprocessing.get_context("fork")
 
 

@@ -4,31 +4,22 @@ import hashlib
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.progress import track
-from rich.table import Column, Table
-from rich.text import Text
-
 from softfeat.imaging.images import file_identity
 from softfeat.imaging.photo_files import is_folder
-from softfeat.interrupt import Interrupted
 from softfeat.layers import check_bits, check_join
-from softfeat.names import printable
 from softfeat.processes import ProcessDiedError, map_in_processes
+from softfeat.reporting import Source, name_of, reason_of
 from softfeat.results import SUMMARY, claimed, is_finished, read_summary, remove_unfinished
 from softfeat.segmenter import Segmenter
 
+COLUMNS = "photo", "layers", "seconds", "folder"  # of a table of results
 VERSION = 5  # version of the files of a photo; files of another version are written again
-_MOST_NAMED = 10  # files that are no photos, named in a line
-Source = Path | BytesIO
 
 
 @dataclass(frozen=True)
@@ -52,13 +43,7 @@ class Result:
     @property
     def reason(self) -> str:
         """The reason of a failure in one line; empty without one."""
-        if self.error is None:
-            return ""
-        readable = isinstance(self.error, ValueError | OSError | ImportError | ProcessDiedError)
-        text = str(self.error) if readable else repr(self.error)
-        if isinstance(self.error, OSError) and self.error.strerror:
-            text = self.error.strerror  # without the path, which is the photo's
-        return " ".join(text.removeprefix(f"{self.photo}: ").splitlines())
+        return reason_of(self.error, self.photo)
 
     @property
     def work(self) -> str:
@@ -187,12 +172,12 @@ class _Folders:
         work = partial(self._result, wait=False)
         for photo, result in map_in_processes(work, photos, min(processes, len(photos))):
             if isinstance(result, ProcessDiedError):
-                yield photo, Result(_name(photo), None, "failed", error=result)
+                yield photo, Result(name_of(photo), None, "failed", error=result)
             else:
                 yield photo, result
 
     def _result(self, photo: Source, wait: bool) -> Result | None:
-        name = _name(photo)
+        name = name_of(photo)
         try:
             return self._segment(photo, name, wait)
         except Exception as error:  # of this photo: the others go on
@@ -233,80 +218,3 @@ class _Folders:
                 reason = error.strerror or str(error)
                 raise ValueError(f"{folder} cannot be written: {reason}") from error
             return Result(name, folder, "segmented", summary)
-
-
-def _name(photo: Source) -> str:
-    return str(photo) if isinstance(photo, Path) else photo.name
-
-
-def report(
-    results: Iterator[Result],
-    count: int,
-    as_json: bool = False,
-    others: Sequence[Path] = (),
-    advice: str = "run the same command again to continue",
-) -> int:
-    """Reports results while they come in: progress and failures on stderr, a table on stdout.
-
-    Without a terminal, progress is a line per photo.
-
-    Args:
-        results: Results of `segment_photos`.
-        count: Number of photos.
-        as_json: Whether to print one JSON object per photo in place of the table.
-        others: Files that were left out because they are no photos.
-        advice: What to do if the command is stopped.
-
-    Returns:
-        The number of failed photos.
-
-    Raises:
-        Interrupted: The command is stopped. What is finished is reported before.
-    """
-    errors = Console(stderr=True)
-    table = Table(
-        *(Column(name, overflow="fold") for name in ("photo", "layers", "seconds", "folder"))
-    )
-    numbers = Counter[str]()
-    stopped: Interrupted | None = None
-    tracked = track(
-        results,
-        "segmenting",
-        count,
-        console=errors,
-        disable=not errors.is_terminal,
-    )
-    try:
-        for result in tracked:
-            numbers[result.status] += 1
-            if result.error is not None:
-                _say(errors, f"error: {result.photo}: {result.reason}")
-            elif not as_json and not errors.is_terminal:
-                _say(errors, f"{numbers.total()}/{count} {result.photo}: {result.work}")
-            if as_json:
-                print(result.to_json(), flush=True)
-            table.add_row(*(Text(printable(cell)) for cell in result.row))
-    except Interrupted as error:
-        stopped = error
-    if not as_json and table.row_count:
-        Console().print(table)
-    if others:
-        _say(errors, _list_others(others))
-    if numbers["failed"]:
-        _say(errors, f"{numbers['failed']} of {count} photos failed")
-    if stopped is not None:
-        done = numbers["segmented"] + numbers["skipped"]
-        finished = f"{done} of {count} photos are finished; {advice}"
-        raise Interrupted(stopped.signum, finished) from stopped
-    return numbers["failed"]
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(printable(line)), soft_wrap=True)
-
-
-def _list_others(others: Sequence[Path]) -> str:
-    names = [str(path) for path in others[:_MOST_NAMED]]
-    more = len(others) - len(names)
-    what = "1 file is no photo" if len(others) == 1 else f"{len(others)} files are no photos"
-    return f"{what}: {', '.join(names)}" + (f", and {more} more" if more else "")

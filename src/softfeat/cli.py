@@ -166,6 +166,14 @@ def _options(options: Sequence[Callable[[Command], Command]]) -> Callable[[Comma
 
 _segmenter_options = _options(_SEGMENTER_OPTIONS)
 _layers_options = _options(_LAYERS_OPTIONS)
+_processes_option = click.option(
+    "-j",
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that work on photos, each with one thread.",
+)
 
 
 class _UsageError(click.ClickException):
@@ -314,14 +322,7 @@ def main() -> None:
     help="Layers of the PSD with masks to edit, or with baked transparency.",
 )
 @click.option("--overwrite", is_flag=True, help="Segment finished photos again.")
-@click.option(
-    "-j",
-    "--processes",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    help="Processes that work on photos, each with one thread.",
-)
+@_processes_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per photo.")
 def segment(
     photos: tuple[str, ...],
@@ -358,7 +359,8 @@ def segment(
         options["threads"] = options["threads"] or 1
     segmenter = _segmenter(**options)
     found, others = _find_photos(photos)
-    from softfeat.batch import report, segment_photos
+    from softfeat.batch import COLUMNS, segment_photos
+    from softfeat.reporting import report
 
     try:
         results = segment_photos(
@@ -375,7 +377,74 @@ def segment(
     advice = "the same command continues"
     if overwrite:
         advice += " if you leave out --overwrite"
-    if report(results, len(found), as_json, others, advice):
+    if report(results, len(found), COLUMNS, "segmenting", as_json, others, advice):
+        sys.exit(1)
+
+
+@main.command(context_settings=_CONTEXT)
+@click.argument("photos", metavar="PHOTO...", type=_Text(), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=_Folder(),
+    default="features",
+    show_default=True,
+    help="Folder of the tables, which may have rows of earlier runs.",
+)
+@click.option(
+    "-s",
+    "--superpixels",
+    type=click.IntRange(1, 60_000),
+    default=500,
+    show_default=True,
+    help="Number of superpixels of a photo.",
+)
+@_segmenter_options
+@_processes_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per photo.")
+def extract(
+    photos: tuple[str, ...],
+    output: Path,
+    superpixels: int,
+    processes: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the features of photos to tables, for databases and other programs.
+
+    PHOTO is a file, a folder of photos, or - for standard input. The output gets two tables as
+    Parquet files: photos/, with a row for each photo, and superpixels/, with a row for each
+    superpixel and its mean features. Photos that are in the tables already are skipped. Needs
+    pip install "softfeat[tables]".
+
+    \b
+    Examples:
+      softfeat extract photos/ -o features/
+      softfeat extract photos/ -o features/ -s 200 -j 4
+
+    \b
+    Exit codes:
+      0    all photos are in the tables
+      1    a photo failed
+      2    wrong usage
+      130  stopped by Ctrl-C (143: by SIGTERM)
+    """  # noqa: D301
+    if processes > 1:
+        options["threads"] = options["threads"] or 1
+    segmenter = _segmenter(**options)
+    found, others = _find_photos(photos)
+    from softfeat.extraction import COLUMNS, extract_photos
+    from softfeat.reporting import report
+
+    try:
+        results = extract_photos(
+            segmenter, found, output, superpixels=superpixels, processes=processes
+        )
+    except (ValueError, ImportError) as error:
+        raise _UsageError(str(error)) from error
+    with _named(output):
+        failed = report(results, len(found), COLUMNS, "extracting", as_json, others)
+    if failed:
         sys.exit(1)
 
 

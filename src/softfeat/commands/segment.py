@@ -13,9 +13,10 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from softfeat.batch import Result, report, segment_photos
+from softfeat.batch import COLUMNS, Result, segment_photos
 from softfeat.commands.cli import command
 from softfeat.imaging.photo_files import Found, find_photos
+from softfeat.reporting import report
 from softfeat.segmenter import Segmenter
 
 
@@ -84,7 +85,7 @@ def main(cfg: DictConfig) -> None:
     results = _with_tracebacks(
         segment_photos(segmenter, found.photos, output, bits=cfg.bits, masks=cfg.masks, **selection)
     )
-    if report(results, len(found.photos), others=found.others):
+    if report(results, len(found.photos), COLUMNS, "segmenting", others=found.others):
         sys.exit(1)
 
 

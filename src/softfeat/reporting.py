@@ -1,0 +1,140 @@
+"""What a command says of many photos: a line for each, and a table at the end."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Column, Table
+from rich.text import Text
+
+from softfeat.interrupt import Interrupted
+from softfeat.names import printable
+from softfeat.processes import ProcessDiedError
+
+_MOST_NAMED = 10  # files that are no photos, named in a line
+Source = Path | BytesIO
+
+
+class Outcome(Protocol):
+    """What became of a photo.
+
+    Attributes:
+        photo: The photo's path, or the name of an open file.
+        status: "failed", or what was done, in a word.
+        error: The reason of a failure.
+        reason: The same in one line; empty without one.
+        work: What was done, in a few words; empty after a failure.
+        row: Cells of a table.
+    """
+
+    @property
+    def photo(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def error(self) -> Exception | None: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def work(self) -> str: ...
+    @property
+    def row(self) -> tuple[str, ...]: ...
+
+    def to_json(self) -> str:
+        """The outcome as one line of JSON."""
+        ...
+
+
+def name_of(photo: Source) -> str:
+    """The path of a photo, or the name of an open file."""
+    return str(photo) if isinstance(photo, Path) else photo.name
+
+
+def reason_of(error: Exception | None, photo: str) -> str:
+    """The reason of a failure in one line, without the name of the photo; empty without one."""
+    if error is None:
+        return ""
+    readable = isinstance(error, ValueError | OSError | ImportError | ProcessDiedError)
+    text = str(error) if readable else repr(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror  # without the path, which is the photo's
+    return " ".join(text.removeprefix(f"{photo}: ").splitlines())
+
+
+def report(
+    results: Iterator[Outcome],
+    count: int,
+    columns: Sequence[str],
+    doing: str,
+    as_json: bool = False,
+    others: Sequence[Path] = (),
+    advice: str = "run the same command again to continue",
+) -> int:
+    """Reports results while they come in: progress and failures on stderr, a table on stdout.
+
+    Without a terminal, progress is a line per photo.
+
+    Args:
+        results: Results for photos, as they come.
+        count: Number of photos.
+        columns: Titles of the columns of the table.
+        doing: What the command does, for the progress bar.
+        as_json: Whether to print one JSON object per photo in place of the table.
+        others: Files that were left out because they are no photos.
+        advice: What to do if the command is stopped.
+
+    Returns:
+        The number of failed photos.
+
+    Raises:
+        Interrupted: The command is stopped. What is finished is reported before.
+    """
+    errors = Console(stderr=True)
+    table = Table(*(Column(name, overflow="fold") for name in columns))
+    numbers = Counter[str]()
+    stopped: Interrupted | None = None
+    tracked = track(
+        results,
+        doing,
+        count,
+        console=errors,
+        disable=not errors.is_terminal,
+    )
+    try:
+        for result in tracked:
+            numbers[result.status] += 1
+            if result.error is not None:
+                _say(errors, f"error: {result.photo}: {result.reason}")
+            elif not as_json and not errors.is_terminal:
+                _say(errors, f"{numbers.total()}/{count} {result.photo}: {result.work}")
+            if as_json:
+                print(result.to_json(), flush=True)
+            table.add_row(*(Text(printable(cell)) for cell in result.row))
+    except Interrupted as error:
+        stopped = error
+    if not as_json and table.row_count:
+        Console().print(table)
+    if others:
+        _say(errors, _list_others(others))
+    if numbers["failed"]:
+        _say(errors, f"{numbers['failed']} of {count} photos failed")
+    if stopped is not None:
+        done = numbers.total() - numbers["failed"]
+        finished = f"{done} of {count} photos are finished; {advice}"
+        raise Interrupted(stopped.signum, finished) from stopped
+    return numbers["failed"]
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(Text(printable(line)), soft_wrap=True)
+
+
+def _list_others(others: Sequence[Path]) -> str:
+    names = [str(path) for path in others[:_MOST_NAMED]]
+    more = len(others) - len(names)
+    what = "1 file is no photo" if len(others) == 1 else f"{len(others)} files are no photos"
+    return f"{what}: {', '.join(names)}" + (f", and {more} more" if more else "")
