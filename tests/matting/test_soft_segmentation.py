@@ -338,6 +338,14 @@ def test_a_constant_picture_is_one_layer(count: int | str) -> None:
         np.testing.assert_allclose(alphas, 1, atol=1e-6)
 
 
+def test_no_layer_is_empty() -> None:
+    """A pattern of single pixels, of which the relaxed stage takes one layer away."""
+    image = np.repeat((np.indices((120, 160)).sum(0) % 2)[..., None], 3, 2).astype(float)
+    alphas = soft_segment(image, image, 5).alphas
+    assert 1 <= len(alphas) < 5
+    assert (alphas.max((1, 2)) > 0).all()
+
+
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (8, 400), (300, 9)])
 def test_tiny_and_extreme_pictures(size: tuple[int, int]) -> None:
     image, features, _ = picture(*size)

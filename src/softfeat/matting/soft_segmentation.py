@@ -400,6 +400,7 @@ def sparsify_relaxed(
     # A layer that is absent keeps about half of the least distance. Subtracting it makes it 0.
     # In double precision, because sums of float32 fractions are off by about 1e-7.
     alphas = normalise_alphas(relaxed.double() - LEAST_DISTANCE)
+    alphas = alphas[:, alphas.any(0)]
     alphas = alphas[:, alphas.sum(0).argsort(descending=True, stable=True)]
     return alphas.T.reshape(-1, *analysis.superpixels.shape).float().cpu().numpy()
 
@@ -474,7 +475,7 @@ def layers_of(analysis: Analysis, num_layers: int | Literal["auto"] = 5) -> Soft
     Args:
         analysis: Analysis of the photo. It serves any number of cuts.
         num_layers: Number of layers K, 1 to 40. "auto" chooses 2 to 8 by the segment tree. Fewer
-            layers come out where the features do not differ.
+            layers come out where the features do not differ, or where one has no pixel left.
 
     Returns:
         The layers, largest first. `seconds` includes the analysis.
