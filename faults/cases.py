@@ -11,6 +11,7 @@ SURVIVED = {
     "used": "used",  # with the right result
     "reported": "reported",  # an error, or a skipped file, with its name and a remedy
 }
+FAILED_LONG_RUNS = ("grows", "ended early")
 FAILED = {
     "lost": "lost",  # the result of a run that is started again differs, or cannot be had
     "wrong": "silently wrong",  # another result than that of the undamaged file, and no error
@@ -62,7 +63,7 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether the product failed the case."""
-        return self.verdict in FAILED
+        return self.verdict in FAILED or self.verdict in FAILED_LONG_RUNS
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as plain values."""

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faults.cases import Outcome
+from faults.cases import Case, Outcome
 from faults.long import Long, Recorder, level
 
 
@@ -49,3 +49,36 @@ def test_what_grows_is_a_failure() -> None:
     early = part.summary([Outcome("500 photos", "x", "ended early", "killed")])
     assert early["rows"] == [{"run": "500 photos", "error": "killed"}]
     assert early["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "verdict", "count"),
+    [
+        (["time", ""], "level", 2),
+        (["time", "time", "time", ""], "grows", 3),
+        (["memory", ""], "grows", 1),
+        (["memory, time", ""], "grows", 1),
+    ],
+)
+def test_a_time_must_grow_in_three_runs(
+    runs: list[str],
+    verdict: str,
+    count: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = []
+
+    def attempt(part: Long, case: Case, seed: int, folder: Path) -> Outcome:
+        assert folder.is_dir()
+        growing = runs[len(tried)]
+        tried.append(folder)
+        return Outcome(case.name, case.fault, "grows" if growing else "level", growing)
+
+    monkeypatch.setattr(Long, "_attempt_once", attempt)
+    outcome = Long(5, 5, 0.02, 60, runs=3).attempt(Case("5 photos", "5 photos"), 0, tmp_path)
+    assert (outcome.verdict, len(set(tried)), outcome.failed) == (
+        verdict,
+        count,
+        verdict == "grows",
+    )
