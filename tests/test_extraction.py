@@ -156,7 +156,9 @@ def test_several_processes(segmenter: Segmenter, photos: list[Path], tmp_path: P
     assert sorted(r.status for r in results) == ["extracted", "extracted", "extracted", "failed"]
     order = [("photo", "ascending"), ("superpixel", "ascending")]
     first, second = (rows(folder / "superpixels").sort_by(order) for folder in (one, two))
-    assert first.equals(second)
+    assert first.drop_columns("features").equals(second.drop_columns("features"))
+    values, others = (np.stack(table["features"].to_numpy()) for table in (first, second))
+    np.testing.assert_allclose(values, others, rtol=1e-3, atol=1e-5)  # other threads
 
 
 @pytest.mark.parametrize(

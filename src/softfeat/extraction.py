@@ -312,8 +312,8 @@ def _rows(photo: str, found: PhotoFeatures) -> Any:
 def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rounds numbers to 12 binary digits after the first one, which makes files smaller.
 
-    >>> rounded(np.float32([1 / 3, 1.0, -1e-30])).tolist()
-    [0.333343505859375, 1.0, -1.000048679227822e-30]
+    >>> rounded(np.float32([1 / 3, 1.0, -2 / 3])).tolist()
+    [0.33331298828125, 1.0, -0.6666259765625]
     """
     dropped = 23 - _PRECISION
     whole = values.view(np.int32).astype(np.int64) + (1 << (dropped - 1))

@@ -9,6 +9,7 @@ from benchmarks import whole_commands as module
 from benchmarks.tables import markdown
 from benchmarks.whole_commands import Finished, whole_commands
 from softfeat.cli import main
+from softfeat.revision import revision
 
 
 def test_versions_and_ways_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +24,7 @@ def test_versions_and_ways_are_compared(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(module, "_run", run)
     monkeypatch.setattr(module, "_SMALL", 0.003)
+    monkeypatch.setattr(module, "_revision", lambda python: f"of {python}")
     result = whole_commands("python", [0.003], 1, 1, 2, 3)
     now, before = result["rows"]
     assert (now["version"], now["s"], now["difference"]) == ("this version", "1.0", "")
@@ -33,8 +35,13 @@ def test_versions_and_ways_are_compared(monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert result["ratios"]["0.003 megapixels, version before / this version"]["median"] == 3
     assert len(result["ratios"]) == 3
+    assert result["settings"]["version before"] == "of python"
     assert any(texts[-2:] == ["-j", "2"] for _, texts in commands)
     assert "| megapixels | version | s |" in markdown(result | {"machine": {}})
+
+
+def test_the_revision_of_a_python() -> None:
+    assert module._revision(sys.executable) == revision()[:7]
 
 
 def test_a_command_is_run_and_its_errors_are_told(tmp_path: pytest.TempPathFactory) -> None:
