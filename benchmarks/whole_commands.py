@@ -52,7 +52,7 @@ def whole_commands(
         before: Python of an environment in which an earlier version is installed; None leaves the
             comparison out.
         megapixels: Sizes of the photo, which is enlarged to 4:3.
-        rounds: Rounds in which both versions run in turn.
+        rounds: Number of times that both versions run, one after the other.
         spinners: Number of processes that compute without end meanwhile, for the busy machine.
         photos: Number of photos of 640x480 pixels that one process with one thread segments, and
             two processes do.

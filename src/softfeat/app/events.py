@@ -88,9 +88,11 @@ class Events:
             if session.closed or session.opened is not work:
                 return
             work.use(found)
-            number = len(work.entries)
-            text = f"{number} layers. Click on a thing to select it"
-            yield [status(text), self._picture(session), *self._layers(session, None)]
+            text = f"{len(work.entries)} layers. Click on a thing to select it"
+            updates = [status(text), self._picture(session), *self._layers(session, None)]
+        # Not within the lock: what comes after a yield may run in another thread, which cannot
+        # release it.
+        yield updates
 
     def _take(self, uploaded: Any) -> bytes:
         """Reads a file that the page has sent. `Sessions.expire` deletes it.
