@@ -27,12 +27,10 @@ def test_each_step_of_an_event_may_have_its_own_thread(
     monkeypatch.setattr(Events, "_layers", lambda self, session, chosen: ["layers", "names"])
     events = Events(cast(Any, None), cast(Any, None), 1)
     steps = events.divide(2, False, cast(Any, None))
-    for _ in range(2):
-        with ThreadPoolExecutor(1) as pool:  # a thread that ends
-            shown = pool.submit(next, steps).result()
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(steps.close).result()
-    assert used == ["found"]
-    assert shown[1:] == ["picture", "layers", "names"]
-    with ThreadPoolExecutor(1) as pool:  # and nobody holds the lock
-        assert pool.submit(session.lock.acquire, blocking=False).result()
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        first.submit(next, steps).result()
+        shown = first.submit(next, steps).result()
+        assert used == ["found"]
+        assert shown[1:] == ["picture", "layers", "names"]
+        second.submit(steps.close).result()
+        assert second.submit(session.lock.acquire, blocking=False).result()  # nobody holds it
