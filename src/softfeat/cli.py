@@ -166,6 +166,12 @@ def _options(options: Sequence[Callable[[Command], Command]]) -> Callable[[Comma
 
 _segmenter_options = _options(_SEGMENTER_OPTIONS)
 _layers_options = _options(_LAYERS_OPTIONS)
+_photos_argument = click.argument(
+    "photos", metavar="PHOTO...", type=_Text(), nargs=-1, required=True
+)
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per photo."
+)
 _processes_option = click.option(
     "-j",
     "--processes",
@@ -297,7 +303,7 @@ def main() -> None:
 
 
 @main.command(context_settings=_CONTEXT)
-@click.argument("photos", metavar="PHOTO...", type=_Text(), nargs=-1, required=True)
+@_photos_argument
 @click.option(
     "-o",
     "--output",
@@ -323,7 +329,7 @@ def main() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Segment finished photos again.")
 @_processes_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per photo.")
+@_json_option
 def segment(
     photos: tuple[str, ...],
     output: Path,
@@ -382,7 +388,7 @@ def segment(
 
 
 @main.command(context_settings=_CONTEXT)
-@click.argument("photos", metavar="PHOTO...", type=_Text(), nargs=-1, required=True)
+@_photos_argument
 @click.option(
     "-o",
     "--output",
@@ -401,7 +407,7 @@ def segment(
 )
 @_segmenter_options
 @_processes_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per photo.")
+@_json_option
 def extract(
     photos: tuple[str, ...],
     output: Path,

@@ -52,7 +52,7 @@ from softfeat.imaging.photo import Photo
 from softfeat.imaging.raster import Depth
 
 # Of PNG: the mean of the pixels to the left and above predicts a pixel, and zlib looks for runs of
-# equal differences only. Photos are then as small as with its level 6, in a sixth of the time.
+# equal differences only, which is faster than its search for repeated patterns.
 _COMPRESSION = {"level": 1, "strategy": PNG.STRATEGY.RLE, "filter": PNG.FILTER.AVG}
 _THUMBNAIL = 256  # pixels, limit of OpenRaster
 _LONGEST_PSD = 30_000  # pixels a side; larger documents are PSB

@@ -133,8 +133,7 @@ def krylov_eigenvectors(
     """Approximate the smallest eigenvectors in a block Krylov space (Golub and Underwood 1977).
 
     The space is that of the inverse of the shifted matrix, as in `smallest_eigenvectors`, but built
-    from blocks of vectors. It takes half of the time. The last eigenvalues are off by about one
-    percent.
+    from blocks of vectors, which is faster. The last eigenvalues are less exact than there.
 
     Args:
         laplacian: Symmetric matrix (F,F) L.

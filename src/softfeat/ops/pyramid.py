@@ -101,7 +101,7 @@ def pooling_weights(
     """
     arguments = superpixels, num_superpixels, level_sizes, dtype, padded
     if torch.compiler.is_compiling():
-        # SciPy stays outside. As a decorator, this would import the compiler at once: a second.
+        # SciPy stays outside. As a decorator, this would import the compiler at once, slowly.
         return torch.compiler.disable(_pooling_weights)(*arguments)  # type: ignore[no-any-return]
     return _pooling_weights(*arguments)
 
