@@ -183,17 +183,16 @@ class Visitor:
         return self.call(number, data, select)
 
     def after(self, control: str, kind: str, data: Sequence[Any]) -> list[Any]:
-        """Starts the event that follows another one; see `event`."""
-        target = [self.controls[control], kind]
-        first = next(event["id"] for event in self.events if target in event["targets"])
-        number = next(e["id"] for e in self.events if e.get("trigger_after") == first)
-        return self.call(number, data)
+        """Starts the event that follows another one, and waits; see `event`."""
+        return self.call(self._number_after(control, kind), data)
+
+    def start_after(self, control: str, kind: str, data: Sequence[Any]) -> None:
+        """Starts the event that follows another one, as a page does that then disappears."""
+        self._start(self._number_after(control, kind), data)
 
     def call(self, number: int, data: Sequence[Any], select: Any = None) -> list[Any]:
-        """Starts the event with this number; see `event`."""
-        body = {"data": list(data), "fn_index": number, "session_hash": self.key}
-        body |= {"event_data": select, "trigger_id": None}
-        self._request("POST", f"{_API}/queue/join", json.dumps(body).encode())
+        """Starts the event with this number and waits; see `event`."""
+        self._start(number, data, select)
         connection = self._connect()
         connection.request("GET", f"{_API}/queue/data?session_hash={self.key}")
         for line in connection.getresponse():
@@ -225,6 +224,16 @@ class Visitor:
         self.beat.close()
         self.heart.close()
 
+    def _number_after(self, control: str, kind: str) -> int:
+        target = [self.controls[control], kind]
+        first = next(event["id"] for event in self.events if target in event["targets"])
+        return next(e["id"] for e in self.events if e.get("trigger_after") == first)
+
+    def _start(self, number: int, data: Sequence[Any], select: Any = None) -> None:
+        body = {"data": list(data), "fn_index": number, "session_hash": self.key}
+        body |= {"event_data": select, "trigger_id": None}
+        self._request("POST", f"{_API}/queue/join", json.dumps(body).encode())
+
     def _connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.host, self.port, timeout=self.limit)
 
@@ -255,6 +264,8 @@ def _work(url: str, photos: Sequence[Path], turn: int, limit: float, abrupt: boo
     try:
         visitor.event("source", "upload", [visitor.upload(photos[turn % len(photos)])])
         if abrupt:
+            visitor.start_after("source", "upload", [3 + turn % 3, False])
+            time.sleep(turn % 10 / 5)  # seconds: before the layers are found, meanwhile, or after
             return
         visitor.after("source", "upload", [3 + turn % 3, False])
         visitor.event("photo", "select", ["include"], {"index": [30, 20], "value": None})

@@ -22,6 +22,7 @@ pytest.importorskip("gradio", reason="needs gradio: make install")
 from faults.pages import Visitor
 from softfeat.app.errors import UNKNOWN, message_of, safely
 from softfeat.app.server import Server
+from softfeat.app.sessions import MOST_SESSIONS
 from softfeat.segmenter import Segmenter
 from tests.app.browser import free_port, serving
 
@@ -71,6 +72,15 @@ def test_clicks_and_files(visitor: Visitor, photo: Path) -> None:
     _, button = visitor.event("make-cutout", "click", [])
     assert button["value"]["path"].endswith("cutout.png")
     assert visitor.fetch(button["value"]).startswith(b"\x89PNG")
+
+
+def test_gradio_forgets_pages_too(server: Server) -> None:
+    for _ in range(MOST_SESSIONS + 2):
+        visitor = Visitor(server.url, 120)
+        visitor.event("kind", "input", ["white", "#ff8800"])
+        visitor.close()
+    kept = server._page.app.state_holder.session_data
+    assert 0 < len(kept) <= MOST_SESSIONS
 
 
 @pytest.mark.parametrize("control", ["source", "backdrop"])

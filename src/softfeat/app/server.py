@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from softfeat.app.memory import limit_arenas
+
 if TYPE_CHECKING:
     from softfeat.segmenter import Segmenter
 
@@ -87,6 +89,7 @@ class Server:
             raise ImportError('the page needs Gradio: pip install "softfeat[app]"')
         root = Path(tempfile.mkdtemp(prefix="softfeat-"))
         prepare_gradio(root)
+        limit_arenas()
         from softfeat.app.events import Events
         from softfeat.app.page import Page
         from softfeat.app.sessions import Sessions
@@ -112,6 +115,7 @@ class Server:
         from starlette.middleware import Middleware
 
         from softfeat.app.page import CSS, HEAD, theme
+        from softfeat.app.sessions import MOST_SESSIONS
 
         return self._page.launch(
             server_name=host,
@@ -126,6 +130,7 @@ class Server:
             footer_links=[],
             run_history=False,
             enable_monitoring=False,
+            state_session_capacity=MOST_SESSIONS,  # Gradio's own data of pages, never deleted
             ssr_mode=False,
             pwa=False,
             mcp_server=False,

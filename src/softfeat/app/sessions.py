@@ -1,7 +1,5 @@
 """The data of each open page, which lives an hour, or until the page is closed."""
 
-import ctypes
-import gc
 import secrets
 import shutil
 import threading
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softfeat.app.choices import Background, View
+from softfeat.app.memory import release_memory
 
 if TYPE_CHECKING:
     from softfeat.app.work import Work
@@ -167,10 +166,3 @@ class Sessions:
             session.close()
         if sessions:
             release_memory()
-
-
-def release_memory() -> None:
-    """Gives the memory of deleted objects back to the system."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
