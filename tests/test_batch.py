@@ -50,8 +50,8 @@ class FakeSegmenter:
     seed: int = 0
 
     @property
-    def checkpoint(self) -> Path:
-        return Path(__file__)
+    def identity(self) -> str:
+        return "weights"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from softfeat.cli import main
 from softfeat.extraction import extract, extract_photos, open_tables, rounded
 from softfeat.imaging.images import resize_image
 from softfeat.models.photo_features import features_of
+from softfeat.processes import map_in_processes
 from softfeat.segmenter import Segmenter
 from tests.helpers.photos import picture, write_checkpoint
 
@@ -152,7 +154,9 @@ def test_leftovers_of_a_killed_process_do_not_count(
 def test_several_processes(segmenter: Segmenter, photos: list[Path], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     list(extract_photos(segmenter, photos, one))
-    results = list(extract_photos(segmenter, photos, two, processes=2))
+    results = list(
+        extract_photos(segmenter, photos, two, map_photos=partial(map_in_processes, count=2))
+    )
     assert sorted(r.status for r in results) == ["extracted", "extracted", "extracted", "failed"]
     order = [("photo", "ascending"), ("superpixel", "ascending")]
     first, second = (rows(folder / "superpixels").sort_by(order) for folder in (one, two))

@@ -1,6 +1,7 @@
 """Many items in several processes."""
 
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -8,13 +9,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from softfeat.processes import ProcessDiedError, map_in_processes
+from softfeat.memory import GIGABYTE
+from softfeat.processes import ProcessDiedError, map_here, map_in_processes
 
 
 def work(item: int) -> tuple[int, int]:
-    """Squares a number in this process, or ends it: by a signal for 13, by itself for 14."""
+    """Squares a number in this process, or ends it: by a signal for 13 and 15, by itself for 14."""
     if item == 13:
         os.kill(os.getpid(), signal.SIGSEGV)
+    if item == 15:
+        os.kill(os.getpid(), signal.SIGKILL)
     if item == 14:
         os._exit(3)
     if item == 99:
@@ -46,7 +50,8 @@ def test_a_process_that_dies_loses_one_item(count: int) -> None:
     assert str(found[13]) == "its process died (SIGSEGV)"
     assert str(found[14]) == "its process died (exit status 3)"
     assert [found[item][0] for item in (1, 2, 3)] == [1, 4, 9]  # type: ignore[index]
-    assert "for lack of memory" in str(ProcessDiedError(-signal.SIGKILL))
+    (_, killed), *_ = map_in_processes(work, [15], 1)
+    assert str(killed) == "its process died (SIGKILL, perhaps for lack of memory)"
 
 
 def test_without_items_there_is_no_process() -> None:
@@ -59,6 +64,28 @@ def test_processes_end_with_the_iterator() -> None:
     assert workers()
     results.close()  # type: ignore[attr-defined]
     assert not workers()
+
+
+def fill(item: int) -> str:
+    """Takes that many megabytes."""
+    try:
+        return str(len(bytearray(item * 1_000_000)))
+    except MemoryError:
+        return "too much"
+
+
+def test_a_limit_of_the_memory() -> None:
+    found = map_in_processes(fill, [10, 2000, 20], 1, memory=GIGABYTE)
+    assert dict(found) == {10: "10000000", 2000: "too much", 20: "20000000"}
+
+
+def test_in_this_process() -> None:
+    assert list(map_here(str, [1, 2])) == [(1, "1"), (2, "2")]
+
+
+def test_the_reason_of_a_death_is_pickled() -> None:
+    error = pickle.loads(pickle.dumps(ProcessDiedError("SIGSEGV")))
+    assert str(error) == "its process died (SIGSEGV)"
 
 
 def note(item: Path) -> str:

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -20,9 +21,12 @@ from softfeat.imaging.formats import PhotoWarning
 from softfeat.interrupt import Interrupted, interruptible
 from softfeat.names import printable
 from softfeat.pipes import end_of_output
+from softfeat.storage import LocalFolder, RemoteFolder, find_photos_at, is_url
 from softfeat.threads import limit_threads
 
 if TYPE_CHECKING:
+    from softfeat.processes import Map
+    from softfeat.reporting import Source, StatusTable
     from softfeat.segmenter import Segmenter
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -46,13 +50,15 @@ class _Text(click.ParamType):
         return value
 
 
-class _Folder(click.Path):
-    """A path that may become a folder. An empty text is not taken for the current folder."""
+class _FolderOrUrl(click.Path):
+    """A path that may become a folder, or a URL. An empty text is not the current folder."""
 
     def __init__(self) -> None:
         super().__init__(file_okay=False, path_type=Path)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, RemoteFolder) or (isinstance(value, str) and is_url(value)):
+            return value if isinstance(value, RemoteFolder) else RemoteFolder(value)
         return super().convert(_Text().convert(value, param, ctx), param, ctx)
 
 
@@ -152,6 +158,34 @@ _SEGMENTER_OPTIONS = (
     ),
 )
 
+_PLACE_OPTIONS = (
+    click.option(
+        "-j",
+        "--processes",
+        type=click.IntRange(min=1),
+        show_default="1; with Ray, one per core of the cluster",
+        help="Processes that work on photos, each with one thread.",
+    ),
+    click.option(
+        "--memory",
+        type=click.FloatRange(min=0, min_open=True),
+        show_default="no limit",
+        help="Gigabytes that such a process may take. A photo that needs more fails.",
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where the processes run: on this machine, or on the machines of a Ray cluster.",
+    ),
+    click.option(
+        "--ray-address",
+        type=_Text(),
+        help="Address of the cluster, as ray://head:10001. Without it, this machine is one.",
+    ),
+)
+
 
 def _options(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command], Command]:
     """A decorator that adds several options to a command."""
@@ -166,19 +200,12 @@ def _options(options: Sequence[Callable[[Command], Command]]) -> Callable[[Comma
 
 _segmenter_options = _options(_SEGMENTER_OPTIONS)
 _layers_options = _options(_LAYERS_OPTIONS)
+_place_options = _options(_PLACE_OPTIONS)
 _photos_argument = click.argument(
     "photos", metavar="PHOTO...", type=_Text(), nargs=-1, required=True
 )
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per photo."
-)
-_processes_option = click.option(
-    "-j",
-    "--processes",
-    type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
-    help="Processes that work on photos, each with one thread.",
 )
 
 
@@ -206,7 +233,7 @@ def _standard_input() -> BytesIO:
     return stream
 
 
-def _find_photos(arguments: Sequence[str]) -> tuple[list[Path | BytesIO], list[Path]]:
+def _find_photos(arguments: Sequence[str]) -> tuple[list["Source"], list[Path | str]]:
     """The photos of the arguments, and the files in folders that are no photos.
 
     Files that do not exist are among the photos, so that they are reported and the others go on.
@@ -215,9 +242,18 @@ def _find_photos(arguments: Sequence[str]) -> tuple[list[Path | BytesIO], list[P
 
     found = Found()
     streams: list[tuple[int, BytesIO]] = []
+    remote: dict[Source, None] = {}
+    others: list[Path | str] = []
     for argument in arguments:
         path = Path(argument)
-        if argument == _STANDARD:
+        if is_url(argument):
+            try:
+                photos_there, others_there = find_photos_at(argument)
+            except (ValueError, ImportError) as error:
+                raise _UsageError(str(error)) from error
+            remote |= dict.fromkeys(photos_there)
+            others += others_there
+        elif argument == _STANDARD:
             streams = streams or [(len(found.photos), _standard_input())]
         elif is_folder(path):
             new = photos_in(path)
@@ -225,10 +261,42 @@ def _find_photos(arguments: Sequence[str]) -> tuple[list[Path | BytesIO], list[P
             found.add(Found(new.photos or [path], new.others))
         else:
             found.add(Found([path]))
-    photos: list[Path | BytesIO] = list(found.photos)
+    photos: list[Source] = list(found.photos)
     for place, stream in streams:
         photos.insert(place, stream)
-    return photos, found.others
+    return [*photos, *remote], [*found.others, *others]
+
+
+def _map_of(
+    engine: str, ray_address: str | None, processes: int | None, memory: float | None
+) -> "Map":
+    """Where the work on photos is done."""
+    from softfeat.memory import GIGABYTE
+    from softfeat.processes import map_here, map_in_processes
+
+    size = None if memory is None else int(memory * GIGABYTE)
+    if engine == "local":
+        if ray_address is not None:
+            raise _UsageError("--ray-address is for --engine ray")
+        if processes is None and size is None:
+            return map_here
+        return partial(map_in_processes, count=processes or 1, memory=size)
+    from softfeat.actors import connect, map_in_actors
+
+    try:
+        cores = connect(ray_address)
+    except (ValueError, ImportError) as error:
+        raise _UsageError(str(error)) from error
+    return partial(map_in_actors, count=processes or cores, memory=size)
+
+
+def _statuses(engine: str, output: Path | RemoteFolder) -> "StatusTable | None":
+    """The table of a run on a cluster; None for one on this machine."""
+    if engine == "local":
+        return None
+    from softfeat.reporting import StatusTable
+
+    return StatusTable(LocalFolder(output) if isinstance(output, Path) else output)
 
 
 @contextmanager
@@ -307,10 +375,10 @@ def main() -> None:
 @click.option(
     "-o",
     "--output",
-    type=_Folder(),
+    type=_FolderOrUrl(),
     default="layers",
     show_default=True,
-    help="Folder that gets a folder per photo.",
+    help="Folder or URL that gets a folder per photo.",
 )
 @_layers_options
 @_segmenter_options
@@ -328,29 +396,34 @@ def main() -> None:
     help="Layers of the PSD with masks to edit, or with baked transparency.",
 )
 @click.option("--overwrite", is_flag=True, help="Segment finished photos again.")
-@_processes_option
+@_place_options
 @_json_option
 def segment(
     photos: tuple[str, ...],
-    output: Path,
+    output: Path | RemoteFolder,
     bits: str,
     masks: bool,
     overwrite: bool,
-    processes: int,
     as_json: bool,
+    engine: str,
+    ray_address: str | None,
+    processes: int | None,
+    memory: float | None,
     **options: Any,
 ) -> None:
     """Divide photos into soft layers and write them as PNG, PSD and OpenRaster.
 
-    PHOTO is a file, a folder of photos, or - for standard input. Folders are searched with their
-    subfolders. Each photo gets a folder with its alphas, its layers in their own colours, an
-    overview and a summary. Finished photos are skipped, so the same command continues after a stop.
+    PHOTO is a file, a folder of photos, a URL of one of both, or - for standard input. Folders are
+    searched with their subfolders. Each photo gets a folder with its alphas, its layers in their
+    own colours, an overview and a summary. Finished photos are skipped, so the same command
+    continues after a stop.
 
     \b
     Examples:
       softfeat segment photo.jpg
       softfeat segment photos/ -o layers/ -k auto --bits 16
       softfeat segment photos/ -j 4
+      softfeat segment s3://bucket/photos -o s3://bucket/layers --engine ray
       softfeat segment -o layers/ -- *.jpg
       curl -s https://example.org/photo.jpg | softfeat segment - --json
 
@@ -361,10 +434,11 @@ def segment(
       2    wrong usage
       130  stopped by Ctrl-C (143: by SIGTERM)
     """  # noqa: D301
-    if processes > 1:
+    if engine == "ray" or processes is not None:
         options["threads"] = options["threads"] or 1
     segmenter = _segmenter(**options)
     found, others = _find_photos(photos)
+    map_photos = _map_of(engine, ray_address, processes, memory)
     from softfeat.batch import COLUMNS, segment_photos
     from softfeat.reporting import report
 
@@ -376,14 +450,19 @@ def segment(
             bits=int(bits),
             masks=masks,
             overwrite=overwrite,
-            processes=processes,
+            map_photos=map_photos,
         )
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise _UsageError(str(error)) from error
     advice = "the same command continues"
     if overwrite:
         advice += " if you leave out --overwrite"
-    if report(results, len(found), COLUMNS, "segmenting", as_json, others, advice):
+    statuses = _statuses(engine, output)
+    with _named(output):
+        failed = report(
+            results, len(found), COLUMNS, "segmenting", as_json, others, advice, statuses
+        )
+    if failed:
         sys.exit(1)
 
 
@@ -392,10 +471,10 @@ def segment(
 @click.option(
     "-o",
     "--output",
-    type=_Folder(),
+    type=_FolderOrUrl(),
     default="features",
     show_default=True,
-    help="Folder of the tables, which may have rows of earlier runs.",
+    help="Folder or URL of the tables, which may have rows of earlier runs.",
 )
 @click.option(
     "-s",
@@ -406,22 +485,25 @@ def segment(
     help="Number of superpixels of a photo.",
 )
 @_segmenter_options
-@_processes_option
+@_place_options
 @_json_option
 def extract(
     photos: tuple[str, ...],
-    output: Path,
+    output: Path | RemoteFolder,
     superpixels: int,
-    processes: int,
     as_json: bool,
+    engine: str,
+    ray_address: str | None,
+    processes: int | None,
+    memory: float | None,
     **options: Any,
 ) -> None:
     """Write the features of photos to tables, for databases and other programs.
 
-    PHOTO is a file, a folder of photos, or - for standard input. The output gets two tables as
-    Parquet files: photos/, with a row for each photo, and superpixels/, with a row for each
-    superpixel and its mean features. Photos that are in the tables already are skipped. Needs
-    pip install "softfeat[tables]".
+    PHOTO is a file, a folder of photos, a URL of one of both, or - for standard input. The
+    output gets two tables as Parquet files: photos/, with a row for each photo, and superpixels/,
+    with a row for each superpixel and its mean features. Photos that are in the tables already are
+    skipped. Needs pip install "softfeat[tables]".
 
     \b
     Examples:
@@ -435,21 +517,25 @@ def extract(
       2    wrong usage
       130  stopped by Ctrl-C (143: by SIGTERM)
     """  # noqa: D301
-    if processes > 1:
+    if engine == "ray" or processes is not None:
         options["threads"] = options["threads"] or 1
     segmenter = _segmenter(**options)
     found, others = _find_photos(photos)
+    map_photos = _map_of(engine, ray_address, processes, memory)
     from softfeat.extraction import COLUMNS, extract_photos
     from softfeat.reporting import report
 
     try:
         results = extract_photos(
-            segmenter, found, output, superpixels=superpixels, processes=processes
+            segmenter, found, output, superpixels=superpixels, map_photos=map_photos
         )
     except (ValueError, ImportError) as error:
         raise _UsageError(str(error)) from error
+    statuses = _statuses(engine, output)
     with _named(output):
-        failed = report(results, len(found), COLUMNS, "extracting", as_json, others)
+        failed = report(
+            results, len(found), COLUMNS, "extracting", as_json, others, statuses=statuses
+        )
     if failed:
         sys.exit(1)
 

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import imagecodecs
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from softfeat.atomic import replaced
+from softfeat.atomic import PARTIAL
 from softfeat.imaging.convert import ids_tensor, to_array, to_float, to_tensor, to_uint8
 from softfeat.imaging.images import file_identity, resize_image
 from softfeat.imaging.slic import Superpixels
@@ -36,9 +38,18 @@ from softfeat.models.photo_features import features_of
 from softfeat.ops.pca import normalise, pca
 from softfeat.ops.pyramid import pyramid_superpixel_mean
 from softfeat.ops.superpixels import superpixel_mean
-from softfeat.processes import map_in_processes
-from softfeat.reporting import Source, name_of, reason_of
+from softfeat.processes import Map, map_here
+from softfeat.reporting import Source, name_of, opened, reason_of
 from softfeat.segmenter import Segmenter, working_size
+from softfeat.storage import (
+    Folder,
+    LocalFolder,
+    RemoteFolder,
+    RemotePhoto,
+    check_folder,
+    parquet_bytes,
+    parquet_library,
+)
 
 COLUMNS = "photo", "superpixels", "status"  # of a table of results
 _VERSION = 1  # of the tables
@@ -77,6 +88,7 @@ class Extraction:
     photo: str
     status: Literal["extracted", "skipped", "failed"]
     superpixels: int = 0
+    seconds: float = 0
     error: Exception | None = None
 
     @property
@@ -108,7 +120,7 @@ class Extraction:
 
 
 @torch.inference_mode()
-def extract(segmenter: Segmenter, photo: Source, superpixels: int = 500) -> PhotoFeatures:
+def extract(segmenter: Segmenter, photo: Path | BytesIO, superpixels: int = 500) -> PhotoFeatures:
     """Computes the features of a photo and their means over superpixels.
 
     Args:
@@ -143,13 +155,16 @@ def extract(segmenter: Segmenter, photo: Source, superpixels: int = 500) -> Phot
 
 
 @contextmanager
-def open_tables(output: Path, settings: Mapping[str, Any]) -> Iterator["FeatureTables"]:
-    """Opens the tables in a folder for more rows. Only one process can have them open.
+def open_tables(
+    output: Path | RemoteFolder, settings: Mapping[str, Any]
+) -> Iterator["FeatureTables"]:
+    """Opens the tables in a folder for more rows. Only one process may have them open.
 
     What a killed process has left is removed. What is added is written at the end at the latest.
 
     Args:
-        output: Folder of the tables. It is made if it does not exist.
+        output: Folder of the tables. It is made if it does not exist. At a URL nothing keeps other
+            processes from it.
         settings: What the features depend on, as plain values.
 
     Raises:
@@ -157,7 +172,24 @@ def open_tables(output: Path, settings: Mapping[str, Any]) -> Iterator["FeatureT
             process has it open.
         ImportError: pyarrow is not installed. The message says how to install it.
     """
-    _parquet()
+    parquet_library()
+    with ExitStack() as stack:
+        if isinstance(output, Path):
+            stack.enter_context(_held(output))
+            folder: Folder = LocalFolder(output)
+        else:
+            check_folder(output.url)
+            folder = output
+        tables = FeatureTables(folder, json.dumps(settings, sort_keys=True))
+        try:
+            yield tables
+        finally:
+            tables.flush()
+
+
+@contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """Makes the folder of the tables and keeps other processes from it."""
     with ExitStack() as stack:
         try:
             for name in ("photos", "superpixels"):
@@ -169,11 +201,7 @@ def open_tables(output: Path, settings: Mapping[str, Any]) -> Iterator["FeatureT
             ) from error
         if not held:
             raise ValueError(f"output={output}: another process writes to it: choose another one")
-        tables = FeatureTables(output, json.dumps(settings, sort_keys=True))
-        try:
-            yield tables
-        finally:
-            tables.flush()
+        yield
 
 
 class FeatureTables:
@@ -190,7 +218,7 @@ class FeatureTables:
         finished: Identities of the photos in the tables.
     """
 
-    def __init__(self, output: Path, settings: str) -> None:
+    def __init__(self, output: Folder, settings: str) -> None:
         self._output, self._settings = output, settings
         self._photos: list[dict[str, Any]] = []
         self._superpixels: list[Any] = []  # of pyarrow.RecordBatch
@@ -199,19 +227,22 @@ class FeatureTables:
 
     def _remove_unfinished(self) -> None:
         """Removes superpixels whose photos a killed process has not written, and partial files."""
-        whole = {path.name for path in (self._output / "photos").glob("[!.]*.parquet")}
-        for path in self._output.glob("*/*.parquet"):
-            if path.name not in whole and path.parent.name in ("photos", "superpixels"):
-                path.unlink()
+        whole = {name for name in self._output.names("photos") if _is_table(name)}
+        for part in ("photos", "superpixels"):
+            for name in self._output.names(part):
+                if name.startswith(PARTIAL) or (_is_table(name) and name not in whole):
+                    self._output.delete(f"{part}/{name}")
 
     def _read_finished(self) -> set[str]:
         finished: set[str] = set()
-        for path in sorted((self._output / "photos").glob("*.parquet")):
+        for name in filter(_is_table, self._output.names("photos")):
+            path = f"photos/{name}"
             try:
-                table = _parquet().read_table(path, columns=["identity"])
+                with self._output.opened(path) as file:
+                    table = parquet_library().read_table(file, columns=["identity"])
             except (OSError, ValueError) as error:  # errors of pyarrow are of these kinds
                 reason = "it is damaged: delete it, and its photos are extracted again"
-                raise ValueError(f"{path}: {reason}") from error
+                raise ValueError(f"{self._output}/{path}: {reason}") from error
             if (table.schema.metadata or {}).get(_KEY, b"").decode() != self._settings:
                 raise ValueError(
                     f"output={self._output} holds features of other weights or settings: choose "
@@ -258,16 +289,10 @@ class FeatureTables:
             "photos": pyarrow.Table.from_pylist(self._photos),
         }
         try:
-            for folder, table in tables.items():
+            for part, table in tables.items():
+                encodings = _ENCODINGS if part == "superpixels" else None
                 table = table.replace_schema_metadata({_KEY: self._settings.encode()})
-                with replaced(self._output / folder / name) as partial_file:
-                    _parquet().write_table(
-                        table,
-                        partial_file,
-                        compression="zstd",
-                        use_dictionary=["photo"],
-                        column_encoding=_ENCODINGS if folder == "superpixels" else None,
-                    )
+                self._output.write(f"{part}/{name}", parquet_bytes(table, encodings))
         except OSError as error:
             reason = error.strerror or str(error)
             raise ValueError(f"{self._output} cannot be written: {reason}") from error
@@ -278,12 +303,8 @@ class FeatureTables:
 _ENCODINGS = {"features.list.element": "BYTE_STREAM_SPLIT"}
 
 
-def _parquet() -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError('tables need pyarrow: pip install "softfeat[tables]"') from error
-    return parquet
+def _is_table(name: str) -> bool:
+    return name.endswith(".parquet") and not name.startswith(".")
 
 
 def _rows(photo: str, found: PhotoFeatures) -> Any:
@@ -323,10 +344,10 @@ def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def extract_photos(
     segmenter: Segmenter,
     photos: Sequence[Source],
-    output: Path,
+    output: Path | RemoteFolder,
     *,
     superpixels: int = 500,
-    processes: int = 1,
+    map_photos: Map = map_here,
 ) -> Iterator[Extraction]:
     """Adds the features of photos to the tables in a folder.
 
@@ -334,10 +355,11 @@ def extract_photos(
 
     Args:
         segmenter: Its network, sizes and limits are used.
-        photos: Files, or open files with a name.
+        photos: Files, open files with a name, or photos at URLs.
         output: Folder of the tables.
         superpixels: Number of superpixels of a photo.
-        processes: Number of processes that work on photos.
+        map_photos: Where the work is done, for example
+            `partial(map_in_processes, count=4)`.
 
     Yields:
         The result for each photo, once it is known. Its rows may be written later, and at the
@@ -353,22 +375,27 @@ def extract_photos(
     stack = ExitStack()
     tables = stack.enter_context(open_tables(output, origin))  # errors before the first photo
     attempt = partial(_attempt, segmenter, superpixels)
-    return _extractions(stack, tables, attempt, photos, processes)
+    return _extractions(stack, tables, attempt, photos, map_photos)
 
 
-def _attempt(segmenter: Segmenter, superpixels: int, photo: Source) -> PhotoFeatures | Exception:
+def _attempt(
+    segmenter: Segmenter, superpixels: int, photo: Source
+) -> tuple[PhotoFeatures, float] | Exception:
+    """The features of a photo and the seconds that it took, or why there are none."""
+    start = perf_counter()
     try:
-        return extract(segmenter, photo, superpixels)
+        found = extract(segmenter, opened(photo), superpixels)
     except Exception as error:  # of this photo: the others go on
         return error
+    return found, perf_counter() - start
 
 
 def _extractions(
     stack: ExitStack,
     tables: FeatureTables,
-    attempt: Callable[[Source], PhotoFeatures | Exception],
+    attempt: Callable[[Source], tuple[PhotoFeatures, float] | Exception],
     photos: Sequence[Source],
-    processes: int,
+    map_photos: Map,
 ) -> Iterator[Extraction]:
     with stack:
         identities = {photo: _identity(photo) for photo in photos}
@@ -378,23 +405,20 @@ def _extractions(
                 yield Extraction(name_of(photo), "skipped")
             else:
                 waiting.append(photo)
-        if processes == 1:
-            results: Iterator[tuple[Source, PhotoFeatures | Exception]] = (
-                (photo, attempt(photo)) for photo in waiting
-            )
-        else:
-            results = map_in_processes(attempt, waiting, min(processes, len(waiting)))
-        for photo, found in results:
+        for photo, found in map_photos(attempt, waiting):
             name = name_of(photo)
             if isinstance(found, Exception):
                 yield Extraction(name, "failed", error=found)
             else:
-                tables.add(name, identities[photo], found)
-                yield Extraction(name, "extracted", len(found.features))
+                features, seconds = found
+                tables.add(name, identities[photo], features)
+                yield Extraction(name, "extracted", len(features.features), seconds)
 
 
 def _identity(photo: Source) -> str:
     """What tells a file from others and from its earlier versions."""
+    if isinstance(photo, RemotePhoto):
+        return json.dumps(photo.identity)
     if not isinstance(photo, Path):
         return f"{photo.name}:{secrets.token_hex(8)}"  # a stream is always new
     try:

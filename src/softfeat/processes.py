@@ -1,4 +1,4 @@
-"""A function for many items in several processes, none of which the others depend on."""
+"""A function for many items, none of which the others depend on: here, or in several processes."""
 
 import signal
 from collections import deque
@@ -6,34 +6,64 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from softfeat.interrupt import leave_signals_to_parent
+from softfeat.memory import limit_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class ProcessDiedError(RuntimeError):
-    """A process ended in the middle of an item, as after a lack of memory."""
+    """A process ended in the middle of an item, as after a lack of memory.
 
-    def __init__(self, code: int | None) -> None:
-        self.code = code
-        name = f"exit status {code}"
-        if code is not None and code < 0:
-            with suppress(ValueError):
-                name = signal.Signals(-code).name
-        hint = ", perhaps for lack of memory" if code == -signal.SIGKILL else ""
-        super().__init__(f"its process died ({name}{hint})")
+    Args:
+        reason: How it ended, in a few words.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"its process died ({reason})")
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.reason,)
+
+
+class Map(Protocol):
+    """Calls a function that does not raise for many items, one by one, wherever that may be."""
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Iterator[tuple[Item, Result | ProcessDiedError]]:
+        """Yields each item with its result, or with the reason why there is none."""
+        ...
+
+
+def map_here(
+    function: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[tuple[Item, Result | ProcessDiedError]]:
+    """Calls a function for many items in this process, one after the other; see `Map`."""
+    for item in items:
+        yield item, function(item)
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    name = f"signal {-code}"
+    with suppress(ValueError):
+        name = signal.Signals(-code).name
+    return name + (", perhaps for lack of memory" if code == -signal.SIGKILL else "")
 
 
 class _Worker:
     """A process that answers one item after the other."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[[Any], Any], memory: int | None) -> None:
         context = get_context("spawn")  # a fork would copy the threads of libraries halfway
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+        self.process = context.Process(target=_serve, args=(function, theirs, memory), daemon=True)
         self.process.start()
         theirs.close()  # so that the end of the process closes the pipe
         self.item: int | None = None
@@ -49,7 +79,7 @@ class _Worker:
             result = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            raise ProcessDiedError(self.process.exitcode) from None
+            raise ProcessDiedError(_how_it_ended(self.process.exitcode)) from None
         self.item = None
         return result
 
@@ -61,15 +91,19 @@ class _Worker:
         self.process.join()
 
 
-def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
+def _serve(function: Callable[[Any], Any], connection: Connection, memory: int | None) -> None:
     leave_signals_to_parent(0)
+    limit_memory(memory)
     with suppress(EOFError):  # the parent has closed the pipe
         while True:
             connection.send(function(connection.recv()))
 
 
 def map_in_processes(
-    function: Callable[[Item], Result], items: Sequence[Item], count: int
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    count: int,
+    memory: int | None = None,
 ) -> Iterator[tuple[Item, Result | ProcessDiedError]]:
     """Calls a function for many items, in processes that live as long as this iterator.
 
@@ -79,6 +113,7 @@ def map_in_processes(
         function: Picklable function that does not raise.
         items: Picklable items.
         count: Number of processes.
+        memory: Bytes that a process may take, see `limit_memory`.
 
     Yields:
         Each item with its result, as they are finished, or with the reason why there is none.
@@ -88,7 +123,7 @@ def map_in_processes(
     try:
         while waiting or workers:
             while waiting and len(workers) < count:
-                workers.append(_Worker(function))
+                workers.append(_Worker(function, memory))
                 workers[-1].begin(*waiting.popleft())
             ready = wait([worker.connection for worker in workers])
             for worker in [each for each in workers if each.connection in ready]:

@@ -14,9 +14,11 @@ from rich.text import Text
 from softfeat.interrupt import Interrupted
 from softfeat.names import printable
 from softfeat.processes import ProcessDiedError
+from softfeat.storage import Folder, RemotePhoto, parquet_bytes, parquet_library
 
 _MOST_NAMED = 10  # files that are no photos, named in a line
-Source = Path | BytesIO
+_MOST_ROWS = 1000  # of a table; of more photos it shows those that failed
+Source = Path | BytesIO | RemotePhoto
 
 
 class Outcome(Protocol):
@@ -28,6 +30,7 @@ class Outcome(Protocol):
         error: The reason of a failure.
         reason: The same in one line; empty without one.
         work: What was done, in a few words; empty after a failure.
+        seconds: Seconds that it took; 0 after a failure.
         row: Cells of a table.
     """
 
@@ -42,6 +45,8 @@ class Outcome(Protocol):
     @property
     def work(self) -> str: ...
     @property
+    def seconds(self) -> float: ...
+    @property
     def row(self) -> tuple[str, ...]: ...
 
     def to_json(self) -> str:
@@ -50,19 +55,70 @@ class Outcome(Protocol):
 
 
 def name_of(photo: Source) -> str:
-    """The path of a photo, or the name of an open file."""
-    return str(photo) if isinstance(photo, Path) else photo.name
+    """The path or URL of a photo, or the name of an open file."""
+    return str(photo) if isinstance(photo, Path | RemotePhoto) else photo.name
+
+
+def opened(photo: Source) -> Path | BytesIO:
+    """What a photo is read from.
+
+    Raises:
+        OSError: It is at a URL, and cannot be read.
+    """
+    return photo.read() if isinstance(photo, RemotePhoto) else photo
 
 
 def reason_of(error: Exception | None, photo: str) -> str:
     """The reason of a failure in one line, without the name of the photo; empty without one."""
     if error is None:
         return ""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return "not enough memory: allow more, or compute at a smaller --size"
     readable = isinstance(error, ValueError | OSError | ImportError | ProcessDiedError)
     text = str(error) if readable else repr(error)
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror  # without the path, which is the photo's
     return " ".join(text.removeprefix(f"{photo}: ").splitlines())
+
+
+class StatusTable:
+    """A table of all photos of a run as a Parquet file: photo, status, reason and seconds.
+
+    Args:
+        folder: Folder that gets the file `status.parquet`.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        parquet_library()
+        self._folder = folder
+        self._rows: list[tuple[str, str, str, float]] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Adds what became of a photo."""
+        row = outcome.photo, outcome.status, outcome.reason, outcome.seconds
+        self._rows.append(row)
+
+    def write(self) -> None:
+        """Writes the file.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        import pyarrow
+
+        photos, statuses, reasons, seconds = (
+            zip(*self._rows, strict=True) if self._rows else [()] * 4
+        )
+        columns = {
+            "photo": pyarrow.array(photos, pyarrow.string()),
+            "status": pyarrow.array(statuses, pyarrow.string()).dictionary_encode(),
+            "reason": pyarrow.array(reasons, pyarrow.string()),
+            "seconds": pyarrow.array(seconds, pyarrow.float32()),
+        }
+        self._folder.write("status.parquet", parquet_bytes(pyarrow.table(columns)))
 
 
 def report(
@@ -71,12 +127,14 @@ def report(
     columns: Sequence[str],
     doing: str,
     as_json: bool = False,
-    others: Sequence[Path] = (),
+    others: Sequence[Path | str] = (),
     advice: str = "run the same command again to continue",
+    statuses: "StatusTable | None" = None,
 ) -> int:
     """Reports results while they come in: progress and failures on stderr, a table on stdout.
 
-    Without a terminal, progress is a line per photo.
+    Without a terminal, progress is a line per photo. The table shows no more than 1,000 photos; of
+    more, it shows those that failed.
 
     Args:
         results: Results for photos, as they come.
@@ -86,6 +144,7 @@ def report(
         as_json: Whether to print one JSON object per photo in place of the table.
         others: Files that were left out because they are no photos.
         advice: What to do if the command is stopped.
+        statuses: Table that gets a row for each photo as well.
 
     Returns:
         The number of failed photos.
@@ -113,11 +172,18 @@ def report(
                 _say(errors, f"{numbers.total()}/{count} {result.photo}: {result.work}")
             if as_json:
                 print(result.to_json(), flush=True)
-            table.add_row(*(Text(printable(cell)) for cell in result.row))
+            if statuses is not None:
+                statuses.add(result)
+            if count <= _MOST_ROWS or (result.error is not None and table.row_count < _MOST_ROWS):
+                table.add_row(*(Text(printable(cell)) for cell in result.row))
     except Interrupted as error:
         stopped = error
+    if statuses is not None:
+        statuses.write()
     if not as_json and table.row_count:
         Console().print(table)
+    if count > _MOST_ROWS:
+        _say(errors, ", ".join(f"{number:,} {status}" for status, number in numbers.items()))
     if others:
         _say(errors, _list_others(others))
     if numbers["failed"]:
@@ -133,7 +199,7 @@ def _say(console: Console, line: str) -> None:
     console.print(Text(printable(line)), soft_wrap=True)
 
 
-def _list_others(others: Sequence[Path]) -> str:
+def _list_others(others: Sequence[Path | str]) -> str:
     names = [str(path) for path in others[:_MOST_NAMED]]
     more = len(others) - len(names)
     what = "1 file is no photo" if len(others) == 1 else f"{len(others)} files are no photos"

@@ -125,13 +125,21 @@ def read_summary(folder: Path) -> dict[str, Any]:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_SUMMARY:  # a pipe would block
             return {}
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        return parse_summary(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+
+
+def parse_summary(text: bytes) -> dict[str, Any]:
+    """The summary in a file, as `read_summary` returns it; an empty one if it is damaged."""
+    try:
+        summary = json.loads(text.decode())
         files = summary["files"]
         # Earlier versions listed names only.
         files = files if isinstance(files, dict) else dict.fromkeys(files)
         plain = {name: entry for name, entry in files.items() if _is_plain(name)}
         return {**summary, "files": plain}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from softfeat.app.memory import limit_arenas
+from softfeat.memory import limit_arenas
 
 if TYPE_CHECKING:
     from softfeat.segmenter import Segmenter
@@ -89,7 +89,7 @@ class Server:
             raise ImportError('the page needs Gradio: pip install "softfeat[app]"')
         root = Path(tempfile.mkdtemp(prefix="softfeat-"))
         prepare_gradio(root)
-        limit_arenas()
+        limit_arenas()  # Gradio runs events in many threads
         from softfeat.app.events import Events
         from softfeat.app.page import Page
         from softfeat.app.sessions import Sessions

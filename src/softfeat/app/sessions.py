@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softfeat.app.choices import Background, View
-from softfeat.app.memory import release_memory
+from softfeat.memory import release_memory
 
 if TYPE_CHECKING:
     from softfeat.app.work import Work

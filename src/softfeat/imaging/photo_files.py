@@ -9,7 +9,16 @@ from softfeat.imaging.images import IMAGE_SUFFIXES, is_picture
 from softfeat.results import files_of_layers
 
 # A file with such a name is meant to be a photo: it is reported if it is damaged.
-_SUFFIXES = IMAGE_SUFFIXES | {".gif", ".jpe", ".jfif", ".heic", ".heif", ".avif", ".jp2", ".tga"}
+PHOTO_SUFFIXES = IMAGE_SUFFIXES | {
+    ".gif",
+    ".jpe",
+    ".jfif",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jp2",
+    ".tga",
+}
 _OF_SYSTEMS = {"thumbs.db", "desktop.ini"}  # hidden on Windows, without a dot
 
 
@@ -62,7 +71,7 @@ def photos_in(folder: Path) -> Found:
         inner = [path for path in paths if is_folder(path)]
         _sort_out((path for path in paths if path not in inner), found)
         folders += reversed(inner)
-        named += [path for path in inner if path.suffix.lower() in _SUFFIXES]
+        named += [path for path in inner if path.suffix.lower() in PHOTO_SUFFIXES]
     parents = {parent for photo in found.photos for parent in photo.parents}
     found.photos.extend(path for path in named if path not in parents)
     return found
@@ -79,7 +88,7 @@ def _is_hidden(path: Path) -> bool:
 
 def _sort_out(files: Iterable[Path], found: Found) -> None:
     for path in files:
-        is_photo = path.suffix.lower() in _SUFFIXES or is_picture(path)
+        is_photo = path.suffix.lower() in PHOTO_SUFFIXES or is_picture(path)
         (found.photos if is_photo else found.others).append(path)
 
 
