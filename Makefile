@@ -87,7 +87,7 @@ bench: $(INSTALLED) ## the benchmarks without data or trained features, an hour 
 bench-gpu: $(INSTALLED) ## check and measure the training step on a CUDA GPU, ten minutes; result in outputs/benchmarks
 	$(BIN)/python -m benchmarks suite=gpu $(ARGS)
 
-PARTS := kills corpus resources long pages mutants
+PARTS := kills corpus resources long pages cluster mutants
 
 faults: $(INSTALLED) ## kills, bad files, scarce resources, long runs, wrong code: hours; ARGS="minutes=10" for a piece
 	@failed=; for part in $(PARTS); do \

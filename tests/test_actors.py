@@ -46,7 +46,9 @@ def numbers(results: Any) -> dict[int, int]:
 
 
 def test_no_cluster() -> None:
-    with pytest.raises(ValueError, match=r"no Ray cluster at 127.0.0.1:1 .*refused.*ray start --head"):
+    with pytest.raises(
+        ValueError, match=r"no Ray cluster at 127.0.0.1:1 .*refused.*ray start --head"
+    ):
         connect("127.0.0.1:1")
 
 

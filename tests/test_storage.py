@@ -21,8 +21,9 @@ from moto.server import ThreadedMotoServer
 
 from softfeat import storage
 from softfeat.cli import main
+from softfeat.imaging.photo_files import find_photos_at
 from softfeat.remote_results import finished_summary
-from softfeat.storage import LocalFolder, RemoteFolder, RemotePhoto, find_photos_at
+from softfeat.storage import LocalFolder, RemoteFolder, RemotePhoto
 from tests.helpers.photos import picture, write_checkpoint
 
 
@@ -125,7 +126,7 @@ def test_photos_are_found_by_their_names(bucket: RemoteFolder) -> None:
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("nonsense://a/b", "cannot be opened"),
+        ("nonsense://key:secret@a/b?more=secret", "nonsense://a/b: such a URL cannot be opened"),
         ("s3://bucket?nonsense=1", "cannot be opened"),
         ("sftp://host/a", "needs|requires"),
     ],
@@ -138,6 +139,7 @@ def test_urls_that_cannot_be_used(url: str, text: str, tmp_path: Path) -> None:
         assert result.exit_code == 2, result.output
         assert re.search(text, result.stderr)
         assert len(result.stderr.splitlines()) == 1
+        assert "secret" not in result.stderr
 
 
 @pytest.fixture

@@ -143,34 +143,36 @@ def map_in_actors(
         for _ in range(min(count, len(items))):
             add_actor()
         while waiting or any(task is not None for _, task in working.values()):
-            (answer, *_), _ = ray.wait(list(working), num_returns=1)
-            actor, task = working.pop(answer)
-            death: ProcessDiedError | None = None
-            result: Any = None
-            try:
-                result = ray.get(answer)
-                failed_starts = 0
-            except ray.exceptions.RayError as error:
-                death = ProcessDiedError(_reason(error))
-                ray.kill(actor)
-                if task is None:
-                    failed_starts += 1
-                    if failed_starts == _FAILED_STARTS:
-                        raise RuntimeError(
-                            f"actors of the cluster cannot start: {error}"
-                        ) from error
-                elif task[1] < _ATTEMPTS:
-                    waiting.append((task[0], task[1] + 1))
-                    task = None
-            if waiting and death is None:
-                new = waiting.popleft()
-                working[actor.call.remote(new[0])] = actor, new
-            elif waiting:
-                add_actor()
-            elif death is None:
-                ray.kill(actor)
-            if task is not None:
-                yield task[0], result if death is None else death
+            ray.wait(list(working))
+            answers, _ = ray.wait(list(working), num_returns=len(working), timeout=0)
+            for answer in answers:
+                actor, task = working.pop(answer)
+                death: ProcessDiedError | None = None
+                result: Any = None
+                try:
+                    result = ray.get(answer)
+                    failed_starts = 0
+                except ray.exceptions.RayError as error:
+                    death = ProcessDiedError(_reason(error))
+                    ray.kill(actor)
+                    if task is None:
+                        failed_starts += 1
+                        if failed_starts == _FAILED_STARTS:
+                            raise RuntimeError(
+                                f"actors of the cluster cannot start: {error}"
+                            ) from error
+                    elif task[1] < _ATTEMPTS:
+                        waiting.append((task[0], task[1] + 1))
+                        task = None
+                if waiting and death is None:
+                    new = waiting.popleft()
+                    working[actor.call.remote(new[0])] = actor, new
+                elif waiting:
+                    add_actor()
+                elif death is None:
+                    ray.kill(actor)
+                if task is not None:
+                    yield task[0], result if death is None else death
     finally:
         for actor, _ in working.values():
             ray.kill(actor)

@@ -21,7 +21,7 @@ from softfeat.imaging.formats import PhotoWarning
 from softfeat.interrupt import Interrupted, interruptible
 from softfeat.names import printable
 from softfeat.pipes import end_of_output
-from softfeat.storage import LocalFolder, RemoteFolder, find_photos_at, is_url
+from softfeat.storage import LocalFolder, RemoteFolder, is_url
 from softfeat.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _find_photos(arguments: Sequence[str]) -> tuple[list["Source"], list[Path | 
 
     Files that do not exist are among the photos, so that they are reported and the others go on.
     """
-    from softfeat.imaging.photo_files import Found, is_folder, photos_in
+    from softfeat.imaging.photo_files import Found, find_photos_at, is_folder, photos_in
 
     found = Found()
     streams: list[tuple[int, BytesIO]] = []

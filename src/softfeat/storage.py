@@ -8,16 +8,16 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from softfeat.atomic import PARTIAL, replaced
-from softfeat.results import SUMMARY
 
 _NEEDS = 'need pyarrow: pip install "softfeat[tables]"'
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_KEYS = re.compile(r"(?<=://)[^/@]*@")
 
 
 def is_url(text: str) -> bool:
@@ -95,8 +95,8 @@ class RemoteFolder:
     inner: str = ""
 
     def __str__(self) -> str:
-        """Its URL for people, without what follows a ?, which may be secret."""
-        address = self.url.partition("?")[0].rstrip("/")
+        """Its URL for people; see `shown_url`."""
+        address = shown_url(self.url).rstrip("/")
         return f"{address}/{self.inner}" if self.inner else address
 
     def __truediv__(self, name: str) -> "RemoteFolder":
@@ -167,6 +167,15 @@ class RemoteFolder:
             system.delete_file(f"{path}/{name}")
 
 
+def shown_url(url: str) -> str:
+    """A URL without what may be secret: keys before the name of the host, and options.
+
+    >>> shown_url("s3://key:secret@bucket/photos?endpoint_override=store:9000")
+    's3://bucket/photos'
+    """
+    return _KEYS.sub("", url.partition("?")[0], count=1)
+
+
 @dataclass(frozen=True)
 class RemotePhoto:
     """A photo at a URL, which is read where it is used.
@@ -223,6 +232,19 @@ def _put(system: Any, path: str, content: bytes) -> None:
         stream.write(content)
 
 
+def file_at(url: str) -> RemotePhoto | None:
+    """The file at a URL; None if there is none, or a folder.
+
+    Raises:
+        ImportError: A library for such URLs is not installed.
+        ValueError, OSError: The URL cannot be used.
+    """
+    system, path = _file_system(url)
+    info = system.get_file_info(path.rstrip("/"))
+    return RemotePhoto(RemoteFolder(url), info.size, info.mtime_ns) if info.is_file else None
+
+
+@lru_cache(maxsize=16)  # each is a connection
 def _file_system(url: str) -> tuple[Any, str]:
     """The `pyarrow.fs.FileSystem` of a URL, and the path in it.
 
@@ -242,8 +264,8 @@ def _file_system(url: str) -> tuple[Any, str]:
                 raise
             return FileSystem.from_uri(f"fsspec+{url}")
     except ValueError as error:
-        address = url.partition("?")[0]
-        raise ValueError(f"{address}: such a URL cannot be opened: {error}") from error
+        reason = str(error).replace(url, shown_url(url))
+        raise ValueError(f"{shown_url(url)}: such a URL cannot be opened: {reason}") from error
 
 
 def parquet_library() -> Any:
@@ -287,38 +309,3 @@ def check_folder(url: str) -> None:
     except OSError as error:
         reason = " ".join(str(error).splitlines())
         raise ValueError(f"{folder}: files cannot be written there: {reason}") from error
-
-
-def find_photos_at(url: str) -> tuple[list[RemotePhoto], list[str]]:
-    """Finds the photos at a URL by their names.
-
-    Args:
-        url: URL of a photo, or of a folder, which is searched with those within. Hidden files and
-            the results of earlier runs are left out.
-
-    Returns:
-        The photos, and the files in the folder that are no photos. A photo that does not exist is
-        reported when it is read.
-
-    Raises:
-        ImportError: A library for such URLs is not installed.
-        ValueError: The folder cannot be listed.
-    """
-    from softfeat.imaging.photo_files import PHOTO_SUFFIXES
-
-    system, path = _file_system(url)
-    try:
-        info = system.get_file_info(path.rstrip("/"))
-        if info.is_file:
-            return [RemotePhoto(RemoteFolder(url), info.size, info.mtime_ns)], []
-        files = RemoteFolder(url).photos()
-    except OSError as error:
-        address = url.partition("?")[0]
-        raise ValueError(f"{address}: {' '.join(str(error).splitlines())}") from error
-    if not files:
-        return [RemotePhoto(RemoteFolder(url))], []
-    results = {file.folder for file in files if file.name == SUMMARY}
-    files = [f for f in files if f.folder not in results and not f.name.startswith(".")]
-    photos = [f for f in files if Path(f.name).suffix.lower() in PHOTO_SUFFIXES]
-    others = [str(f) for f in files if Path(f.name).suffix.lower() not in PHOTO_SUFFIXES]
-    return photos, others

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from softfeat.imaging.images import IMAGE_SUFFIXES, is_picture
-from softfeat.results import files_of_layers
+from softfeat.results import SUMMARY, files_of_layers
+from softfeat.storage import RemoteFolder, RemotePhoto, file_at, shown_url
 
 # A file with such a name is meant to be a photo: it is reported if it is damaged.
 PHOTO_SUFFIXES = IMAGE_SUFFIXES | {
@@ -120,6 +121,36 @@ def find_photos(inputs: Sequence[str]) -> Found:
             raise FileNotFoundError(f"no photos at {text}: set input=PHOTO_OR_FOLDER_OR_GLOB")
         found.add(new)
     return found
+
+
+def find_photos_at(url: str) -> tuple[list[RemotePhoto], list[str]]:
+    """Finds the photos at a URL by their names.
+
+    Args:
+        url: URL of a photo, or of a folder, which is searched with those within. Hidden files and
+            the results of earlier runs are left out.
+
+    Returns:
+        The photos, and the files in the folder that are no photos. A photo that does not exist is
+        reported when it is read.
+
+    Raises:
+        ImportError: A library for such URLs is not installed.
+        ValueError: The folder cannot be listed.
+    """
+    try:
+        if (photo := file_at(url)) is not None:
+            return [photo], []
+        files = RemoteFolder(url).photos()
+    except OSError as error:
+        raise ValueError(f"{shown_url(url)}: {' '.join(str(error).splitlines())}") from error
+    if not files:
+        return [RemotePhoto(RemoteFolder(url))], []
+    results = {file.folder for file in files if file.name == SUMMARY}
+    files = [f for f in files if f.folder not in results and not f.name.startswith(".")]
+    photos = [f for f in files if Path(f.name).suffix.lower() in PHOTO_SUFFIXES]
+    others = [str(f) for f in files if Path(f.name).suffix.lower() not in PHOTO_SUFFIXES]
+    return photos, others
 
 
 def _matches(pattern: Path) -> Found:
