@@ -109,7 +109,11 @@ def _rate(actors: int, items: int) -> float:
     import ray
 
     ray.init(
-        num_cpus=actors, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True
+        "local",
+        num_cpus=actors,
+        include_dashboard=False,
+        log_to_driver=False,
+        ignore_reinit_error=True,
     )
     try:
         results = map_in_actors(_nothing, range(items), actors)

@@ -23,6 +23,7 @@ from ray.cluster_utils import Cluster
 from softfeat import actors
 from softfeat.actors import connect, map_in_actors
 from softfeat.cli import main
+from softfeat.interrupt import Interrupted, interruptible
 from softfeat.memory import GIGABYTE
 from softfeat.processes import ProcessDiedError
 from tests.helpers.photos import picture, write_checkpoint
@@ -124,8 +125,28 @@ class NotThere:
 
 @pytest.mark.usefixtures("cluster")
 def test_actors_that_cannot_start() -> None:
-    with pytest.raises(RuntimeError, match=r"cannot start: (.|\n)*no module named softfeat"):
+    with pytest.raises(ConnectionError, match=r"cannot start: (.|\n)*no module named softfeat"):
         list(map_in_actors(NotThere(), [1, 2], 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it(number: signal.Signals) -> None:
+    Timer(2, os.kill, [os.getpid(), number]).start()
+    start = time.monotonic()
+    with interruptible(), pytest.raises(Interrupted) as caught:
+        list(map_in_actors(work, [99, 99], 2))  # a minute each
+    assert caught.value.signum == number
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_machine_that_is_too_small(capsys: pytest.CaptureFixture[str]) -> None:
+    results = map_in_actors(work, [1], 1, memory=10**13)
+    Timer(1, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with interruptible(), pytest.raises(Interrupted):
+        next(results)
+    assert "no machine of the cluster has 10000 GB" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("cluster")

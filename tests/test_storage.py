@@ -89,7 +89,7 @@ def test_a_remote_folder(bucket: RemoteFolder) -> None:
     assert inner.sizes() == {"a+b.jpg": 3}
     assert inner.read("a+b.jpg") == b"123"
     assert inner.read("none") is None
-    (photo,) = pickle.loads(pickle.dumps(bucket)).photos()
+    (photo,) = pickle.loads(pickle.dumps(bucket)).files()
     assert (photo.name, photo.size) == ("a+b.jpg", 3)
     assert photo.read().read() == b"123"
     assert "?" not in str(inner)  # which may hold what is secret
@@ -111,22 +111,46 @@ def save(bucket: RemoteFolder, *names: str) -> None:
 
 def test_photos_are_found_by_their_names(bucket: RemoteFolder) -> None:
     save(bucket, "in/b.PNG", "in/inner/a.png", "in/.hidden.png", "in/done/alpha_1.png")
-    bucket.write("in/done/summary.json", b"{}")
+    save(bucket, "in/other/c.png", "in/.hidden/d.png")
+    bucket.write("in/done/summary.json", b'{"coverage": [1], "files": {}}')
+    bucket.write("in/other/summary.json", b"{}")  # of another program
     bucket.write("in/notes.txt", b"text")
     photos, others = find_photos_at(at(bucket, "in"))
-    assert [photo.name for photo in photos] == ["b.PNG", "a.png"]
-    assert [Path(other).name for other in others] == ["notes.txt"]
+    assert [photo.name for photo in photos] == ["b.PNG", "a.png", "c.png"]
+    assert [Path(other).name for other in others] == ["notes.txt", "summary.json"]
     ((one,), _) = find_photos_at(at(bucket, "in/b.PNG"))
     assert one.identity == photos[0].identity
     ((missing,), _) = find_photos_at(at(bucket, "none.png"))
     with pytest.raises(FileNotFoundError):
         missing.read()
+    with pytest.raises(ValueError, match="no photos there"):
+        find_photos_at(at(bucket, "in/done"))
+
+
+def test_versions_of_a_photo_differ(memory: RemoteFolder) -> None:
+    """Also where a store knows no times that pyarrow reads."""
+    identities = set()
+    for content in (b"one", b"two"):
+        memory.write("a.jpg", content)
+        ((photo,), _) = find_photos_at(at(memory, "a.jpg"))
+        assert photo.identity == memory.files()[0].identity
+        identities.add(str(photo.identity))
+    assert len(identities) == 2
+
+
+def test_options_tell_photos_of_a_web_server_apart() -> None:
+    one, two = (RemotePhoto(RemoteFolder(f"https://a.org/a.jpg?id={n}")) for n in "12")
+    assert one.identity != two.identity
+    assert "id=" not in str(one.identity)
 
 
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("nonsense://key:secret@a/b?more=secret", "nonsense://a/b: such a URL cannot be opened"),
+        (
+            "nonsense://key:secret@a/b?more=secret",
+            "nonsense://key@a/b: such a URL cannot be opened",
+        ),
         ("s3://bucket?nonsense=1", "cannot be opened"),
         ("sftp://host/a", "needs|requires"),
     ],

@@ -1,27 +1,30 @@
 """A function for many items on the machines of a Ray cluster, none of which the others depend on.
 
-Ray's own tasks are repeated for ever if an item kills their process, and a block of data is lost
-with one bad item. Here each actor works on one item at a time, so it is known which item it was.
+Ray Data repeats a block of items for ever if one of them kills its process, or gives up all of the
+block. Here each actor works on one item at a time, so it is known which item it was.
 """
 
 import logging
 import os
 import signal
 import socket
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
 
 from softfeat.interrupt import SIGNALS
-from softfeat.memory import limit_memory
+from softfeat.memory import GIGABYTE, limit_memory
 from softfeat.processes import Item, ProcessDiedError, Result
 from softfeat.threads import limit_threads
 
 _ATTEMPTS = 3  # for an item whose actor dies, perhaps with its machine
 _REACHED_WITHIN = 10  # seconds
 _ADVICE = "start one by `ray start --head`"
-_FAILED_STARTS = 3  # of actors one after the other, which more of them would not mend
+_FAILED_STARTS = 3  # for each actor, one after the other, which more of them would not mend
 
 
 def connect(address: str | None = None) -> int:
@@ -46,7 +49,7 @@ def connect(address: str | None = None) -> int:
     handlers = [(number, signal.getsignal(number)) for number in SIGNALS]
     try:
         ray.init(
-            address,
+            address or "local",  # None would look for a cluster that someone has started here
             ignore_reinit_error=True,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -125,9 +128,11 @@ def map_in_actors(
         Each item with its result, as they are finished, or with the reason why there is none.
 
     Raises:
-        RuntimeError: Actors cannot start, for example because this package is not installed there.
+        ConnectionError: Actors cannot start, for example because the cluster lacks this package.
     """
     ray = _ray()
+    if memory is not None:
+        _say_if_too_large(memory)
     options = {} if memory is None else {"memory": memory}
     actor_class = ray.remote(_Worker).options(num_cpus=1, max_restarts=0, **options)
     shared = ray.put(function)
@@ -143,7 +148,8 @@ def map_in_actors(
         for _ in range(min(count, len(items))):
             add_actor()
         while waiting or any(task is not None for _, task in working.values()):
-            ray.wait(list(working))
+            with _interruptible():
+                ray.wait(list(working))
             answers, _ = ray.wait(list(working), num_returns=len(working), timeout=0)
             for answer in answers:
                 actor, task = working.pop(answer)
@@ -157,10 +163,8 @@ def map_in_actors(
                     ray.kill(actor)
                     if task is None:
                         failed_starts += 1
-                        if failed_starts == _FAILED_STARTS:
-                            raise RuntimeError(
-                                f"actors of the cluster cannot start: {error}"
-                            ) from error
+                        if failed_starts >= _FAILED_STARTS * count:
+                            raise ConnectionError(_start_error(error)) from error
                     elif task[1] < _ATTEMPTS:
                         waiting.append((task[0], task[1] + 1))
                         task = None
@@ -176,6 +180,50 @@ def map_in_actors(
     finally:
         for actor, _ in working.values():
             ray.kill(actor)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets signals end a call of Ray, which understands KeyboardInterrupt only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        handler = before.get(received[0]) if received else None
+        if callable(handler):
+            handler(received[0], None)  # raises what the program wants to end with
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say_if_too_large(memory: int) -> None:
+    """Says so if no machine of the cluster has room for an actor, since Ray waits for one then."""
+    sizes = [node["Resources"].get("memory", 0) for node in _ray().nodes() if node["Alive"]]
+    if max(sizes, default=0) < memory:
+        largest = max(sizes, default=0) / GIGABYTE
+        print(
+            f"no machine of the cluster has {memory / GIGABYTE:g} GB for a process "
+            f"(the largest has {largest:.1f} GB): waiting for one",
+            file=sys.stderr,
+        )
+
+
+def _start_error(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"actors of the cluster cannot start: {lines[-1] if lines else repr(error)}"
 
 
 def _reason(error: Exception) -> str:

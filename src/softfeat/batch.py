@@ -190,7 +190,7 @@ class _Folders:
         """
         stem, identity = _stem_and_identity(photo)
         origin = {"input": identity, **self.origin}
-        with self._claimed(stem, str(identity[0]), wait) as folder:
+        with self._claimed(stem, identity, wait) as folder:
             if folder is None:
                 return None
             if (summary := self._finished(folder, origin)) is not None:
@@ -217,10 +217,10 @@ class _Folders:
             return Result(name, folder, "segmented", summary)
 
     def _claimed(
-        self, stem: str, identity: str, wait: bool
+        self, stem: str, identity: list[str | int], wait: bool
     ) -> AbstractContextManager[Path | RemoteFolder | None]:
         if isinstance(self.output, Path):
-            return claimed(stem, identity, self.output, wait)
+            return claimed(stem, str(identity[0]), self.output, wait)
         return nullcontext(folder_of(self.output, stem, identity))
 
     def _finished(

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -182,7 +183,7 @@ _PLACE_OPTIONS = (
     click.option(
         "--ray-address",
         type=_Text(),
-        help="Address of the cluster, as ray://head:10001. Without it, this machine is one.",
+        help="Address of the cluster, as ray://head:10001. Without it, this machine becomes one.",
     ),
 )
 
@@ -242,7 +243,7 @@ def _find_photos(arguments: Sequence[str]) -> tuple[list["Source"], list[Path | 
 
     found = Found()
     streams: list[tuple[int, BytesIO]] = []
-    remote: dict[Source, None] = {}
+    remote: dict[tuple[str | int, ...], Source] = {}  # the same file may be named twice
     others: list[Path | str] = []
     for argument in arguments:
         path = Path(argument)
@@ -251,7 +252,7 @@ def _find_photos(arguments: Sequence[str]) -> tuple[list["Source"], list[Path | 
                 photos_there, others_there = find_photos_at(argument)
             except (ValueError, ImportError) as error:
                 raise _UsageError(str(error)) from error
-            remote |= dict.fromkeys(photos_there)
+            remote |= {tuple(photo.identity): photo for photo in photos_there}
             others += others_there
         elif argument == _STANDARD:
             streams = streams or [(len(found.photos), _standard_input())]
@@ -264,7 +265,7 @@ def _find_photos(arguments: Sequence[str]) -> tuple[list["Source"], list[Path | 
     photos: list[Source] = list(found.photos)
     for place, stream in streams:
         photos.insert(place, stream)
-    return [*photos, *remote], [*found.others, *others]
+    return [*photos, *remote.values()], [*found.others, *others]
 
 
 def _map_of(
@@ -274,6 +275,8 @@ def _map_of(
     from softfeat.memory import GIGABYTE
     from softfeat.processes import map_here, map_in_processes
 
+    if memory is not None and find_spec("resource") is None:
+        raise _UsageError("--memory does not work on Windows: leave it out")
     size = None if memory is None else int(memory * GIGABYTE)
     if engine == "local":
         if ray_address is not None:
@@ -413,7 +416,7 @@ def segment(
 ) -> None:
     """Divide photos into soft layers and write them as PNG, PSD and OpenRaster.
 
-    PHOTO is a file, a folder of photos, a URL of one of both, or - for standard input. Folders are
+    PHOTO is a file, a folder of photos, the URL of either, or - for standard input. Folders are
     searched with their subfolders. Each photo gets a folder with its alphas, its layers in their
     own colours, an overview and a summary. Finished photos are skipped, so the same command
     continues after a stop.
@@ -500,7 +503,7 @@ def extract(
 ) -> None:
     """Write the features of photos to tables, for databases and other programs.
 
-    PHOTO is a file, a folder of photos, a URL of one of both, or - for standard input. The
+    PHOTO is a file, a folder of photos, the URL of either, or - for standard input. The
     output gets two tables as Parquet files: photos/, with a row for each photo, and superpixels/,
     with a row for each superpixel and its mean features. Photos that are in the tables already are
     skipped. Needs pip install "softfeat[tables]".

@@ -222,8 +222,12 @@ class FeatureTables:
         self._output, self._settings = output, settings
         self._photos: list[dict[str, Any]] = []
         self._superpixels: list[Any] = []  # of pyarrow.RecordBatch
-        self._remove_unfinished()
-        self.finished = self._read_finished()
+        try:
+            self._remove_unfinished()
+            self.finished = self._read_finished()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ValueError(f"output={output} cannot be read: {reason}") from error
 
     def _remove_unfinished(self) -> None:
         """Removes superpixels whose photos a killed process has not written, and partial files."""
@@ -242,6 +246,8 @@ class FeatureTables:
                     table = parquet_library().read_table(file, columns=["identity"])
             except (OSError, ValueError) as error:  # errors of pyarrow are of these kinds
                 reason = "it is damaged: delete it, and its photos are extracted again"
+                if isinstance(error, OSError) and isinstance(self._output, RemoteFolder):
+                    reason = f"it cannot be read: {error}"  # perhaps the network
                 raise ValueError(f"{self._output}/{path}: {reason}") from error
             if (table.schema.metadata or {}).get(_KEY, b"").decode() != self._settings:
                 raise ValueError(
@@ -399,13 +405,13 @@ def _extractions(
 ) -> Iterator[Extraction]:
     with stack:
         identities = {photo: _identity(photo) for photo in photos}
-        waiting = []
+        waiting: dict[str, Source] = {}  # by identity: the same file may be named twice
         for photo, identity in identities.items():
-            if identity in tables.finished:
+            if identity in tables.finished or identity in waiting:
                 yield Extraction(name_of(photo), "skipped")
             else:
-                waiting.append(photo)
-        for photo, found in map_photos(attempt, waiting):
+                waiting[identity] = photo
+        for photo, found in map_photos(attempt, list(waiting.values())):
             name = name_of(photo)
             if isinstance(found, Exception):
                 yield Extraction(name, "failed", error=found)

@@ -18,7 +18,9 @@ def limit_memory(size: int | None) -> None:
     if size is not None:
         import resource  # not on Windows
 
-        resource.setrlimit(resource.RLIMIT_DATA, (size, resource.RLIM_INFINITY))
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        allowed = size if most == resource.RLIM_INFINITY else min(size, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, most))
 
 
 def limit_arenas() -> None:

@@ -1,7 +1,8 @@
 """Results of photos at a URL: a folder for each, whose summary is written last."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,9 +14,16 @@ from softfeat.storage import RemoteFolder
 _LONGEST_STEM = 100  # bytes
 
 
-def folder_of(output: RemoteFolder, stem: str, identity: str) -> RemoteFolder:
-    """The folder of a photo: its name, and a hash of where it lies."""
-    digest = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()
+def folder_of(output: RemoteFolder, stem: str, identity: Sequence[str | int]) -> RemoteFolder:
+    """The folder of a photo: its name, and a hash of where it lies and of its size.
+
+    Args:
+        output: Folder of all results.
+        stem: Name of the photo, without its suffix.
+        identity: Path or URL, size, and what tells versions apart.
+    """
+    # Photos of two machines may have one path. A time would also differ between copies.
+    digest = hashlib.sha256(repr(list(identity[:2])).encode(errors="surrogateescape")).hexdigest()
     return output / f"{shortened(stem or 'photo', _LONGEST_STEM)}-{digest[:12]}"
 
 
@@ -48,11 +56,13 @@ def save(folder: RemoteFolder, write: Callable[[Path], dict[str, Any]]) -> dict[
         OSError: Files cannot be written.
     """
     old = folder.sizes()
-    folder.delete(SUMMARY)
     with TemporaryDirectory(prefix="softfeat-") as name:
         local = Path(name) / "results"
         summary = write(local)
         files = sorted(local.iterdir(), key=lambda path: path.name == SUMMARY)
+        # Until the end there is a summary without sizes: a folder of results that is not finished.
+        unfinished = {**summary, "files": {path.name: None for path in files}}
+        folder.write(SUMMARY, json.dumps(unfinished).encode())
         for unused in old.keys() - {path.name for path in files}:
             folder.delete(unused)
         for path in files:

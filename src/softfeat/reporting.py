@@ -82,7 +82,7 @@ def reason_of(error: Exception | None, photo: str) -> str:
 
 
 class StatusTable:
-    """A table of all photos of a run as a Parquet file: photo, status, reason and seconds.
+    """A table of the photos of a run as a Parquet file: photo, status, reason and seconds.
 
     Args:
         folder: Folder that gets the file `status.parquet`.
@@ -98,8 +98,8 @@ class StatusTable:
 
     def add(self, outcome: Outcome) -> None:
         """Adds what became of a photo."""
-        row = outcome.photo, outcome.status, outcome.reason, outcome.seconds
-        self._rows.append(row)
+        photo, reason = printable(outcome.photo), printable(outcome.reason)
+        self._rows.append((photo, outcome.status, reason, outcome.seconds))
 
     def write(self) -> None:
         """Writes the file.
@@ -178,8 +178,9 @@ def report(
                 table.add_row(*(Text(printable(cell)) for cell in result.row))
     except Interrupted as error:
         stopped = error
-    if statuses is not None:
-        statuses.write()
+    finally:
+        if statuses is not None:
+            _write_statuses(statuses, errors)
     if not as_json and table.row_count:
         Console().print(table)
     if count > _MOST_ROWS:
@@ -193,6 +194,14 @@ def report(
         finished = f"{done} of {count} photos are finished; {advice}"
         raise Interrupted(stopped.signum, finished) from stopped
     return numbers["failed"]
+
+
+def _write_statuses(statuses: StatusTable, console: Console) -> None:
+    """Writes the table of all photos, or says that it cannot be written."""
+    try:
+        statuses.write()
+    except OSError as error:
+        _say(console, f"error: the table of all photos cannot be written: {error}")
 
 
 def _say(console: Console, line: str) -> None:

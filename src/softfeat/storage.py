@@ -3,6 +3,7 @@
 A file at a URL appears as a whole once it is written, as object stores do it.
 """
 
+import hashlib
 import re
 import secrets
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from softfeat.atomic import PARTIAL, replaced
 
 _NEEDS = 'need pyarrow: pip install "softfeat[tables]"'
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_KEYS = re.compile(r"(?<=://)[^/@]*@")
+# A secret with unescaped slashes still ends at an @; a port does not begin one.
+_PASSWORD = re.compile(r"([^/@:]*):(?!\d+(?:/|$))(?:[^/]*@|.*@)")
 
 
 def is_url(text: str) -> bool:
@@ -119,11 +121,14 @@ class RemoteFolder:
         """Names of the files in a folder within, sorted; none if it does not exist."""
         return sorted(Path(info.path).name for info in self._files(part, recursive=False))
 
-    def photos(self) -> list["RemotePhoto"]:
+    def files(self) -> list["RemotePhoto"]:
         """All files in this folder and those within, sorted by path."""
-        start = len(self._system[1]) + 1
+        system, path = self._system
         found = sorted(self._files("", recursive=True), key=lambda info: info.path)
-        return [RemotePhoto(self / info.path[start:], info.size, info.mtime_ns) for info in found]
+        return [
+            RemotePhoto(self / info.path[len(path) + 1 :], info.size, _version(system, info))
+            for info in found
+        ]
 
     def _files(self, part: str, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector, FileType
@@ -168,12 +173,18 @@ class RemoteFolder:
 
 
 def shown_url(url: str) -> str:
-    """A URL without what may be secret: keys before the name of the host, and options.
+    """A URL without what may be secret: options, and keys or passwords before the host.
 
     >>> shown_url("s3://key:secret@bucket/photos?endpoint_override=store:9000")
     's3://bucket/photos'
+    >>> shown_url("sftp://anna:p@ss@host:22/a@b"), shown_url("abfs://container@account/a")
+    ('sftp://anna@host:22/a@b', 'abfs://container@account/a')
     """
-    return _KEYS.sub("", url.partition("?")[0], count=1)
+    scheme, mark, rest = url.partition("?")[0].partition("://")
+    if found := _PASSWORD.match(rest):
+        user = "" if scheme in ("s3", "gs", "gcs") else f"{found[1]}@"
+        rest = user + rest[found.end() :]
+    return f"{scheme}{mark}{rest}"
 
 
 @dataclass(frozen=True)
@@ -182,13 +193,14 @@ class RemotePhoto:
 
     Attributes:
         place: Its URL.
-        size: Bytes; None if there is no such file.
-        modified: Time of its last change, in nanoseconds since 1970.
+        size: Bytes; None if that is not known, or if there is no such file.
+        version: Time of its last change, in nanoseconds since 1970, or what else tells its versions
+            apart; None if there is no such file.
     """
 
     place: RemoteFolder
     size: int | None = None
-    modified: int | None = None
+    version: int | str | None = None
 
     def __str__(self) -> str:
         return str(self.place)
@@ -206,9 +218,10 @@ class RemotePhoto:
     @property
     def identity(self) -> list[str | int]:
         """What tells it from others and from its earlier versions; see `file_identity`."""
-        if self.size is None or self.modified is None:
-            return [str(self)]
-        return [str(self), self.size, self.modified]
+        address, options = str(self), self.place.url.partition("?")[2]
+        if options and address.startswith(("http://", "https://")):  # where they tell files apart
+            address += f"?{hashlib.sha256(options.encode()).hexdigest()[:12]}"
+        return [address] if self.version is None else [address, self.size or 0, self.version]
 
     def read(self) -> BytesIO:
         """Reads the file.
@@ -241,7 +254,16 @@ def file_at(url: str) -> RemotePhoto | None:
     """
     system, path = _file_system(url)
     info = system.get_file_info(path.rstrip("/"))
-    return RemotePhoto(RemoteFolder(url), info.size, info.mtime_ns) if info.is_file else None
+    if not info.is_file:
+        return None
+    return RemotePhoto(RemoteFolder(url), info.size, _version(system, info))
+
+
+def _version(system: Any, info: Any) -> int | str:
+    """What tells a file from its earlier versions: a time, or what fsspec knows of the file."""
+    if info.mtime_ns is not None:
+        return int(info.mtime_ns)
+    return str(system.handler.fs.ukey(info.path))
 
 
 @lru_cache(maxsize=16)  # each is a connection
@@ -263,8 +285,10 @@ def _file_system(url: str) -> tuple[Any, str]:
             if url.partition(":")[0] in _OBJECT_STORES:
                 raise
             return FileSystem.from_uri(f"fsspec+{url}")
-    except ValueError as error:
-        reason = str(error).replace(url, shown_url(url))
+    except ImportError:
+        raise
+    except Exception as error:  # those of fsspec and what it uses are of any type
+        reason = " ".join(str(error).replace(url, shown_url(url)).split())
         raise ValueError(f"{shown_url(url)}: such a URL cannot be opened: {reason}") from error
 
 
@@ -306,6 +330,8 @@ def check_folder(url: str) -> None:
     try:
         folder.write(name, b"softfeat")
         folder.delete(name)
-    except OSError as error:
-        reason = " ".join(str(error).splitlines())
+    except (ImportError, ValueError):
+        raise
+    except Exception as error:  # those of fsspec are of any type
+        reason = " ".join(str(error).split())
         raise ValueError(f"{folder}: files cannot be written there: {reason}") from error

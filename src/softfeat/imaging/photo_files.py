@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from softfeat.imaging.images import IMAGE_SUFFIXES, is_picture
-from softfeat.results import SUMMARY, files_of_layers
+from softfeat.results import SUMMARY, files_of_layers, parse_summary
 from softfeat.storage import RemoteFolder, RemotePhoto, file_at, shown_url
 
 # A file with such a name is meant to be a photo: it is reported if it is damaged.
@@ -131,26 +131,41 @@ def find_photos_at(url: str) -> tuple[list[RemotePhoto], list[str]]:
             the results of earlier runs are left out.
 
     Returns:
-        The photos, and the files in the folder that are no photos. A photo that does not exist is
-        reported when it is read.
+        The photos, and the files in the folder that are no photos. If nothing is there, one photo,
+        so that it is reported when it is read.
 
     Raises:
         ImportError: A library for such URLs is not installed.
-        ValueError: The folder cannot be listed.
+        ValueError: The folder cannot be listed, or has no photos.
     """
     try:
         if (photo := file_at(url)) is not None:
             return [photo], []
-        files = RemoteFolder(url).photos()
-    except OSError as error:
-        raise ValueError(f"{shown_url(url)}: {' '.join(str(error).splitlines())}") from error
+        files = RemoteFolder(url).files()
+        results = {file.folder for file in files if file.name == SUMMARY and _is_result(file)}
+    except (ValueError, ImportError):
+        raise
+    except Exception as error:  # those of fsspec are of any type
+        raise ValueError(f"{shown_url(url)}: {' '.join(str(error).split())}") from error
     if not files:
         return [RemotePhoto(RemoteFolder(url))], []
-    results = {file.folder for file in files if file.name == SUMMARY}
-    files = [f for f in files if f.folder not in results and not f.name.startswith(".")]
-    photos = [f for f in files if Path(f.name).suffix.lower() in PHOTO_SUFFIXES]
-    others = [str(f) for f in files if Path(f.name).suffix.lower() not in PHOTO_SUFFIXES]
-    return photos, others
+    files = [file for file in files if file.folder not in results and not _is_hidden_at(file, url)]
+    photos = [file for file in files if Path(file.name).suffix.lower() in PHOTO_SUFFIXES]
+    if not photos:
+        raise ValueError(
+            f"{shown_url(url)}: no photos there, which are known by suffixes such as .jpg at a URL"
+        )
+    known = set(photos)
+    return photos, [str(file) for file in files if file not in known]
+
+
+def _is_result(file: RemotePhoto) -> bool:
+    return "coverage" in parse_summary(file.read().getvalue())
+
+
+def _is_hidden_at(file: RemotePhoto, url: str) -> bool:
+    inner = str(file).removeprefix(shown_url(url))
+    return any(_is_hidden(Path(part)) for part in inner.split("/") if part)
 
 
 def _matches(pattern: Path) -> Found:
