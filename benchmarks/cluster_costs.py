@@ -57,7 +57,7 @@ def cluster_costs(
                     "core hours": f"{hours:,.0f}",
                     f"hours with {cores:,} cores": f"{hours / cores:,.1f}",
                     "dollars": f"{hours * price:,.0f}",
-                    "TB of results": f"{number * size / 1e6:,.1f}",
+                    "TB of results": f"{number * size:,.1f}",
                     "photos a second": f"{cores / seconds:,.0f}",
                 }
             )
@@ -66,6 +66,7 @@ def cluster_costs(
         "title": "Photos by the million, on paper",
         "rows": rows,
         "tables": {"What one command hands out, items that take no time": handed},
+        "ratios": {},
         "settings": {
             "photo": f"{megapixels:g} megapixels, JPEG",
             "dollars for an hour of a core": price,

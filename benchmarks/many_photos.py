@@ -62,7 +62,7 @@ def many_photos(
             ("segment", segmented, ["-k", layers]),
         ):
             if count:
-                photos = _write(folder / f"{count} small", count, (120, 160))
+                photos = _write(folder / f"photos for {command}", count, (120, 160))
                 arguments = [photos, "-o", folder / command, "-j", processes, *options]
                 run = _watched([command, *map(str, arguments), "--engine", "ray"], count)
                 rows += _rows(command, run)

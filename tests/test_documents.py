@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import pkgutil
 import re
 import shlex
@@ -185,9 +186,34 @@ def test_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_all_code_is_run() -> None:
-    tested = {"README.md", "photos.md", "clicks.md", "other_networks.md"}
+    tested = {"README.md", "photos.md", "clicks.md", "other_networks.md", "many_photos.md"}
     for document in CURRENT:
         assert document.name in tested or not blocks(document.read_text("utf-8"), "python")
+
+
+@pytest.mark.slow
+def test_training_by_ray_train(tmp_path: Path) -> None:
+    """The code of the page, with two workers on this machine and a tiny training."""
+    pytest.importorskip("ray", reason="needs ray: make install")
+    (code,) = blocks((ROOT / "docs" / "many_photos.md").read_text("utf-8"), "python")
+    options = ["data.image_size=[64,64]", "data.superpixels.count=50", "data.steps_per_epoch=2"]
+    options += ["trainer.max_epochs=1", "data.num_workers=0", "trainer.accelerator=cpu"]
+    options += [f"run_dir={tmp_path / 'run'}", f"data.cache_dir={tmp_path / 'cache'}"]
+    machines = '"trainer.devices=4", "+trainer.num_nodes=2"'
+    for old, new in {
+        '["experiment=softfeat_photos", "data.root=FOLDER", "run_dir=SHARED_FOLDER/run"]': options,
+        machines: machines.replace("4", "2").replace("nodes=2", "nodes=1"),
+        "num_workers=8, use_gpu=True": "num_workers=2",
+    }.items():
+        assert old in code
+        code = code.replace(old, str(new))
+    script = tmp_path / "train_in_ray.py"
+    script.write_text(f'import ray\nray.init("local", num_cpus=4, include_dashboard=False)\n{code}')
+    environment = os.environ | {"RAY_TRAIN_STORAGE": str(tmp_path), "HOME": str(tmp_path)}
+    run = [sys.executable, str(script)]
+    ended = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_features_of_another_network() -> None:

@@ -18,6 +18,7 @@ from softfeat.imaging.stacking import fit_colours, stacking_alphas
 from softfeat.matting.colours import layer_colours
 from softfeat.matting.layers import select
 from softfeat.matting.soft_segmentation import STAGES
+from softfeat.memory import trim_heap
 from softfeat.results import replacing, write_summary
 from softfeat.selection import Cutout, Selector, cut_out, part_of
 from softfeat.stopwatch import Stopwatch
@@ -166,11 +167,14 @@ class Layers:
         """Writes all files except the summary, and returns the summary."""
         watch = Stopwatch()
         with watch("colours"):
+            trim_heap()  # a large photo needs what its enlargement has used
             layers = self.stacked()
         with watch("documents"):
-            map_in_threads(
-                lambda write: write(), self._writers(folder, layers, bits, cutout, masks)
-            )
+            trim_heap()
+            # The largest file first and alone: together with another one it would need more memory.
+            documents.write_photoshop(folder / "layers", self.original, layers, masks)
+            trim_heap()
+            map_in_threads(lambda write: write(), self._writers(folder, layers, bits, cutout))
         of_layers = {stage: s for stage, s in self.seconds.items() if stage in STAGES}
         own = {
             "reading": self.seconds["reading"],
@@ -196,12 +200,9 @@ class Layers:
         layers: Sequence[documents.DocumentLayer],
         bits: int,
         cutout: Cutout | None,
-        masks: bool,
     ) -> Iterator[Callable[[], object]]:
         """Functions that each write a file, those that take longest first."""
-        photo = self.original
-        yield partial(documents.write_photoshop, folder / "layers", photo, layers, masks)
-        yield partial(documents.write_ora, folder / "layers.ora", photo, layers)
+        yield partial(documents.write_ora, folder / "layers.ora", self.original, layers)
         yield partial(self._write_overview, folder / "overview.png", layers)
         if cutout is not None:
             yield partial(cutout.save, folder / "cutout.png")

@@ -33,7 +33,12 @@ def limit_arenas() -> None:
 
 
 def release_memory() -> None:
-    """Gives the memory of deleted objects back to the system."""
+    """Gives the memory of deleted objects back to the system, also of those in cycles."""
     gc.collect()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Gives free memory back to the system, which malloc would keep for later."""
     with suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)

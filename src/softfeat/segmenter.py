@@ -24,6 +24,7 @@ from softfeat.matting.soft_segmentation import (
     analyse,
     layers_of,
 )
+from softfeat.memory import trim_heap
 from softfeat.models.checkpoints import checkpoint_file, read_checkpoint, sha256
 from softfeat.models.click_network import click_network_of
 from softfeat.models.extractor import extractor_of
@@ -284,6 +285,7 @@ class OpenPhoto:
         watch, original = Stopwatch(), self.selector.original
         soft = layers_of(self.analysis, layers)
         with watch("enlarging"), torch.inference_mode():
+            trim_heap()  # a large photo needs what the analysis has used
             guide = to_tensor(original.srgb)[0]  # (3,H,W)
             alphas = upsample_alphas(torch.from_numpy(soft.alphas), guide).numpy()  # (K,H,W)
         seconds = self._seconds | soft.seconds | watch.seconds

@@ -29,8 +29,8 @@ def picture(height: int = 60, width: int = 80, seed: int = 0) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def write_checkpoint(path: Path, clicks: bool = False) -> Path:
-    torch.manual_seed(0)
+def write_checkpoint(path: Path, clicks: bool = False, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
     extractor = BottleneckExtractor(widths=[8, 16], blocks=[1, 1], dim=8, readout_scale=1.0)
     content = {"extractor": extractor.hparams}
     state = {f"extractor.{name}": value for name, value in extractor.state_dict().items()}

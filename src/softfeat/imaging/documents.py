@@ -50,6 +50,7 @@ from softfeat.imaging.drawing import boundaries
 from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.raster import Depth
+from softfeat.thread_pool import map_in_threads
 
 # Of PNG: the mean of the pixels to the left and above predicts a pixel, and zlib looks for runs of
 # equal differences only, which is faster than its search for repeated patterns.
@@ -199,8 +200,11 @@ def write_photoshop(
     large |= (5 * area + 4 * height * width) * bits // 8 >= _LARGEST_PSD
     version = 2 if large else 1
     records, channels = LayerRecords(), ChannelImageData()
-    for number, (layer, shown, box) in enumerate(zip(layers, known, boxes, strict=True), 1):
-        record, data = _psd_layer(layer, shown, box, masks, version)
+    parts = map_in_threads(
+        lambda part: _psd_layer(*part, masks, version), zip(layers, known, boxes, strict=True)
+    )
+    del known
+    for number, (layer, (record, data)) in enumerate(zip(layers, parts, strict=True), 1):
         record.tagged_blocks.set_data(Tag.UNICODE_LAYER_NAME, layer.name)
         record.tagged_blocks.set_data(Tag.LAYER_ID, number)
         records.append(record)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.raster import Depth
+from softfeat.memory import trim_heap
 
 _SMOOTHNESS = 1e-3  # eps
 _SMALL = 32  # pixels: levels up to this size cost little and get more rounds
@@ -101,29 +102,16 @@ def layer_colours(photo: Photo, alphas: NDArray[np.float32]) -> NDArray[Depth]:
         return target.mul_(own), visible * own
 
     size = photo.pixels.shape[:2]
-    levels: list[tuple[Tensor, Tensor]] = []  # from half the size to one pixel
-    if max(size) > 1:
-        strips = [
-            [_half(maps) for maps in photo_crop(slice(top, top + 2 * _TILE_ROWS), slice(None))]
-            for top in range(0, size[0], 2 * _TILE_ROWS)
-        ]
-        targets, coverages = zip(*strips, strict=True)
-        levels.append((torch.cat(targets, 1), torch.cat(coverages, 1)))
-        while max(levels[-1][0].shape[1:]) > 1:
-            levels.append((_half(levels[-1][0]), _half(levels[-1][1])))
+    levels = _levels(photo_crop, len(alphas), size)
     target, coverage = levels[-1] if levels else photo_crop(slice(None), slice(None))
     mean = target / coverage.sum(0).clamp(min=1e-6)  # (3,1,1)
     colours = mean.repeat(len(alphas), 1, 1, 1)  # (K,3,1,1)
-    for target, coverage in reversed(levels):
-
-        def level_crop(
-            rows: slice, columns: slice, maps: tuple[Tensor, Tensor] = (target, coverage)
-        ) -> tuple[Tensor, Tensor]:
-            return maps[0][:, rows, columns], maps[1][:, rows, columns]
-
-        finer = torch.empty(len(alphas), *target.shape)  # (K,3,h,w)
-        _refine(level_crop, colours, finer.__setitem__, (target.shape[1], target.shape[2]))
-        colours = finer
+    # A start for the next level only, which takes much memory: half as exact is enough for 8 bits.
+    kind = torch.float16 if most == 255 else torch.float32
+    del target, coverage
+    trim_heap()  # of the strips
+    while levels:
+        colours = _finer(*levels.pop(), colours, kind)
     result = np.empty((*alphas.shape, 3), photo.pixels.dtype)
 
     values = torch.from_numpy(result).permute(0, 3, 1, 2)  # (K,3,H,W)
@@ -135,6 +123,39 @@ def layer_colours(photo: Photo, alphas: NDArray[np.float32]) -> NDArray[Depth]:
     return result
 
 
+def _levels(crop: Crop, layers: int, size: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+    """Targets (3,h,w) and alphas (K,h,w), from half the size to one pixel; none for one pixel.
+
+    Args:
+        crop: Function that returns target and alphas of a rectangle of the photo.
+        layers: Number of layers K.
+        size: Height and width of the photo.
+    """
+    if max(size) == 1:
+        return []
+    half = [(length + 1) // 2 for length in size]
+    levels = [(torch.empty(3, *half), torch.empty(layers, *half))]
+    for top in range(0, half[0], _TILE_ROWS):
+        rows = slice(top, top + _TILE_ROWS)
+        strip = crop(slice(2 * top, 2 * (top + _TILE_ROWS)), slice(None))
+        for level, maps in zip(levels[0], strip, strict=True):
+            level[:, rows] = _half(maps)
+    while max(levels[-1][0].shape[1:]) > 1:
+        levels.append((_half(levels[-1][0]), _half(levels[-1][1])))
+    return levels
+
+
+def _finer(target: Tensor, coverage: Tensor, coarse: Tensor, kind: torch.dtype) -> Tensor:
+    """Colours (K,3,h,w) of a level with target (3,h,w) and alphas (K,h,w), from those before."""
+    colours = torch.empty(len(coverage), *target.shape, dtype=kind)
+
+    def crop(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        return target[:, rows, columns], coverage[:, rows, columns]
+
+    _refine(crop, coarse, colours.__setitem__, (target.shape[1], target.shape[2]))
+    return colours
+
+
 def _half(maps: Tensor) -> Tensor:
     """Means (C,ceil(h/2),ceil(w/2)) of 2x2 pixels of maps (C,h,w)."""
     return F.avg_pool2d(maps[None], 2, ceil_mode=True, count_include_pad=False)[0]
@@ -143,7 +164,7 @@ def _half(maps: Tensor) -> Tensor:
 def _twice(maps: Tensor, rows: slice, columns: slice) -> Tensor:
     """A rectangle of maps (K,C,h,w) that are enlarged to (K,C,2h,2w)."""
     top, left = rows.start // 2, columns.start // 2
-    part = maps[:, :, top : (rows.stop + 1) // 2, left : (columns.stop + 1) // 2]
+    part = maps[:, :, top : (rows.stop + 1) // 2, left : (columns.stop + 1) // 2].float()
     count, channels, h, w = part.shape
     large = part[:, :, :, None, :, None].expand(count, channels, h, 2, w, 2)
     large = large.contiguous().view(count, channels, 2 * h, 2 * w)

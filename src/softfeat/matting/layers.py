@@ -116,15 +116,16 @@ def upsample_alphas(
 
     coarse = F.interpolate(image[None], size=tuple(alphas.shape[1:]), mode="area")[0]  # (3,h,w)
     slopes = guided_slopes(alphas[None], coarse[None], kernel_size, eps)[0]  # (K,3,h,w)
-    detail = image - enlarged(coarse)  # (3,H,W)
 
-    # One layer and one colour at a time, since the upsampled slopes of a large photo need 3 K maps.
+    # One layer and one colour at a time: all upsampled slopes of a large photo would be 3 K maps.
     large = torch.empty(len(alphas), *image.shape[1:])  # (K,H,W)
-    for alpha, slope, out in zip(alphas, slopes, large, strict=True):
+    for alpha, out in zip(alphas, large, strict=True):
         out.copy_(enlarged(alpha[None])[0])
-        for direction, channel in zip(slope, detail, strict=True):
-            out.addcmul_(enlarged(direction[None])[0], channel)
-        out.clamp_(0, 1)
+    for channel, small, directions in zip(image, coarse, slopes.transpose(0, 1), strict=True):
+        detail = channel - enlarged(small[None])[0]  # (H,W)
+        for direction, out in zip(directions, large, strict=True):
+            out.addcmul_(enlarged(direction[None])[0], detail)
+    large.clamp_(0, 1)
     return large.div_(large.sum(0).clamp_(min=1e-6))
 
 
