@@ -188,11 +188,11 @@ def _interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    received: list[int] = []
+    received: list[signal.Signals] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
-        received.append(number)
+        received.append(signal.Signals(number))
         raise KeyboardInterrupt
 
     for number in SIGNALS:
@@ -200,9 +200,10 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        handler = before.get(received[0]) if received else None
-        if callable(handler):
-            handler(received[0], None)  # raises what the program wants to end with
+        for number in received:
+            handler = before[number]
+            if callable(handler):
+                handler(number, None)  # raises what the program wants to end with
         raise
     finally:
         for number, handler in before.items():
