@@ -31,7 +31,7 @@ def connect(address: str | None = None) -> int:
     """Connects to a Ray cluster, or starts one on this machine.
 
     Args:
-        address: Address of the cluster, as "ray://head:10001" or "auto". None for this machine.
+        address: Address of the cluster, as "head:6379" or "auto". None for this machine.
 
     Returns:
         The number of cores of the cluster.

@@ -183,7 +183,7 @@ _PLACE_OPTIONS = (
     click.option(
         "--ray-address",
         type=_Text(),
-        help="Address of the cluster, as ray://head:10001. Without it, this machine becomes one.",
+        help="Address of the cluster, as head:6379. Without it, this machine becomes one.",
     ),
 )
 
