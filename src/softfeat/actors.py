@@ -57,7 +57,10 @@ def connect(address: str | None = None) -> int:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"no Ray cluster at {address} ({reason}): {_ADVICE}") from error
+        raise ValueError(
+            f"no Ray cluster at {address} ({reason}): {_ADVICE}, or set RAY_AUTH_MODE=token if it "
+            "asks for a token"
+        ) from error
     finally:
         for number, handler in handlers:  # Ray replaces them
             signal.signal(number, handler)
