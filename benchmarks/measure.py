@@ -1,19 +1,18 @@
 """Times and peak memory of functions, and statistics of repeated measurements."""
 
-import ctypes
-import gc
 import math
 import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+from softfeat.memory import release_memory
 
 T = TypeVar("T")
 Function = Callable[[], object]
@@ -103,10 +102,7 @@ def resident_peak(function: Callable[[], T]) -> tuple[T, float]:
     status = Path("/proc/self/statm")
     if not status.is_file():
         return function(), float("nan")
-    gc.collect()
-    # Free memory that malloc keeps would hide what the function allocates.
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    release_memory()  # free memory that malloc keeps would hide what the function allocates
 
     def resident() -> int:
         return int(status.read_text().split()[1]) * 4096

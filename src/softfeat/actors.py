@@ -9,14 +9,13 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from softfeat.interrupt import SIGNALS
+from softfeat.interrupt import handling, interruptible
 from softfeat.memory import GIGABYTE, limit_memory
 from softfeat.processes import Item, ProcessDiedError, Result
 from softfeat.threads import limit_threads
@@ -46,24 +45,21 @@ def connect(address: str | None = None) -> int:
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     if address is not None:
         _check_reachable(address)
-    handlers = [(number, signal.getsignal(number)) for number in SIGNALS]
     try:
-        ray.init(
-            address or "local",  # None would look for a cluster that someone has started here
-            ignore_reinit_error=True,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
+        with interruptible():  # and the handlers of before afterwards, which Ray replaces
+            ray.init(
+                address or "local",  # None would look for a cluster that someone has started here
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"no Ray cluster at {address} ({reason}): {_ADVICE}, or set RAY_AUTH_MODE=token if it "
             "asks for a token"
         ) from error
-    finally:
-        for number, handler in handlers:  # Ray replaces them
-            signal.signal(number, handler)
     # Ray prints to standard output when a process dies, whatever the options. We report that.
     with suppress(AttributeError):
         ray._private.worker._worker_logs_enabled = False
@@ -188,29 +184,21 @@ def map_in_actors(
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Lets signals end a call of Ray, which understands KeyboardInterrupt only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[signal.Signals] = []
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    received: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
-        received.append(signal.Signals(number))
+        received.append(number)
         raise KeyboardInterrupt
 
-    for number in SIGNALS:
-        signal.signal(number, stop)
     try:
-        yield
+        with handling(stop):
+            yield
     except KeyboardInterrupt:
         for number in received:
-            handler = before[number]
+            handler = signal.getsignal(number)  # that of before
             if callable(handler):
                 handler(number, None)  # raises what the program wants to end with
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say_if_too_large(memory: int) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -49,16 +49,21 @@ def handle_signals(handler: Handler, *signals: signal.Signals) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Lets both signals raise `Interrupted` within the block."""
+def handling(handler: Handler) -> Iterator[None]:
+    """Sets the handler of both signals within the block, if this thread may do so."""
     before = [signal.getsignal(signum) for signum in SIGNALS]
-    handle_signals(stop_at_once)
+    handle_signals(handler)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            for signum, handler in zip(SIGNALS, before, strict=True):
-                signal.signal(signum, handler)
+            for signum, earlier in zip(SIGNALS, before, strict=True):
+                signal.signal(signum, earlier)
+
+
+def interruptible() -> AbstractContextManager[None]:
+    """Lets both signals raise `Interrupted` within the block."""
+    return handling(stop_at_once)
 
 
 def say(text: str) -> None:

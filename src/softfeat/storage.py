@@ -115,26 +115,26 @@ class RemoteFolder:
 
     def sizes(self) -> dict[str, int]:
         """Sizes in bytes of the files in this folder, by name; none if it does not exist."""
-        return {Path(i.path).name: i.size for i in self._files("", recursive=False)}
+        return {Path(info.path).name: info.size for info in self._files(recursive=False)}
 
     def names(self, part: str) -> list[str]:
         """Names of the files in a folder within, sorted; none if it does not exist."""
-        return sorted(Path(info.path).name for info in self._files(part, recursive=False))
+        return sorted((self / part).sizes())
 
     def files(self) -> list["RemotePhoto"]:
         """All files in this folder and those within, sorted by path."""
         system, path = self._system
-        found = sorted(self._files("", recursive=True), key=lambda info: info.path)
+        found = sorted(self._files(recursive=True), key=lambda info: info.path)
         return [
             RemotePhoto(self / info.path[len(path) + 1 :], info.size, _version(system, info))
             for info in found
         ]
 
-    def _files(self, part: str, recursive: bool) -> list[Any]:
+    def _files(self, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector, FileType
 
         system, path = self._system
-        selector = FileSelector(f"{path}/{part}".rstrip("/"), True, recursive)
+        selector = FileSelector(path, allow_not_found=True, recursive=recursive)
         return [i for i in system.get_file_info(selector) if i.type == FileType.File]
 
     @contextmanager
