@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from benchmarks.photos import photo_batch
 from softfeat.data.dataset import Batch
+from softfeat.models.convolutions import ConvolutionSequence, ReLU6, SameConv2d
 from softfeat.models.extractor import Extractor
 from softfeat.ops.pyramid import PoolingWeights, pooling_weights
 from softfeat.ops.superpixels import superpixel_majority, superpixel_mean
@@ -30,6 +32,7 @@ class Way:
         bf16: Whether the forward pass runs under autocast to bfloat16.
         keep: Whether to keep everything that the backward pass reads, even what the extractor would
             recompute.
+        plain: Whether PyTorch's layers compute what those of `models.convolutions` would.
         compile: Mode of `torch.compile` for the network ("default", "reduce-overhead", ...); None
             for no compilation.
     """
@@ -38,6 +41,7 @@ class Way:
     channels_last: bool = True
     bf16: bool = False
     keep: bool = False
+    plain: bool = False
     compile: str | None = None
 
 
@@ -74,6 +78,8 @@ class Step:
             self.extractor.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if way.keep:
             self.extractor.recompute = 0
+        if way.plain:
+            use_plain_layers(self.extractor)
         self.optimizer = optimizer(self.extractor.parameters())
         self.batch, self.way = batch, way
         self.pyramid = self.extractor.pyramid
@@ -109,6 +115,26 @@ class Step:
         self.forward()[0].backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+class _PlainConv2d(SameConv2d):
+    """Convolution by PyTorch."""
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x = self.pad(x) if self.stride[0] == 2 else x
+        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups)
+
+
+def use_plain_layers(network: nn.Module) -> None:
+    """Replaces the layers of `models.convolutions` by those of PyTorch, with the same weights."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, ReLU6):
+                setattr(module, name, nn.ReLU6(inplace=True))
+            elif isinstance(child, SameConv2d):
+                child.__class__ = _PlainConv2d
+            elif isinstance(child, ConvolutionSequence):
+                child.__class__ = nn.Sequential  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
 """A training step: ways to compute it, what Lightning and the loader add, and where time goes.
 
-The measured time of a step is compared with a floor, the sum of two times:
+The measured time of a step is compared with a floor, the sum over all of its operators of
 
-    arithmetic = 3 * B * FLOPs(forward pass of one photo) / rate
-    memory     = bytes / bandwidth
+    max(FLOPs / rate, bytes / bandwidth)
 
-The backward pass of a convolution is two convolutions of the same size, hence the factor 3; what is
+where `bytes` are the inputs and outputs of an operator, once each. Views cost nothing, and what is
 recomputed to save memory does not count. `rate` is the faster of a product of two square float32
 matrices and a large 3x3 convolution, because either library may be the slower one on a processor.
-`bytes` counts the inputs and outputs of every operator once each, except views, convolutions and
-matrix products. `bandwidth` is that of a copy that reads and writes a tensor larger than the
-caches. A step can beat the floor where data stays in the caches between operators.
+`bandwidth` is that of a copy that reads and writes a tensor larger than the caches. A step can beat
+the floor where data stays in the caches between operators.
 """
 
 from collections import defaultdict
@@ -26,6 +24,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.loops import loop_settings, measured_loops
 from benchmarks.measure import (
@@ -39,12 +38,12 @@ from benchmarks.measure import (
 )
 from benchmarks.step import Loss, MakeOptimizer, Recipe, Step, Way, differences, reason
 from softfeat.data.datamodule import SegmentationData
+from softfeat.models.convolutions import ConvolutionSequence
 from softfeat.models.extractor import Extractor
-from softfeat.models.flops import model_size
 from softfeat.training.machine import bf16_instructions
 
 NAIVE, NATIVE = "full-resolution map", "native"
-_BF16, _KEPT = ", bf16", ", all kept"
+_BF16, _KEPT, _PLAIN = ", bf16", ", all kept", ", PyTorch's layers"
 WAYS = {
     NAIVE: Way(full_map=True),
     NATIVE: Way(),
@@ -55,6 +54,11 @@ WAYS = {
     "native, contiguous": Way(channels_last=False),
     "native, contiguous, bf16": Way(channels_last=False, bf16=True),
 }
+# For networks with layers of `models.convolutions`.
+PLAIN = {
+    NATIVE + _PLAIN: Way(plain=True),
+    NATIVE + _PLAIN + _BF16: Way(plain=True, bf16=True),
+}
 COMPILED = {"native, compiled": Way(compile="default")}
 CUDA_GRAPHS = {"native, compiled, CUDA graphs": Way(compile="reduce-overhead")}
 
@@ -64,25 +68,25 @@ class Floor:
     """Time of a step at the machine's measured rates; see the module's docstring.
 
     Attributes:
-        gflops: 10^9 operations of the step.
+        flops: Operations of all operators that arithmetic limits.
         flops_per_second: Rate of the arithmetic.
-        bytes: Bytes that the step reads and writes.
+        bytes: Bytes that all other operators read and write.
         bytes_per_second: Bandwidth.
     """
 
-    gflops: float
+    flops: int
     flops_per_second: float
     bytes: int
     bytes_per_second: float
 
     @property
     def arithmetic(self) -> float:
-        """Seconds of the arithmetic."""
-        return 1e9 * self.gflops / self.flops_per_second
+        """Seconds of the operators that arithmetic limits."""
+        return self.flops / self.flops_per_second
 
     @property
     def memory(self) -> float:
-        """Seconds of reading and writing."""
+        """Seconds of all other operators."""
         return self.bytes / self.bytes_per_second
 
     @property
@@ -126,8 +130,7 @@ def train_step(
     gradients = _gradient_differences(recipe, data.batch_size, device)
     module = partial(recipe.module, cuda_graph=False, device=device)
     loops = measured_loops(module, data, steps, rounds)
-    gflops = model_size(extractor, data.image_size)["model/gflops"] * data.batch_size
-    floor = time_floor(ways[NATIVE + _KEPT], gflops)
+    floor = time_floor(ways[NATIVE + _KEPT])
     native = median(seconds[NATIVE])
     return {
         "name": name,
@@ -158,7 +161,9 @@ def _steps(
 ) -> tuple[dict[str, Step], dict[str, str]]:
     """Makes a step for every way that works here, and notes for the settings."""
     batch = recipe.batch(batch_size, device)
-    ways = {name: recipe.step(batch, way) for name, way in WAYS.items()}
+    own_layers = any(isinstance(m, ConvolutionSequence) for m in recipe.extractor.modules())
+    compared = {**WAYS, **(PLAIN if own_layers else {})}
+    ways = {name: recipe.step(batch, way) for name, way in compared.items()}
     notes = {"bf16 instructions": bf16_instructions(device)}
     candidates = {**COMPILED, **(CUDA_GRAPHS if device == "cuda" else {})} if compiled else {}
     for name, way in candidates.items():
@@ -205,13 +210,13 @@ def _part_rows(seconds: Mapping[str, float]) -> list[dict[str, object]]:
 
 def _floor_rows(floor: Floor, native: float) -> list[dict[str, object]]:
     """Makes a table of the floor and of the native step, which takes `native` seconds."""
-    flops = (f"{floor.gflops:.2f} GFLOP", f"{floor.flops_per_second / 1e9:.0f} GFLOP/s")
+    flops = (f"{floor.flops / 1e9:.2f} GFLOP", f"{floor.flops_per_second / 1e9:.0f} GFLOP/s")
     num_bytes = (f"{floor.bytes / 1e9:.2f} GB", f"{floor.bytes_per_second / 1e9:.1f} GB/s")
     return [
         {"what": what, "amount": amount, "rate": rate, "ms": round(1e3 * seconds, 2)}
         for what, (amount, rate), seconds in (
-            ("arithmetic", flops, floor.arithmetic),
-            ("memory", num_bytes, floor.memory),
+            ("operators limited by arithmetic", flops, floor.arithmetic),
+            ("operators limited by memory", num_bytes, floor.memory),
             ("floor", ("", ""), floor.seconds),
             ("native step", ("", ""), native),
         )
@@ -263,10 +268,15 @@ def compiles(step: Step) -> tuple[bool, str]:
 # An operator belongs to the part of the innermost scope whose name contains one of these: the scope
 # is the operator itself, the operator that calls it, or its node in the backward pass.
 _PARTS = {
+    "depthwise convolution": ("_Depthwise",),
     "convolution, backward": ("convolution_backward", "conv2d_backward", "ConvolutionBackward"),
     "convolution, forward": ("aten::convolution", "aten::_convolution", "aten::conv2d"),
+    "1x1 convolution as a product": ("aten::linear", "AddmmBackward", "MmBackward"),
     "batch norm": ("batch_norm", "BatchNormBackward"),
-    "ReLU, addition": ("aten::relu", "aten::clamp_min", "aten::threshold", "aten::add"),
+    "ReLU, addition": (
+        *("aten::relu", "aten::clamp_min", "aten::threshold", "aten::add"),
+        *("ReLU6", "aten::hardtanh"),
+    ),
 }
 # Everything that one of these runs, forward and backward, belongs to it.
 _SCOPES = ("pooling", "loss", "optimiser")
@@ -336,20 +346,31 @@ def _lineage(event: Any) -> Iterator[Any]:
         event = event.cpu_parent
 
 
-class _Traffic(TorchDispatchMode):
-    """Counts bytes that operators read and write, except convolutions and matrix products."""
+class _Operators(TorchDispatchMode):
+    """Counts operations and bytes of every operator that is not a view."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes = 0
+        self.counts: list[tuple[int, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = str(func)
-        if not (func.is_view or any(n in name for n in ("convolution", "mm", "empty", "detach"))):
+        if not (func.is_view or any(name in str(func) for name in ("empty", "detach"))):
             tensors = tree_leaves((args, kwargs, result))
-            self.bytes += sum(t.nbytes for t in tensors if isinstance(t, Tensor))
+            num_bytes = sum(t.nbytes for t in tensors if isinstance(t, Tensor))
+            self.counts.append((_flops(func, args, kwargs or {}, result), num_bytes))
         return result
+
+
+def _flops(func: Any, args: Any, kwargs: Any, result: Any) -> int:
+    """Counts the operations of convolutions and matrix products; others have none."""
+    if func is torch.ops.aten.convolution_backward.default:
+        # PyTorch's own count is too high by the number of groups.
+        gradient, _, weight = args[:3]
+        mask = kwargs["output_mask"] if "output_mask" in kwargs else args[-1]
+        return 2 * gradient.numel() * weight[0].numel() * sum(mask[:2])
+    count = flop_registry.get(func._overloadpacket)
+    return 0 if count is None else int(count(*args, **kwargs, out_val=result))
 
 
 def _machine_rates(device: torch.device) -> tuple[float, float]:
@@ -378,14 +399,19 @@ def _machine_rates(device: torch.device) -> tuple[float, float]:
     return rate, (large.nbytes + other.nbytes) / best["copy"]
 
 
-def time_floor(step: Step, gflops: float) -> Floor:
-    """Measures the machine's rates and the traffic of a step.
+def time_floor(step: Step) -> Floor:
+    """Measures the machine's rates, and counts what the operators of a step do.
 
     Args:
         step: Eager step.
-        gflops: 10^9 operations of its forward pass.
     """
     flops_per_second, bytes_per_second = _machine_rates(step.device)
-    with _Traffic() as traffic:
+    with _Operators() as operators:
         step()
-    return Floor(3 * gflops, flops_per_second, traffic.bytes, bytes_per_second)
+    arithmetic = memory = 0
+    for flops, num_bytes in operators.counts:
+        if flops / flops_per_second > num_bytes / bytes_per_second:
+            arithmetic += flops
+        else:
+            memory += num_bytes
+    return Floor(arithmetic, flops_per_second, memory, bytes_per_second)

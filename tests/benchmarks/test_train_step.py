@@ -1,18 +1,23 @@
 """The benchmark of a training step, with tiny settings."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from benchmarks import train_step as module
 from benchmarks.photos import photo_batch
-from benchmarks.step import Way
+from benchmarks.step import Way, use_plain_layers
 from benchmarks.tables import markdown
-from benchmarks.train_step import time_by_part, time_floor, train_step
+from benchmarks.train_step import Floor, _Operators, time_by_part, time_floor, train_step
 from softfeat.data.datamodule import SegmentationData
+from softfeat.models.convolutions import ConvolutionSequence, ReLU6, SameConv2d
+from softfeat.models.extractor import EfficientNetExtractor
 from softfeat.ops.npair import npair_loss
 from tests.helpers.steps import OPTIMIZER, tiny_extractor, tiny_step
 
@@ -59,14 +64,62 @@ def test_the_time_of_every_operator_has_a_part() -> None:
     assert all(s > 0 for s in seconds.values())
 
 
-def test_the_floor_counts_the_traffic() -> None:
-    step = tiny_step()
-    floor = time_floor(step, 1.0)
-    assert floor.gflops == 3
+def test_layers_of_pytorch_compute_the_same_step() -> None:
+    extractor = EfficientNetExtractor(level_channels=[4, 4, 4, 4, 4], top_down=8).double()
+    own, plain = copy.deepcopy(extractor), extractor
+    use_plain_layers(plain)
+    kinds = {type(module) for module in plain.modules()}
+    assert nn.ReLU6 in kinds
+    assert not kinds & {ReLU6, SameConv2d, ConvolutionSequence}
+    x = torch.rand(2, 3, 33, 32, dtype=torch.float64)
+    for network in (own, plain):
+        sum(level.square().sum() for level in network.pyramid(x)).backward()  # type: ignore[union-attr]
+    own_parameters, parameters = own.named_parameters(), dict(plain.named_parameters())
+    for name, parameter in own_parameters:
+        torch.testing.assert_close(parameter.grad, parameters[name].grad)
+
+
+def test_operations_and_bytes_of_operators() -> None:
+    x = torch.randn(2, 6, 8, 10, requires_grad=True)
+    kernels = torch.randn(6, 1, 3, 3, requires_grad=True)
+    matrix = torch.randn(5, 7)
+    with _Operators() as operators:
+        F.conv2d(x, kernels, padding=1, groups=6).sum().backward()
+        matrix @ matrix.T
+    flops = [count for count, _ in operators.counts if count]
+    convolution = 2 * 2 * 6 * 8 * 10 * 9
+    assert flops == [convolution, 2 * convolution, 2 * 5 * 7 * 5]
+    assert operators.counts[-1][1] == matrix.nbytes * 2 + 4 * 25
+
+
+def test_the_floor_takes_the_larger_time_of_each_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    def floor(flops_per_second: float, bytes_per_second: float) -> Floor:
+        monkeypatch.setattr(
+            module, "_machine_rates", lambda _: (flops_per_second, bytes_per_second)
+        )
+        return time_floor(tiny_step())
+
+    endless = float("inf")
+    by_arithmetic, by_memory, by_both = floor(1, endless), floor(endless, 1), floor(1, 1)
+    assert by_arithmetic.bytes_per_second == endless
+    assert by_arithmetic.memory == by_memory.arithmetic == 0
+    assert max(by_arithmetic.seconds, by_memory.seconds) < by_both.seconds
+    assert by_both.seconds < by_arithmetic.seconds + by_memory.seconds
     # The optimiser at least reads and writes every parameter and its two moments.
-    parameters = sum(p.nbytes for p in step.extractor.parameters())
-    assert floor.bytes > 6 * parameters
-    assert floor.seconds == floor.arithmetic + floor.memory
+    assert by_memory.bytes > 6 * sum(p.nbytes for p in tiny_step().extractor.parameters())
+
+
+def test_own_layers_are_compared_with_those_of_pytorch(
+    tiny_data: Callable[..., SegmentationData],
+) -> None:
+    extractor = EfficientNetExtractor(level_channels=[4, 4, 4, 4, 4], top_down=8)
+    result = train_step(
+        extractor, npair_loss, OPTIMIZER, tiny_data(), repeats=1, steps=2, rounds=1, compiled=False
+    )
+    assert [row["step"] for row in result["rows"]] == [*module.WAYS, *module.PLAIN]
+    assert "time, native, PyTorch's layers, in % of native" in result["ratios"]
+    parts = {row["part"] for row in result["tables"]["Where the native step's time goes"]}
+    assert parts >= {"depthwise convolution", "1x1 convolution as a product"}
 
 
 def test_the_suite(

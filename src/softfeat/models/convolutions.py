@@ -3,13 +3,13 @@
 They have the same parameters and compute the same, up to rounding: see `ops.convolutions`.
 """
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from softfeat.ops.convolutions import depthwise, pointwise, relu6
-
-_BATCH_NORMS = nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 class SameConv2d(nn.Conv2d):
@@ -108,25 +108,28 @@ class ConvolutionSequence(nn.Sequential):
 
     Such a batch norm multiplies each channel by a constant and adds another one, and so can the
     convolution. Its weights are small, so no map has to be read and kept for the batch norm. Every
-    batch norm must directly follow a `SameConv2d`.
+    batch norm must directly follow a `SameConv2d` without bias.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         layers = list(self)
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if _can_be_folded(following):
-                x = layer.convolve(x, *_folded(layer, following))
+                assert isinstance(layer, SameConv2d)
+                assert layer.bias is None
+                x = layer.convolve(x, *_folded(layer.weight, following))
             elif not _can_be_folded(layer):
                 x = layer(x)
         return x
 
 
-def _can_be_folded(layer: nn.Module | None) -> bool:
-    return isinstance(layer, _BATCH_NORMS) and not layer.training
+def _can_be_folded(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d | nn.SyncBatchNorm]:
+    return isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm) and not layer.training
 
 
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, Tensor]:
-    """Compute weights and bias of a convolution that includes the batch norm behind it."""
+def _folded(weight: Tensor, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, Tensor]:
+    """Compute weights and bias of a convolution without bias that includes the batch norm."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    bias = norm.bias - norm.running_mean * scale
-    return conv.weight * scale.view(-1, 1, 1, 1), bias
+    return weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
