@@ -21,7 +21,7 @@ from softfeat.ops.colour_features import colour_features
 from softfeat.training.baselines import POSITION_WEIGHT
 from softfeat.training.soft_features import SoftFeatureModule
 
-_UNTRAINED = "untrained network"
+UNTRAINED = "untrained network"
 
 
 def pair_auc_of_sets(
@@ -70,7 +70,7 @@ def pair_auc_of_sets(
         pack=True,
     )
     datasets = {folder: make(layouts[folder], Path(root) / folder) for folder in sets}
-    modules = _modules(networks, superpixels.count)
+    modules = modules_of(networks, superpixels.count)
     scores = {folder: _score(data, modules, folder) for folder, data in datasets.items()}
     photos = "photos that trainings hold back" if held_back else f"{split} splits"
     return {
@@ -107,13 +107,13 @@ def _rows(scores: Mapping[str, Mapping[str, float]]) -> list[dict[str, str]]:
     return rows
 
 
-def _modules(networks: Mapping[str, str], count: int) -> dict[str, SoftFeatureModule]:
+def modules_of(networks: Mapping[str, str], count: int) -> dict[str, SoftFeatureModule]:
     """Loads networks for `count` superpixels; adds an untrained one with the first architecture."""
     trained = {name: load_extractor(checkpoint) for name, checkpoint in networks.items()}
     like = next(iter(trained.values())).hparams if trained else {"network": "bottleneck"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        extractors = trained | {_UNTRAINED: build_extractor(like)}
+        extractors = trained | {UNTRAINED: build_extractor(like)}
     return {
         name: SoftFeatureModule(extractor, num_superpixels=count).eval()
         for name, extractor in extractors.items()
@@ -129,17 +129,17 @@ def _score(
     data.setup("test")
     metrics: dict[str, PairAUC] = {}
     for batch in track(data.test_dataloader(), title):
-        for way, features in _features_by_way(batch, modules, data.superpixels.count).items():
+        for way, features in features_by_way(batch, modules, data.superpixels.count).items():
             metrics.setdefault(way, PairAUC()).update(*features)
     return {way: metric.compute()["pair_auc"].item() for way, metric in metrics.items()}
 
 
-def _features_by_way(
+def features_by_way(
     batch: Batch, modules: Mapping[str, SoftFeatureModule], count: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Computes features (B,S,D) and labels (B,S) of the superpixels."""
     learned = {n: m.superpixel_features(batch) for n, m in modules.items()}
-    _, labels = learned[_UNTRAINED]
+    _, labels = learned[UNTRAINED]
     colour = (batch["image"], batch["superpixels"], count)
     lab, placed = colour_features(*colour), colour_features(*colour, POSITION_WEIGHT)
     return {**learned, "Lab": (lab, labels), "Lab + position": (placed, labels)}

@@ -265,18 +265,18 @@ def compiles(step: Step) -> tuple[bool, str]:
     return True, f"{seconds:.0f} s to compile"
 
 
-# An operator belongs to the part of the innermost scope whose name contains one of these: the scope
-# is the operator itself, the operator that calls it, or its node in the backward pass.
+# An operator belongs to the first part with a name that occurs in that of the operator itself, of
+# an operator that calls it, or of its node in the backward pass.
 _PARTS = {
     "depthwise convolution": ("_Depthwise",),
-    "convolution, backward": ("convolution_backward", "conv2d_backward", "ConvolutionBackward"),
-    "convolution, forward": ("aten::convolution", "aten::_convolution", "aten::conv2d"),
-    "1x1 convolution as a product": ("aten::linear", "AddmmBackward", "MmBackward"),
+    "1x1 convolution": ("aten::linear", "aten::addmm", "aten::mm", "AddmmBackward", "MmBackward"),
     "batch norm": ("batch_norm", "BatchNormBackward"),
     "ReLU, addition": (
         *("aten::relu", "aten::clamp_min", "aten::threshold", "aten::add"),
         *("ReLU6", "aten::hardtanh"),
     ),
+    "convolution, backward": ("convolution_backward", "conv2d_backward", "ConvolutionBackward"),
+    "convolution, forward": ("aten::convolution", "aten::_convolution", "aten::conv2d"),
 }
 # Everything that one of these runs, forward and backward, belongs to it.
 _SCOPES = ("pooling", "loss", "optimiser")
@@ -330,9 +330,8 @@ def time_by_part(step: Step, repeats: int) -> dict[str, float]:
         scope = outer if outer in _SCOPES else scopes.get(line[-1].sequence_nr)
         parts = (
             part
-            for ancestor in line
             for part, marks in _PARTS.items()
-            if any(mark in ancestor.name for mark in marks)
+            if any(mark in ancestor.name for ancestor in line for mark in marks)
         )
         spent = event.self_device_time_total if on_gpu else event.self_cpu_time_total
         seconds[scope or next(parts, "other")] += spent / 1e6 / repeats

@@ -16,8 +16,12 @@ def machine() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        # Settings of glibc's allocator; they change times by a third.
-        **{key: value for key, value in sorted(os.environ.items()) if key.startswith("MALLOC_")},
+        # Settings of glibc's allocator and of oneDNN, which change times much
+        **{
+            key: value
+            for key, value in sorted(os.environ.items())
+            if key.startswith(("MALLOC_", "ONEDNN_MAX_CPU_ISA"))
+        },
     }
 
 
