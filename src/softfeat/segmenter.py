@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from softfeat.imaging.convert import to_float, to_tensor
+from softfeat.imaging.convert import planes_of, to_float
 from softfeat.imaging.images import resize_image
 from softfeat.imaging.photo import MAX_PIXELS, Photo, PhotoSource, read_photo
 from softfeat.imaging.slic import Superpixels
@@ -286,7 +286,7 @@ class OpenPhoto:
         soft = layers_of(self.analysis, layers)
         with watch("enlarging"), torch.inference_mode():
             trim_heap()  # a large photo needs what the analysis has used
-            guide = to_tensor(original.srgb)[0]  # (3,H,W)
+            guide = planes_of(original.srgb)  # (3,H,W)
             alphas = upsample_alphas(torch.from_numpy(soft.alphas), guide).numpy()  # (K,H,W)
         seconds = self._seconds | soft.seconds | watch.seconds
         return Layers(original, alphas, soft.features, soft.superpixels, self.selector, seconds)

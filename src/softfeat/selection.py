@@ -19,7 +19,14 @@ from scipy import ndimage, sparse
 from torch import Tensor
 
 from softfeat.imaging import documents
-from softfeat.imaging.convert import eight_bits, ids_tensor, to_float, to_tensor
+from softfeat.imaging.convert import (
+    eight_bits,
+    ids_tensor,
+    planes_of,
+    to_float,
+    to_tensor,
+    to_whole,
+)
 from softfeat.imaging.images import resize_image
 from softfeat.imaging.photo import Photo
 from softfeat.imaging.raster import Depth
@@ -147,10 +154,8 @@ def part_of(photo: Photo, colours: NDArray[Depth], alpha: NDArray[np.float32]) -
         colours: (H,W,3) colours of the part, with the bits of the photo.
         alpha: (H,W) in [0,1], multiplied with the photo's own alpha.
     """
-    most = np.iinfo(colours.dtype).max
-    own = most if photo.alpha is None else photo.alpha
-    opacity = np.rint(alpha * np.float32(1) * own).astype(colours.dtype)
-    return replace(photo, pixels=colours, alpha=opacity)
+    own = np.iinfo(colours.dtype).max if photo.alpha is None else photo.alpha
+    return replace(photo, pixels=colours, alpha=to_whole(alpha, own, colours.dtype.type))
 
 
 def cut_out(photo: Photo, matte: NDArray[np.float32], decontaminate: bool = True) -> Cutout:
@@ -303,7 +308,7 @@ class Selector:
             )
             if not preview:
                 pair = torch.from_numpy(np.stack([matte, 1 - matte]))  # (2,h,w)
-                matte = upsample_alphas(pair, to_tensor(self.original.srgb)[0])[0].numpy()
+                matte = upsample_alphas(pair, planes_of(self.original.srgb))[0].numpy()
         scale = matte.shape[1] / self.original.pixels.shape[1]
         return feather_border(shift_border(matte, grow * scale), feather * scale)
 

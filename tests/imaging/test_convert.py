@@ -3,7 +3,15 @@ import pytest
 import torch
 from PIL import Image
 
-from softfeat.imaging.convert import ids_tensor, to_array, to_float, to_tensor, to_uint8
+from softfeat.imaging.convert import (
+    ids_tensor,
+    planes_of,
+    to_array,
+    to_float,
+    to_tensor,
+    to_uint8,
+    to_whole,
+)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -46,3 +54,24 @@ def test_ids_keep_their_values() -> None:
     ids = np.array([[0, 40_000]], np.uint16)
     assert ids_tensor(ids).tolist() == [[[0, 40_000]]]
     assert ids_tensor(ids).dtype == torch.int64
+
+
+def test_shares_become_whole_numbers_as_at_once() -> None:
+    shares = np.random.default_rng(0).random((300, 7), np.float32)
+    own = np.arange(2100, dtype=np.uint16).reshape(300, 7)
+    for most, kind in ((255, np.uint8), (65535, np.uint16), (own, np.uint16)):
+        expected = np.rint(shares * np.float32(1) * np.asarray(most, np.float32)).astype(kind)
+        actual = to_whole(shares, most, kind)
+        assert actual.dtype == kind
+        np.testing.assert_array_equal(actual, expected)
+    assert to_whole(shares[:0], 255, np.uint8).shape == (0, 7)
+
+
+def test_planes_are_a_view_of_a_picture() -> None:
+    picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    planes = planes_of(picture)
+    picture[0, 1, 2] = 99
+    assert planes.shape == (3, 2, 4)
+    assert planes[2, 0, 1] == 99
+    picture.flags.writeable = False
+    assert planes_of(picture)[2, 0, 1] == 99

@@ -113,6 +113,13 @@ def test_nothing_to_upsample() -> None:
     assert upsample_alphas(alphas, torch.rand(3, 5, 6)) is alphas
 
 
+def test_upsampling_takes_photos_of_whole_numbers() -> None:
+    alphas = torch.rand(3, 5, 6).softmax(0)
+    photo = torch.randint(0, 256, (15, 20, 3), dtype=torch.uint8).permute(2, 0, 1)
+    expected = upsample_alphas(alphas, photo / 255)
+    torch.testing.assert_close(upsample_alphas(alphas, photo), expected, rtol=0, atol=1e-6)
+
+
 ALPHAS = np.zeros((3, 10, 20), np.float32)
 ALPHAS[0, :, :8], ALPHAS[1, :, 12:], ALPHAS[2, 2:5, 2:6] = 1, 1, 0.6
 ALPHAS[0, 2:5, 2:6] = 0.4

@@ -2,8 +2,10 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+_ROWS = 128
 
 
 def to_float(picture: NDArray[np.uint8], dtype: type[np.floating] = np.float32) -> NDArray:
@@ -24,6 +26,25 @@ def to_uint8(picture: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.rint(picture * np.float32(255)).astype(np.uint8)
 
 
+def to_whole(shares: NDArray[np.float32], most: ArrayLike, kind: type[np.integer]) -> NDArray:
+    """Multiplies shares and rounds them, some rows at a time, so that temporary arrays stay small.
+
+    Args:
+        shares: (H,W) in [0,1].
+        most: Values for a share of 1: a number, or (H,W).
+        kind: Type of the result.
+
+    Returns:
+        (H,W) whole numbers.
+    """
+    factors = np.broadcast_to(np.asarray(most, np.float32), shares.shape)
+    result = np.empty(shares.shape, kind)
+    for top in range(0, len(shares), _ROWS):
+        rows = slice(top, top + _ROWS)
+        result[rows] = np.rint(shares[rows] * factors[rows])
+    return result
+
+
 def to_tensor(picture: NDArray) -> Tensor:
     """Converts an array (H,W,C) to a contiguous tensor (1,C,H,W).
 
@@ -33,6 +54,11 @@ def to_tensor(picture: NDArray) -> Tensor:
     planes = np.require(picture.transpose(2, 0, 1), requirements=["C", "W"])
     tensor = torch.from_numpy(planes)[None]
     return tensor / 255 if tensor.dtype == torch.uint8 else tensor
+
+
+def planes_of(picture: NDArray[np.uint8]) -> Tensor:
+    """Views a picture (H,W,C) as planes (C,H,W) without conversion; read-only ones are copied."""
+    return torch.from_numpy(np.require(picture, requirements=["W"])).permute(2, 0, 1)
 
 
 def to_array(maps: Tensor) -> NDArray:

@@ -45,7 +45,15 @@ from psd_tools.psd.tagged_blocks import TaggedBlocks
 from scipy.ndimage import maximum_filter
 
 from softfeat.imaging.colour import SRGB_PRIMARIES, rgb_profile
-from softfeat.imaging.convert import eight_bits, ids_tensor, to_array, to_float, to_tensor, to_uint8
+from softfeat.imaging.convert import (
+    eight_bits,
+    ids_tensor,
+    to_array,
+    to_float,
+    to_tensor,
+    to_uint8,
+    to_whole,
+)
 from softfeat.imaging.drawing import boundaries
 from softfeat.imaging.metadata import Metadata
 from softfeat.imaging.photo import Photo
@@ -147,7 +155,7 @@ def save_png(file: str | os.PathLike[str] | BinaryIO, photo: Photo) -> None:
 def write_alpha(path: Path, alpha: NDArray[np.float32], bits: int = 8) -> None:
     """Writes an alpha (H,W) in [0,1] as a grey PNG of 8 or 16 bits."""
     kind, most = (np.uint16, 65535) if bits == 16 else (np.uint8, 255)
-    values = np.rint(alpha * np.float32(most)).astype(kind)
+    values = to_whole(alpha, most, kind)
     path.write_bytes(imagecodecs.png_encode(values, **_COMPRESSION))
 
 
@@ -161,12 +169,24 @@ def _on_white(photo: Photo) -> NDArray[Depth]:
     return np.rint(mixed).astype(photo.pixels.dtype)
 
 
-def _box(known: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around what is true; one pixel if nothing is."""
+def _box(known: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the smallest box around what is true; one pixel if nothing is.
+
+    The margin, in pixels, ends at the border.
+    """
     rows, columns = np.flatnonzero(known.any(1)), np.flatnonzero(known.any(0))
     if not len(rows):
         return slice(0, 1), slice(0, 1)
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+    def around(places: NDArray[np.intp]) -> slice:
+        return slice(max(int(places[0]) - margin, 0), int(places[-1]) + 1 + margin)
+
+    height, width = known.shape
+    (top, bottom), (left, right) = (
+        (s.start, min(s.stop, size))
+        for s, size in ((around(rows), height), (around(columns), width))
+    )
+    return slice(top, bottom), slice(left, right)
 
 
 def write_photoshop(
@@ -191,19 +211,23 @@ def write_photoshop(
     """
     height, width, _ = photo.pixels.shape
     bits = _bits(photo.pixels)
-    known = [layer.opacity > 0 for layer in layers]
-    if masks:
-        known = [maximum_filter(shown, 2 * _EDGE + 1) for shown in known]
-    boxes = [_box(shown) for shown in known]
-    area = sum(shown[box].size for shown, box in zip(known, boxes, strict=True))
+    boxes = [_box(layer.opacity > 0, _EDGE if masks else 0) for layer in layers]
+    area = sum(layer.opacity[box].size for layer, box in zip(layers, boxes, strict=True))
     large = max(height, width) > _LONGEST_PSD
     large |= (5 * area + 4 * height * width) * bits // 8 >= _LARGEST_PSD
     version = 2 if large else 1
+    header = FileHeader(
+        version=version,
+        channels=3 if photo.alpha is None else 4,
+        height=height,
+        width=width,
+        depth=bits,
+    )
+    merged = _psd_merged(photo, header)  # before the layers, because it needs much memory
     records, channels = LayerRecords(), ChannelImageData()
     parts = map_in_threads(
-        lambda part: _psd_layer(*part, masks, version), zip(layers, known, boxes, strict=True)
+        lambda part: _psd_layer(*part, masks, version), zip(layers, boxes, strict=True)
     )
-    del known
     for number, (layer, (record, data)) in enumerate(zip(layers, parts, strict=True), 1):
         record.tagged_blocks.set_data(Tag.UNICODE_LAYER_NAME, layer.name)
         record.tagged_blocks.set_data(Tag.LAYER_ID, number)
@@ -220,18 +244,11 @@ def write_photoshop(
         blocks.set_data(
             Tag.SAVING_MERGED_TRANSPARENCY16 if bits == 16 else Tag.SAVING_MERGED_TRANSPARENCY
         )
-    planes = list(_on_white(photo).transpose(2, 0, 1))
-    planes += [] if photo.alpha is None else [photo.alpha]
-    header = FileHeader(
-        version=version, channels=len(planes), height=height, width=width, depth=bits
-    )
-    flat = ImageData(Compression.RLE)
-    flat.set_data([_big_endian(plane) for plane in planes], header)
     document = PSD(
         header=header,
         image_resources=_psd_resources(photo),
         layer_and_mask_information=LayerAndMaskInformation(info, GlobalLayerMaskInfo(), blocks),
-        image_data=flat,
+        image_data=merged,
     )
     path = stem.with_suffix(".psb" if large else ".psd")
     with path.open("wb") as file:
@@ -243,37 +260,48 @@ def _big_endian(plane: NDArray[Depth]) -> bytes:
     return plane.astype(plane.dtype.newbyteorder(">")).tobytes()
 
 
+def _psd_merged(photo: Photo, header: FileHeader) -> ImageData:
+    """The merged picture."""
+    planes = list(_on_white(photo).transpose(2, 0, 1))
+    planes += [] if photo.alpha is None else [photo.alpha]
+    result = ImageData(Compression.RLE)
+    result.set_data([_big_endian(plane) for plane in planes], header)
+    return result
+
+
 def _psd_layer(
-    layer: DocumentLayer,
-    known: NDArray[np.bool_],
-    box: tuple[slice, slice],
-    masks: bool,
-    version: int,
+    layer: DocumentLayer, box: tuple[slice, slice], masks: bool, version: int
 ) -> tuple[LayerRecord, ChannelDataList]:
     """Record and channels of a layer, cropped to a box outside of which its colours are unknown."""
-    colours, opacity, known = layer.colours[box], layer.opacity[box], known[box]
+    colours, opacity = layer.colours[box], layer.opacity[box]
+    known = opacity > 0
+    if masks:
+        known = maximum_filter(known, 2 * _EDGE + 1)
     kind = opacity.dtype
     height, width = opacity.shape
-    transparency = known * np.array(np.iinfo(kind).max, kind) if masks else opacity
-    planes: dict[ChannelID, NDArray] = {ChannelID.TRANSPARENCY_MASK: transparency}
-    planes |= {ChannelID(index): colours[..., index] * known for index in range(3)}
     place = {
         "top": box[0].start, "left": box[1].start, "bottom": box[0].stop, "right": box[1].stop
     }  # fmt: skip
     # Programs read the name in Unicode, which is stored besides this old one.
     old_name = layer.name.encode("mac_roman", "replace").decode("mac_roman")
     record = LayerRecord(**place, name=old_name)
-    if masks:
-        planes[ChannelID.USER_LAYER_MASK] = opacity
-        record.mask_data = MaskData(**place, background_color=0)
     data = ChannelDataList()
-    for channel, plane in planes.items():
+
+    def add(channel: ChannelID, plane: NDArray) -> None:
         # Runs of equal bytes are rare in 16 bits. Krita 5.1 cannot read ZIP_WITH_PREDICTION.
         packed = Compression.RLE if kind == np.uint8 else Compression.ZIP
         stored = ChannelData(packed)
         stored.set_data(_big_endian(plane), width, height, _bits(plane), version)
         record.channel_info.append(ChannelInfo(channel, len(stored.data) + 2))
         data.append(stored)
+
+    most = np.array(np.iinfo(kind).max, kind)
+    add(ChannelID.TRANSPARENCY_MASK, known * most if masks else opacity)
+    for index in range(3):
+        add(ChannelID(index), colours[..., index] * known)
+    if masks:
+        record.mask_data = MaskData(**place, background_color=0)
+        add(ChannelID.USER_LAYER_MASK, opacity)
     return record, data
 
 

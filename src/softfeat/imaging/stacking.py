@@ -16,7 +16,7 @@ from softfeat.imaging.photo import Photo
 from softfeat.imaging.raster import Depth
 from softfeat.thread_pool import map_in_threads
 
-_ROWS = 128  # rows of the photo at a time, so that temporary arrays stay small
+_ROWS = 32  # rows of the photo at a time, so that temporary arrays stay small
 
 
 def _strips(height: int) -> Iterator[slice]:

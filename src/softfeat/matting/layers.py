@@ -100,7 +100,7 @@ def upsample_alphas(
 
     Args:
         alphas: Alphas (K,h,w) in [0,1] that add up to 1.
-        image: Photo (3,H,W) in [0,1].
+        image: Photo (3,H,W) in [0,1], or uint8 0..255.
         kernel_size: Side of the guided filter's window, in pixels of the alphas.
         eps: Regularisation, see `guided_filter`.
 
@@ -114,15 +114,21 @@ def upsample_alphas(
         size = tuple(image.shape[1:])
         return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
-    coarse = F.interpolate(image[None], size=tuple(alphas.shape[1:]), mode="area")[0]  # (3,h,w)
+    def as_float(channel: Tensor) -> Tensor:
+        return channel / 255 if channel.dtype == torch.uint8 else channel
+
+    # One channel and one layer at a time, because maps of a large photo are large.
+    size = tuple(alphas.shape[1:])
+    coarse = torch.cat(
+        [F.interpolate(as_float(c)[None, None], size, mode="area")[0] for c in image]
+    )
     slopes = guided_slopes(alphas[None], coarse[None], kernel_size, eps)[0]  # (K,3,h,w)
 
-    # One layer and one colour at a time: all upsampled slopes of a large photo would be 3 K maps.
     large = torch.empty(len(alphas), *image.shape[1:])  # (K,H,W)
     for alpha, out in zip(alphas, large, strict=True):
         out.copy_(enlarged(alpha[None])[0])
     for channel, small, directions in zip(image, coarse, slopes.transpose(0, 1), strict=True):
-        detail = channel - enlarged(small[None])[0]  # (H,W)
+        detail = enlarged(small[None])[0].neg_().add_(as_float(channel))  # (H,W)
         for direction, out in zip(directions, large, strict=True):
             out.addcmul_(enlarged(direction[None])[0], detail)
     large.clamp_(0, 1)
