@@ -21,7 +21,7 @@ from softfeat.ops.labels import CONTRAST
 from softfeat.ops.superpixels import superpixel_majority, superpixel_scatter
 from softfeat.training.soft_features import SoftFeatureModule
 
-_BOUND = "true classes of the superpixels"
+_TRUE = "true classes of the superpixels"
 _SCORES = ("miou", "pixel_accuracy", "class_accuracy", "fwiou")
 
 
@@ -40,8 +40,8 @@ def linear_probe(
 
     Args:
         root: Folder of the set, as for `data=folder`. All classes count, also the background.
-        networks: Checkpoints by row name. Colours and an untrained network are added, and what
-            superpixels can reach at best.
+        networks: Checkpoints by row name. Colours and an untrained network are added, and superpixels
+            that have the class of most of their pixels.
         image_size: (H, W) that photos are resized to.
         superpixels: Parameters of the superpixels.
         cache_dir: Folder for prepared photos and superpixels.
@@ -114,9 +114,9 @@ def _scores(
     modules: Mapping[str, SoftFeatureModule],
     probes: Mapping[str, nn.Linear],
 ) -> dict[str, dict[str, float]]:
-    """Scores the probes, and the bound."""
+    """Scores the probes, and the true classes."""
     num_classes, count = len(data.layout.class_names), data.superpixels.count
-    metrics = {way: SegmentationScores(num_classes) for way in (*probes, _BOUND)}
+    metrics = {way: SegmentationScores(num_classes) for way in (*probes, _TRUE)}
     for batch in track(data.test_dataloader(), "scores (val)"):
         superpixels = batch["superpixels"]
         ways = features_by_way(batch, modules, count).items()
@@ -125,7 +125,7 @@ def _scores(
         classes = F.one_hot(
             majority.clamp(max=num_classes), num_classes + 1
         )  # the last: unlabelled
-        predicted[_BOUND] = classes[..., :num_classes].float()
+        predicted[_TRUE] = classes[..., :num_classes].float()
         for way, values in predicted.items():
             maps = superpixel_scatter(values, superpixels)
             matrices = [

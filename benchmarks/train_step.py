@@ -5,7 +5,8 @@ The measured time of a step is compared with a floor, the sum over all of its op
     max(FLOPs / rate, bytes / bandwidth)
 
 where `bytes` are the inputs and outputs of an operator, once each. Views cost nothing, and what is
-recomputed to save memory does not count. `rate` is the faster of a product of two square float32
+recomputed to save memory does not count. The operators are those of the layers as they are written,
+not the fewest possible. `rate` is the faster of a product of two square float32
 matrices and a large 3x3 convolution, because either library may be the slower one on a processor.
 `bandwidth` is that of a copy that reads and writes a tensor larger than the caches. A step can beat
 the floor where data stays in the caches between operators.
@@ -304,7 +305,8 @@ def _profiled(step: Step, repeats: int) -> profile:
 def time_by_part(step: Step, repeats: int) -> dict[str, float]:
     """Sums the profiler's self-times of all operators by the part of the step they belong to.
 
-    "other" is max pooling, scaling, adding up gradients, and what the host does between operators.
+    "other" is max pooling, padding, scaling, folding of batch norms, adding up gradients, and what
+    the host does between operators.
 
     Args:
         step: Eager step with native pooling.

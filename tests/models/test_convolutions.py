@@ -10,7 +10,7 @@ from softfeat.models.convolutions import ConvolutionSequence, ReLU6, SameConv2d
 def test_same_padding_is_that_of_tensorflow() -> None:
     """Output i starts at input i * stride - before, with before = floor(total padding / 2)."""
     for size in (7, 8):
-        for kernel in (3, 5):
+        for kernel in (1, 3, 5):
             conv = SameConv2d(1, 1, kernel, 2)
             x = torch.randn(1, 1, size, size)
             outputs = -(-size // 2)
@@ -69,6 +69,36 @@ def test_folding_changes_nothing(size: tuple[int, int], training: bool) -> None:
             parameter.grad, other_parameter.grad, msg=lambda m, n=name: n + m
         )
     torch.testing.assert_close(own.state_dict(), other.state_dict())
+
+
+def test_only_batch_norms_behind_their_convolution_are_folded() -> None:
+    x = torch.rand(2, 3, 6, 6) + 1
+    for layers in (
+        [nn.BatchNorm2d(3)],
+        [SameConv2d(3, 3, 3, bias=True), nn.BatchNorm2d(3)],
+        [nn.Conv2d(3, 3, 1, bias=False), nn.BatchNorm2d(3)],
+        [SameConv2d(3, 3, 3), nn.BatchNorm2d(3, affine=False)],
+        [SameConv2d(3, 3, 3), nn.BatchNorm2d(3, track_running_stats=False)],
+        [SameConv2d(3, 3, 3), nn.BatchNorm2d(3), nn.BatchNorm2d(3)],
+    ):
+        sequence = ConvolutionSequence(*layers).eval()
+        for layer in layers:
+            if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+                layer.running_mean.fill_(0.3)
+        torch.testing.assert_close(sequence(x), one_by_one(sequence, x))
+        if len(sequence) > 1:
+            torch.testing.assert_close(sequence[1:](x), one_by_one(sequence[1:], x))
+
+
+def test_batch_norms_of_single_precision_in_a_half_precision_network() -> None:
+    layers = sequence().eval().to(torch.bfloat16)
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.float()
+    x = torch.rand(1, 3, 8, 8, dtype=torch.bfloat16)
+    expected = one_by_one(layers.double(), x.double())
+    layers.to(torch.bfloat16)
+    torch.testing.assert_close(layers(x).double(), expected, rtol=0.1, atol=0.1)
 
 
 def test_folded_batch_norms_keep_no_maps() -> None:

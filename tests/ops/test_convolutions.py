@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import pytest
@@ -112,22 +113,60 @@ def test_depthwise_under_autocast(kernel: int, stride: int) -> None:
         assert (gradient - reference).abs().max() <= 0.02 * reference.abs().max()
 
 
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [torch.randn(1, 2, 8, 8), torch.randn(2, 1, 4, 4)],  # an even kernel
+        [torch.randn(1, 2, 8, 8), torch.randn(2, 1, 3, 5)],  # one that is not square
+        [torch.randn(0, 2, 8, 8), torch.randn(2, 1, 3, 3)],  # no photo
+        [torch.randn(2, 8, 8), torch.randn(2, 1, 3, 3)],  # one photo without a batch
+    ],
+    ids=["even", "not square", "empty", "one"],
+)
+def test_depthwise_of_unusual_inputs_is_that_of_pytorch(inputs: list[Tensor]) -> None:
+    torch.testing.assert_close(
+        gradients(depthwise, *inputs), gradients(partial(F.conv2d, groups=2), *inputs)
+    )
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("shape", [(2, 5, 6, 7), (1, 1, 1, 1), (3, 2, 1, 4)])
+@pytest.mark.parametrize("shape", [(2, 5, 6, 7), (1, 1, 1, 1), (3, 2, 1, 4), (0, 2, 3, 4)])
 def test_pointwise_equals_a_convolution(
     shape: tuple[int, int, int, int], layout: torch.memory_format, device: str
 ) -> None:
     x = torch.randn(shape, dtype=torch.float64, device=device).to(memory_format=layout)
     weight = torch.randn(3, shape[1], 1, 1, dtype=torch.float64, device=device)
     bias = torch.randn(3, dtype=torch.float64, device=device)
+    expected = F.conv2d(x, weight, bias)
+    torch.testing.assert_close(pointwise(x, weight, bias), expected)
+    torch.testing.assert_close(pointwise(x, weight), F.conv2d(x, weight))
     torch.testing.assert_close(
         gradients(pointwise, x, weight, bias), gradients(F.conv2d, x, weight, bias)
     )
-    y = pointwise(x, weight, None)
-    torch.testing.assert_close(y, F.conv2d(x, weight))
-    assert y.is_contiguous(memory_format=torch.channels_last)
-    leaves = [t.requires_grad_() for t in (x, weight, bias)]
-    assert torch.autograd.gradcheck(pointwise, leaves)
+    if len(x):
+        torch.testing.assert_close(pointwise(x[0], weight, bias), expected[0])
+
+
+def test_pytorch_takes_over_where_its_graph_is_recorded() -> None:
+    inputs = [x.requires_grad_() for x in depthwise_case((8, 8), 5, torch.float32)]
+
+    def layers(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return relu6(depthwise(x, weight, bias, padding=2))
+
+    expected = layers(*inputs)
+    assert "_ReLU6" in str(expected.grad_fn)
+    compiled = torch.compile(layers, backend="eager", fullgraph=True)
+    for function in (torch.jit.trace(layers, inputs), compiled):
+        actual = function(*inputs)
+        torch.testing.assert_close(actual, expected)
+        assert "Hardtanh" in str(actual.grad_fn)
+
+
+def test_float64_stays_exact_under_autocast() -> None:
+    x, weight, _ = depthwise_case((8, 8), 3, torch.float64)
+    for needed in (True, False):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert depthwise(x, weight.requires_grad_(needed), None).dtype == torch.float64
 
 
 def test_relu6_equals_pytorch_also_at_its_kinks(device: str) -> None:

@@ -3,7 +3,8 @@
 They have the same parameters and compute the same, up to rounding: see `ops.convolutions`.
 """
 
-from typing import TypeGuard
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,16 +57,16 @@ class SameConv2d(nn.Conv2d):
             Maps (B,C',ceil(h/stride),ceil(w/stride)).
         """
         stride, padding = self.stride[0], self.kernel_size[0] // 2
-        if stride == 2:
+        if stride == 2 and padding:
             x, padding = self.pad(x), 0
         if self.groups == self.in_channels == self.out_channels:
             return depthwise(x, weight, bias, stride, padding)
-        if self.kernel_size == (1, 1) and self.groups == 1:
+        if self.kernel_size == (1, 1) and stride == self.groups == 1:
             return pointwise(x, weight, bias)
         return F.conv2d(x, weight, bias, stride, padding, groups=self.groups)
 
     def pad(self, x: Tensor) -> Tensor:
-        """Pad maps for stride 2.
+        """Pad maps for stride 2, and a kernel larger than one pixel.
 
         Args:
             x: Maps (B,C,h,w).
@@ -107,29 +108,36 @@ class ConvolutionSequence(nn.Sequential):
     """Layers in turn. Batch norms in eval mode become parts of the convolutions before them.
 
     Such a batch norm multiplies each channel by a constant and adds another one, and so can the
-    convolution. Its weights are small, so no map has to be read and kept for the batch norm. Every
-    batch norm must directly follow a `SameConv2d` without bias.
+    convolution. Its weights are small, so no map has to be read and kept for the batch norm. Hooks
+    of the two layers do not run then. While a graph is compiled or exported, nothing is folded,
+    because compilers and runtimes do that better.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = list(self)
-        for layer, following in zip(layers, [*layers[1:], None], strict=True):
-            if _can_be_folded(following):
-                assert isinstance(layer, SameConv2d)
-                assert layer.bias is None
+        layers = iter(pairwise([*self, None]))
+        for layer, following in layers:
+            if _can_be_folded(layer, following):
                 x = layer.convolve(x, *_folded(layer.weight, following))
-            elif not _can_be_folded(layer):
+                next(layers)
+            else:
                 x = layer(x)
         return x
 
 
-def _can_be_folded(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d | nn.SyncBatchNorm]:
-    return isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm) and not layer.training
+def _can_be_folded(layer: Any, following: Any) -> bool:
+    return (
+        isinstance(following, nn.BatchNorm2d | nn.SyncBatchNorm)
+        and not following.training
+        and following.affine
+        and following.track_running_stats
+        and isinstance(layer, SameConv2d)
+        and layer.bias is None
+        and not torch.compiler.is_compiling()
+    )
 
 
-def _folded(weight: Tensor, norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, Tensor]:
-    """Compute weights and bias of a convolution without bias that includes the batch norm."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
+def _folded(weight: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
+    """Compute weights and bias of a convolution that includes the batch norm behind it."""
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+    bias = norm.bias - norm.running_mean * scale
+    return (weight * scale.view(-1, 1, 1, 1)).to(weight.dtype), bias.to(weight.dtype)

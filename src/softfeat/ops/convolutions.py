@@ -1,6 +1,7 @@
 """Convolutions and ReLU6 for networks of thin layers, which need less time and memory.
 
-PyTorch's functions compute the same, up to rounding.
+They compute the same as PyTorch's functions, up to rounding, and have first derivatives only. While
+a graph is compiled, exported or traced, PyTorch's functions take their place.
 
 Legend: B images, C channels, h w size of a map, k size of a kernel.
 """
@@ -15,34 +16,45 @@ from torch.nn import functional as F
 _SIX = 6.0
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve with kernels of one pixel, as a product of matrices.
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolve with kernels of one pixel.
+
+    On a CPU, where no gradient is needed, this is a product of matrices. PyTorch's convolution is
+    slower than that with one thread.
 
     Args:
-        x: Maps (B,C,h,w). They are not copied if their layout is channels_last.
+        x: Maps (B,C,h,w).
         weight: Weights (C',C,1,1).
         bias: Bias (C',), or None.
 
     Returns:
-        Maps (B,C',h,w) in the layout channels_last.
+        Maps (B,C',h,w).
     """
+    if (
+        x.ndim != 4
+        or x.device.type != "cpu"
+        or _is_recorded()
+        or _is_differentiated(x, weight, bias)
+    ):
+        return F.conv2d(x, weight, bias)
     batch, _, height, width = x.shape
     pixels = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B*h*w,C)
     y = F.linear(pixels, weight.flatten(1), bias)
-    return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return y.view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
 
 def depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0
 ) -> Tensor:
     """Convolve each channel with a kernel of its own.
 
     On a CPU, the backward pass avoids two slow cases of oneDNN. The gradient of kernels larger than
-    3x3 is put together from those of 3x3 parts. And bfloat16 becomes float32.
+    3x3 is put together from those of 3x3 parts. And gradients of bfloat16 and float16 are computed
+    in float32.
 
     Args:
         x: Maps (B,C,h,w).
-        weight: Kernels (C,1,k,k) of odd size k.
+        weight: Kernels (C,1,k,k). The gradients above need an odd size k.
         bias: Bias (C,), or None.
         stride: Stride in both dimensions.
         padding: Number of zeros added on each side.
@@ -50,15 +62,26 @@ def depthwise(
     Returns:
         Maps (B,C,h',w').
     """
-    own = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not own:
+    usual = x.ndim == 4 and weight.shape[2] == weight.shape[3] and weight.shape[2] % 2 == 1
+    own = usual and x.device.type == "cpu" and _is_differentiated(x, weight, bias)
+    if not own or _is_recorded():
         return F.conv2d(x, weight, bias, stride, padding, groups=len(weight))
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     y: Tensor = _Depthwise.apply(x, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
     return y
+
+
+def _is_differentiated(*tensors: Tensor | None) -> bool:
+    """Tell whether a result of the tensors gets a backward pass."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _is_recorded() -> bool:
+    """Tell whether a graph is compiled, exported or traced."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 class _Depthwise(torch.autograd.Function):
@@ -139,7 +162,8 @@ def relu6(x: Tensor) -> Tensor:
     """Compute min(max(x, 0), 6).
 
     The backward pass needs only the result, which the next convolution keeps anyway. PyTorch's
-    function keeps its input too, also if it works in place.
+    function keeps its input too, also if it works in place. So the result must not be changed in
+    place.
 
     Args:
         x: Any tensor.
@@ -147,7 +171,7 @@ def relu6(x: Tensor) -> Tensor:
     Returns:
         Tensor of the same shape.
     """
-    own = torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+    own = _is_differentiated(x) and not _is_recorded()
     y: Tensor = _ReLU6.apply(x) if own else F.relu6(x)  # type: ignore[no-untyped-call]
     return y
 
