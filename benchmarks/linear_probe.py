@@ -40,8 +40,8 @@ def linear_probe(
 
     Args:
         root: Folder of the set, as for `data=folder`. All classes count, also the background.
-        networks: Checkpoints by row name. Colours and an untrained network are added, and superpixels
-            that have the class of most of their pixels.
+        networks: Checkpoints by row name. Colours and an untrained network are added, and
+            superpixels that have the class of most of their pixels.
         image_size: (H, W) that photos are resized to.
         superpixels: Parameters of the superpixels.
         cache_dir: Folder for prepared photos and superpixels.
