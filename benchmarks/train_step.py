@@ -270,7 +270,13 @@ def compiles(step: Step) -> tuple[bool, str]:
 # an operator that calls it, or of its node in the backward pass.
 _PARTS = {
     "depthwise convolution": ("_Depthwise",),
-    "1x1 convolution": ("aten::linear", "aten::addmm", "aten::mm", "AddmmBackward", "MmBackward"),
+    "1x1 convolution of frozen stages": (
+        "aten::linear",
+        "aten::addmm",
+        "aten::mm",
+        "AddmmBackward",
+        "MmBackward",
+    ),
     "batch norm": ("batch_norm", "BatchNormBackward"),
     "ReLU, addition": (
         *("aten::relu", "aten::clamp_min", "aten::threshold", "aten::add"),
