@@ -10,7 +10,7 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.pair_auc import features_by_way, modules_of
+from benchmarks.pair_auc import features_by_way, modules_of, open_test_split
 from benchmarks.quality import superpixel_probe
 from benchmarks.tables import size_text
 from softfeat.data.datamodule import SegmentationData
@@ -64,8 +64,7 @@ def linear_probe(
     )
     train, val = make(test_split="train"), make(test_split="val")
     for data in (train, val):
-        data.prepare_data([data.test_split])
-        data.setup("test")
+        open_test_split(data)
     modules = modules_of(networks, superpixels.count)
     probes = _probes(train, modules)
     scores = _scores(val, modules, probes)
@@ -122,9 +121,8 @@ def _scores(
         ways = features_by_way(batch, modules, count).items()
         predicted = {way: probes[way](features) for way, (features, _) in ways}
         majority = superpixel_majority(batch["label"], superpixels, count)
-        classes = F.one_hot(
-            majority.clamp(max=num_classes), num_classes + 1
-        )  # the last: unlabelled
+        # One more class for the unlabelled ones, which is dropped.
+        classes = F.one_hot(majority.clamp(max=num_classes), num_classes + 1)
         predicted[_TRUE] = classes[..., :num_classes].float()
         for way, values in predicted.items():
             maps = superpixel_scatter(values, superpixels)
@@ -132,7 +130,5 @@ def _scores(
                 confusion_matrix(*pair) for pair in zip(maps, batch["native_label"], strict=True)
             ]
             metrics[way].update(torch.stack(matrices))
-    return {
-        way: {key: metric.compute()[key].item() for key in _SCORES}
-        for way, metric in metrics.items()
-    }
+    computed = {way: metric.compute() for way, metric in metrics.items()}
+    return {way: {key: of[key].item() for key in _SCORES} for way, of in computed.items()}

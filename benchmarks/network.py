@@ -8,6 +8,7 @@ from typing import Any
 from skimage import data
 
 from benchmarks.measure import ratio, times_in_turn
+from benchmarks.step import use_plain_layers
 from softfeat.imaging.images import resize_image
 from softfeat.models.extractor import BottleneckExtractor, load_extractor
 from softfeat.models.photo_features import features_of
@@ -20,7 +21,7 @@ def network(
     paper_sizes: Sequence[int],
     repeats: int,
 ) -> dict[str, Any]:
-    """Times features of a photo with two networks.
+    """Times features of a photo with two networks, the shipped one also with PyTorch's layers.
 
     Args:
         checkpoint: Checkpoint of the shipped features.
@@ -34,9 +35,12 @@ def network(
         Result with one row per network and sizes.
     """
     photo = resize_image(data.coffee(), (width * 3 // 4, width))
-    shipped, paper = load_extractor(checkpoint).eval(), BottleneckExtractor().eval()
+    shipped, plain = load_extractor(checkpoint), load_extractor(checkpoint)
+    use_plain_layers(plain)
+    paper = BottleneckExtractor().eval()
     ways = {
         ("shipped", tuple(features_sizes)): shipped,
+        ("shipped, PyTorch's layers", tuple(features_sizes)): plain,
         ("paper", tuple(features_sizes)): paper,
         ("paper", tuple(paper_sizes)): paper,
     }

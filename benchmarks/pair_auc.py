@@ -21,7 +21,7 @@ from softfeat.ops.colour_features import colour_features
 from softfeat.training.baselines import POSITION_WEIGHT
 from softfeat.training.soft_features import SoftFeatureModule
 
-UNTRAINED = "untrained network"
+_UNTRAINED = "untrained network"
 
 
 def pair_auc_of_sets(
@@ -113,7 +113,7 @@ def modules_of(networks: Mapping[str, str], count: int) -> dict[str, SoftFeature
     like = next(iter(trained.values())).hparams if trained else {"network": "bottleneck"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        extractors = trained | {UNTRAINED: build_extractor(like)}
+        extractors = trained | {_UNTRAINED: build_extractor(like)}
     return {
         name: SoftFeatureModule(extractor, num_superpixels=count).eval()
         for name, extractor in extractors.items()
@@ -125,8 +125,7 @@ def _score(
     data: SegmentationData, modules: Mapping[str, SoftFeatureModule], title: str
 ) -> dict[str, float]:
     """Computes the pair AUC of every way on the test split of `data`."""
-    data.prepare_data([data.test_split])
-    data.setup("test")
+    open_test_split(data)
     metrics: dict[str, PairAUC] = {}
     for batch in track(data.test_dataloader(), title):
         for way, features in features_by_way(batch, modules, data.superpixels.count).items():
@@ -134,12 +133,18 @@ def _score(
     return {way: metric.compute()["pair_auc"].item() for way, metric in metrics.items()}
 
 
+def open_test_split(data: SegmentationData) -> None:
+    """Prepares the test split of `data`, and no other."""
+    data.prepare_data([data.test_split])
+    data.setup("test")
+
+
 def features_by_way(
     batch: Batch, modules: Mapping[str, SoftFeatureModule], count: int
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Computes features (B,S,D) and labels (B,S) of the superpixels."""
     learned = {n: m.superpixel_features(batch) for n, m in modules.items()}
-    _, labels = learned[UNTRAINED]
+    _, labels = learned[_UNTRAINED]
     colour = (batch["image"], batch["superpixels"], count)
     lab, placed = colour_features(*colour), colour_features(*colour, POSITION_WEIGHT)
     return {**learned, "Lab": (lab, labels), "Lab + position": (placed, labels)}

@@ -121,8 +121,7 @@ class _PlainConv2d(SameConv2d):
     """Convolution by PyTorch."""
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x = self.pad(x) if self.stride[0] == 2 else x  # kernels are larger than one pixel there
-        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups)
+        return F.conv2d(self.pad(x), weight, bias, self.stride, self.padding, groups=self.groups)
 
 
 def use_plain_layers(network: nn.Module) -> None:

@@ -6,10 +6,10 @@ The measured time of a step is compared with a floor, the sum over all of its op
 
 where `bytes` are the inputs and outputs of an operator, once each. Views cost nothing, and what is
 recomputed to save memory does not count. The operators are those of the layers as they are written,
-not the fewest possible. `rate` is the faster of a product of two square float32
-matrices and a large 3x3 convolution, because either library may be the slower one on a processor.
-`bandwidth` is that of a copy that reads and writes a tensor larger than the caches. A step can beat
-the floor where data stays in the caches between operators.
+not the fewest possible. `rate` is the faster of a product of two square float32 matrices and a
+large 3x3 convolution, because either library may be the slower one on a processor. `bandwidth` is
+that of a copy that reads and writes a tensor larger than the caches. A step can beat the floor
+where data stays in the caches between operators.
 """
 
 from collections import defaultdict

@@ -178,15 +178,11 @@ def _box(known: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice]:
     if not len(rows):
         return slice(0, 1), slice(0, 1)
 
-    def around(places: NDArray[np.intp]) -> slice:
-        return slice(max(int(places[0]) - margin, 0), int(places[-1]) + 1 + margin)
+    def around(places: NDArray[np.intp], size: int) -> slice:
+        return slice(max(int(places[0]) - margin, 0), min(int(places[-1]) + 1 + margin, size))
 
     height, width = known.shape
-    (top, bottom), (left, right) = (
-        (s.start, min(s.stop, size))
-        for s, size in ((around(rows), height), (around(columns), width))
-    )
-    return slice(top, bottom), slice(left, right)
+    return around(rows, height), around(columns, width)
 
 
 def write_photoshop(

@@ -56,25 +56,25 @@ class SameConv2d(nn.Conv2d):
         Returns:
             Maps (B,C',ceil(h/stride),ceil(w/stride)).
         """
-        stride, padding = self.stride[0], self.kernel_size[0] // 2
-        if stride == 2 and padding:
-            x, padding = self.pad(x), 0
+        x = self.pad(x)
         if self.groups == self.in_channels == self.out_channels:
-            return depthwise(x, weight, bias, stride, padding)
-        if self.kernel_size == (1, 1) and stride == self.groups == 1:
+            return depthwise(x, weight, bias, self.stride[0], int(self.padding[0]))
+        if self.kernel_size == self.stride == (1, 1) and self.groups == 1:
             return pointwise(x, weight, bias)
-        return F.conv2d(x, weight, bias, stride, padding, groups=self.groups)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups)
 
     def pad(self, x: Tensor) -> Tensor:
-        """Pad maps for stride 2, and a kernel larger than one pixel.
+        """Pad maps for stride 2. For stride 1, the convolution itself pads.
 
         Args:
             x: Maps (B,C,h,w).
 
         Returns:
-            Maps (B,C,h',w') that need no further padding.
+            Maps (B,C,h',w'), the same ones for stride 1 or a kernel of one pixel.
         """
         half = self.kernel_size[0] // 2
+        if self.stride[0] == 1 or not half:
+            return x
         if torch.compiler.is_exporting():
             return _shifted(F.pad(x, (half,) * 4))
         height, width = x.shape[2:]
@@ -105,12 +105,11 @@ class ReLU6(nn.Module):
 
 
 class ConvolutionSequence(nn.Sequential):
-    """Layers in turn. Batch norms in eval mode become parts of the convolutions before them.
+    """Sequence that computes batch norms in eval mode within the convolutions before them.
 
     Such a batch norm multiplies each channel by a constant and adds another one, and so can the
     convolution. Its weights are small, so no map has to be read and kept for the batch norm. Hooks
-    of the two layers do not run then. While a graph is compiled or exported, nothing is folded,
-    because compilers and runtimes do that better.
+    of the two layers do not run then. While a graph is compiled or exported, all layers run.
     """
 
     def forward(self, x: Tensor) -> Tensor:

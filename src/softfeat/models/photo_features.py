@@ -32,17 +32,18 @@ def features_of(
     Returns:
         (h,w,D), at the size of the finest level of the network for the largest of the photos.
     """
-    size = photo.shape[:2]
-    scales = sorted({min(1.0, side / max(size)) for side in long_sides}, reverse=True)
+    sides = photo.shape[:2]
+    scales = sorted({min(1.0, side / max(sides)) for side in long_sides}, reverse=True)
     total: Tensor | None = None
     for scale in scales:
-        height, width = (max(1, round(side * scale)) for side in size)
+        height, width = (max(1, round(side * scale)) for side in sides)
         image = to_tensor(resize_image(photo, (height, width))).to(extractor.mean.device)
         levels = extractor.pyramid(torch.cat([image, image.flip(3)]))  # (2,D_l,h_l,w_l)
-        if total is None:  # no level is finer than this one
-            total = image.new_zeros(1, extractor.dim, *levels[0].shape[2:])
+        # No level is finer than the first one of the largest photo.
+        size = levels[0].shape[2:] if total is None else total.shape[2:]
         means = [(level[:1] + level[1:].flip(3)) / 2 for level in levels]  # (1,D_l,h_l,w_l)
-        total += torch.cat([_resized(mean, total.shape[2:]) for mean in means], 1)
+        features = torch.cat([_resized(mean, size) for mean in means], 1)  # (1,D,h,w)
+        total = features if total is None else total + features
     assert total is not None
     return to_array(total / len(scales))
 

@@ -19,8 +19,7 @@ _SIX = 6.0
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve with kernels of one pixel.
 
-    On a CPU, where no gradient is needed, this is a product of matrices. PyTorch's convolution is
-    slower than that with one thread.
+    On a CPU, where no gradient is needed, this is a product of matrices.
 
     Args:
         x: Maps (B,C,h,w).
@@ -126,7 +125,7 @@ def _kernel_gradient(
     size = weight.shape[-1]
     if size <= 3:
         return _gradients(gradient, x, weight, stride, padding, (False, True))[1]
-    padded = F.pad(x, (padding,) * 4)
+    padded = F.pad(x, (padding,) * 4) if padding else x  # padding by 0 would copy
     height, width = ((n - 1) * stride + 3 for n in gradient.shape[2:])
     part = weight[:, :, :3, :3]
     result = torch.empty_like(weight)
