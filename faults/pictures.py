@@ -179,6 +179,9 @@ def _mode(kind: str, mode: str, rng: np.random.Generator, folder: Path) -> Odd:
         srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         converted = ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
         assert converted is not None
+        profile = bytearray(converted.info["icc_profile"])
+        profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)  # its date, which is that of now
+        converted.info["icc_profile"] = bytes(profile)
         picture, expected = converted, pixels
     elif mode in ("F", "I"):
         picture = picture.convert("L").convert(mode)

@@ -1,5 +1,6 @@
 import io
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +73,14 @@ def test_damage_changes_the_file(tmp_path: Path) -> None:
     plain = RULES["intact bmp"][1](np.random.default_rng(0), tmp_path).path.read_bytes()
     for rule in ("truncated bmp", "bytes flipped bmp", "zeros at the end bmp"):
         assert RULES[rule][1](np.random.default_rng(0), tmp_path).path.read_bytes() != plain
+
+
+def test_files_with_profiles_do_not_depend_on_the_time(tmp_path: Path) -> None:
+    contents = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        rule = RULES["tif LAB"][1]
+        contents.append(rule(np.random.default_rng(3), folder).path.read_bytes())
+        time.sleep(1.1)  # dates of profiles have seconds
+    assert contents[0] == contents[1]
